@@ -1,0 +1,13 @@
+//! What the bytes of a larder file mean. Pure: no I/O, no clock, no redb, no unsafe code.
+
+mod checksum;
+mod envelope;
+mod key;
+mod limits;
+mod pattern;
+mod policy;
+mod record;
+mod registry;
+mod status;
+mod tuple;
+mod writeset;
