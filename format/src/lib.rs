@@ -1,7 +1,11 @@
-//! What the bytes of a larder file mean. Pure: no I/O, no clock, no redb, no unsafe code.
+//! What the bytes of a larder file mean: keys, records, data formats, rules, write-sets.
+//!
+//! Pure: no I/O, no clock, no storage engine, no unsafe code. Every decoder takes hostile bytes, is bounded by
+//! a named limit, and answers with a typed error. `SPEC.md` is normative; the modules mirror its sections.
 
 mod checksum;
 mod envelope;
+mod event;
 mod key;
 mod limits;
 mod pattern;
@@ -11,3 +15,19 @@ mod registry;
 mod status;
 mod tuple;
 mod writeset;
+
+pub use checksum::{CHECKSUM_LENGTH, ChecksumError, checksum, seal_into, unseal};
+pub use envelope::{
+    ByteOrder, ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EnvelopeError, RKYV_FORMAT, short_type_name,
+    type_fingerprint,
+};
+pub use event::{EventKind, EventRow, FeedRow, FeedRowError};
+pub use record::{
+    AbsentReason, AttributeValue, Attributes, ContentHash, IMMEDIATELY, LogEntry, LogKind, Micros, NEVER,
+    PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordBuilder, RecordError, RecordFlags, SectionTag,
+};
+pub use status::{CUSTOM_STATUS, Status, StatusProperties};
+pub use writeset::{
+    Operation, StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
+    WriteSetError, WriteSetHeader,
+};

@@ -1,1 +1,354 @@
-//! To be written.
+//! The outcome of a transaction: a plain list of what to put and what to delete, with everything decided.
+//!
+//! A write-set is the unit of commit, of the log, of incremental snapshots and of replication. It names the
+//! state that it builds on by its identity, and gives the next one: a hash chained over write-sets. Nothing
+//! that applies it asks a clock or draws a random number. The layout is section 8 of SPEC.md.
+//!
+//! ```text
+//!  0  4  magic "LWS\x01"              80  2  length of the principal, p
+//!  4  4  number of operations, n      82  2  length of the idempotency key, i
+//!  8  8  commit sequence number       84  4  reserved, 0
+//! 16  8  commit time, microseconds    88  p  principal
+//! 24 16  store id                         i  idempotency key
+//! 40 32  identity of the state below      .  n operations
+//! 72  8  length of all, bytes
+//!
+//! operation: [kind u8][table u8][key length u16][value length u32][key][value]
+//! kind 1 put: value = checksum and body    2 delete: no value
+//!      3 delete range [key, end): value = [count u64][end]; no end bytes: to the end of the table
+//! ```
+
+use bytes::{Bytes, BytesMut};
+
+use crate::checksum;
+
+/// The length of the part of a write-set whose length is fixed, in bytes.
+pub const WRITE_SET_HEADER_LENGTH: usize = 88;
+/// The greatest length of a write-set, in bytes.
+pub const WRITE_SET_LENGTH_MAX: usize = 64 << 20;
+
+const MAGIC: [u8; 4] = *b"LWS\x01";
+const OPERATION_HEADER_LENGTH: usize = 8;
+
+/// The identity of a state: a hash chained over the write-sets that led to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct StateIdentity(pub [u8; 32]);
+
+impl std::fmt::Display for StateIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().take(16).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for StateIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StateIdentity({self})")
+    }
+}
+
+/// What is decided about a transaction before it is encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteSetHeader {
+    /// The commit sequence number: one more than that of the state below.
+    pub sequence: u64,
+    /// The commit time, in microseconds since the epoch; never less than that of the state below.
+    pub time: i64,
+    /// The store that it belongs to.
+    pub store_id: [u8; 16],
+    /// The identity of the state that it builds on.
+    pub base: StateIdentity,
+    /// Who caused it.
+    pub principal: String,
+    /// The key under which its outcome can be asked for; empty if there is none.
+    pub idempotency_key: String,
+}
+
+/// One operation of a write-set. Values carry their checksum in front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Stores a value.
+    Put {
+        /// The table's number.
+        table: u8,
+        /// The key.
+        key: Bytes,
+        /// Checksum and body.
+        value: Bytes,
+    },
+    /// Removes a value.
+    Delete {
+        /// The table's number.
+        table: u8,
+        /// The key.
+        key: Bytes,
+    },
+    /// Removes every value from `start` up to, and without, `end`.
+    DeleteRange {
+        /// The table's number.
+        table: u8,
+        /// The first key.
+        start: Bytes,
+        /// The first key that stays; `None` for the end of the table.
+        end: Option<Bytes>,
+        /// How many values it removes.
+        count: u64,
+    },
+}
+
+/// The bytes are not a write-set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteSetError {
+    /// The write-set would be, or claims to be, larger than the limit.
+    #[error("a write-set of {length} bytes is larger than the limit of {max}; split the transaction")]
+    TooLarge {
+        /// Its length in bytes.
+        length: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The bytes do not follow the layout.
+    #[error("the write-set is malformed: {what}")]
+    Malformed {
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// An encoded write-set.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WriteSet {
+    bytes: Bytes,
+    identity: StateIdentity,
+}
+
+impl WriteSet {
+    /// Gives the encoded bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Gives the identity of the state after it.
+    #[must_use]
+    pub fn identity(&self) -> StateIdentity {
+        self.identity
+    }
+
+    /// Takes encoded bytes, after checking the whole of them.
+    ///
+    /// # Errors
+    /// [`WriteSetError`] where the bytes are not one whole write-set.
+    pub fn decode(bytes: Bytes) -> Result<Self, WriteSetError> {
+        if bytes.len() > WRITE_SET_LENGTH_MAX {
+            return Err(WriteSetError::TooLarge { length: bytes.len(), max: WRITE_SET_LENGTH_MAX });
+        }
+        let identity = StateIdentity(*blake3::hash(&bytes).as_bytes());
+        let write_set = Self { bytes, identity };
+        write_set.header()?;
+        for operation in write_set.operations()? {
+            operation?;
+        }
+        Ok(write_set)
+    }
+
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// [`WriteSetError::Malformed`]; never for a write-set that was encoded or decoded here.
+    pub fn header(&self) -> Result<WriteSetHeader, WriteSetError> {
+        let (fixed, principal, idempotency_key, _) = self.parts()?;
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec()).map_err(|_| WriteSetError::Malformed { what: "a name is not UTF-8" })
+        };
+        Ok(WriteSetHeader {
+            sequence: u64::from_le_bytes(array_at(fixed, 8)),
+            time: i64::from_le_bytes(array_at(fixed, 16)),
+            store_id: array_at(fixed, 24),
+            base: StateIdentity(array_at(fixed, 40)),
+            principal: text(principal)?,
+            idempotency_key: text(idempotency_key)?,
+        })
+    }
+
+    /// Iterates over the operations, in their order; ends after the first malformed one.
+    ///
+    /// # Errors
+    /// [`WriteSetError::Malformed`] where the header is; never for a write-set that was encoded or decoded here.
+    pub fn operations(&self) -> Result<impl Iterator<Item = Result<Operation, WriteSetError>> + '_, WriteSetError> {
+        let (fixed, _, _, mut at) = self.parts()?;
+        let mut left = u32::from_le_bytes(array_at(fixed, 4));
+        Ok(std::iter::from_fn(move || {
+            if left == 0 {
+                return if at == self.bytes.len() {
+                    None
+                } else {
+                    at = self.bytes.len();
+                    Some(Err(WriteSetError::Malformed { what: "bytes follow the last operation" }))
+                };
+            }
+            left -= 1;
+            let operation = self.operation_at(&mut at);
+            if operation.is_err() {
+                left = 0;
+                at = self.bytes.len();
+            }
+            Some(operation)
+        }))
+    }
+
+    fn operation_at(&self, at: &mut usize) -> Result<Operation, WriteSetError> {
+        const SHORT: WriteSetError = WriteSetError::Malformed { what: "an operation is cut short" };
+        let take = |at: &mut usize, length: usize| {
+            let end = at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(SHORT)?;
+            let slice = self.bytes.slice(*at..end);
+            *at = end;
+            Ok::<_, WriteSetError>(slice)
+        };
+        let head = take(at, OPERATION_HEADER_LENGTH)?;
+        let [kind, table, k0, k1, v0, v1, v2, v3] = *head.first_chunk::<OPERATION_HEADER_LENGTH>().ok_or(SHORT)?;
+        let key = take(at, usize::from(u16::from_le_bytes([k0, k1])))?;
+        let value = take(at, u32::from_le_bytes([v0, v1, v2, v3]) as usize)?;
+        match kind {
+            1 => Ok(Operation::Put { table, key, value }),
+            2 if value.is_empty() => Ok(Operation::Delete { table, key }),
+            3 => {
+                let count = u64::from_le_bytes(*value.first_chunk().ok_or(SHORT)?);
+                let end = value.slice(8..);
+                let end = (!end.is_empty()).then_some(end);
+                Ok(Operation::DeleteRange { table, start: key, end, count })
+            }
+            _ => Err(WriteSetError::Malformed { what: "an operation is of no known kind" }),
+        }
+    }
+
+    fn parts(&self) -> Result<(&[u8], &[u8], &[u8], usize), WriteSetError> {
+        let malformed = |what| WriteSetError::Malformed { what };
+        let (fixed, rest) =
+            self.bytes.split_at_checked(WRITE_SET_HEADER_LENGTH).ok_or(malformed("the header is cut short"))?;
+        if array_at(fixed, 0) != MAGIC {
+            return Err(malformed("it does not begin with the mark of a write-set"));
+        }
+        if u64::from_le_bytes(array_at(fixed, 72)) != self.bytes.len() as u64 {
+            return Err(malformed("its length is another one than it says"));
+        }
+        if array_at(fixed, 84) != [0; 4] {
+            return Err(malformed("reserved bytes are not zero"));
+        }
+        let principal_length = usize::from(u16::from_le_bytes(array_at(fixed, 80)));
+        let idempotency_length = usize::from(u16::from_le_bytes(array_at(fixed, 82)));
+        let (principal, rest) =
+            rest.split_at_checked(principal_length).ok_or(malformed("the principal is cut short"))?;
+        let (idempotency_key, _) =
+            rest.split_at_checked(idempotency_length).ok_or(malformed("the idempotency key is cut short"))?;
+        let operations_at = WRITE_SET_HEADER_LENGTH + principal_length + idempotency_length;
+        Ok((fixed, principal, idempotency_key, operations_at))
+    }
+}
+
+impl std::fmt::Debug for WriteSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteSet").field("length", &self.bytes.len()).field("identity", &self.identity).finish()
+    }
+}
+
+/// Collects the operations of a transaction and encodes them.
+#[derive(Debug, Default)]
+pub struct WriteSetBuilder {
+    operations: BytesMut,
+    count: u32,
+}
+
+impl WriteSetBuilder {
+    /// Adds the storing of a value under its checksum.
+    ///
+    /// # Errors
+    /// [`WriteSetError::TooLarge`] where the write-set passes its limit; [`WriteSetError::Malformed`] for a key of
+    /// 64 KiB or more.
+    pub fn put(&mut self, table: u8, key: &[u8], body: &[u8]) -> Result<(), WriteSetError> {
+        let checksum = checksum::checksum(table, key, body).to_le_bytes();
+        self.push(1, table, key, &[&checksum, body])
+    }
+
+    /// Adds the removal of a value.
+    ///
+    /// # Errors
+    /// As [`WriteSetBuilder::put`].
+    pub fn delete(&mut self, table: u8, key: &[u8]) -> Result<(), WriteSetError> {
+        self.push(2, table, key, &[])
+    }
+
+    /// Adds the removal of a range: from `start` up to, and without, `end`, or to the end of the table.
+    ///
+    /// # Errors
+    /// As [`WriteSetBuilder::put`].
+    pub fn delete_range(
+        &mut self,
+        table: u8,
+        start: &[u8],
+        end: Option<&[u8]>,
+        count: u64,
+    ) -> Result<(), WriteSetError> {
+        self.push(3, table, start, &[&count.to_le_bytes(), end.unwrap_or_default()])
+    }
+
+    /// Gives the length of what was collected, in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        WRITE_SET_HEADER_LENGTH + self.operations.len()
+    }
+
+    fn push(&mut self, kind: u8, table: u8, key: &[u8], value: &[&[u8]]) -> Result<(), WriteSetError> {
+        let value_length: usize = value.iter().map(|part| part.len()).sum();
+        let length = self.length() + OPERATION_HEADER_LENGTH + key.len() + value_length;
+        if length > WRITE_SET_LENGTH_MAX {
+            return Err(WriteSetError::TooLarge { length, max: WRITE_SET_LENGTH_MAX });
+        }
+        let key_length =
+            u16::try_from(key.len()).map_err(|_| WriteSetError::Malformed { what: "a key has 64 KiB or more" })?;
+        let value_length = u32::try_from(value_length)
+            .map_err(|_| WriteSetError::TooLarge { length, max: WRITE_SET_LENGTH_MAX })?;
+        self.operations.extend_from_slice(&[kind, table]);
+        self.operations.extend_from_slice(&key_length.to_le_bytes());
+        self.operations.extend_from_slice(&value_length.to_le_bytes());
+        self.operations.extend_from_slice(key);
+        for part in value {
+            self.operations.extend_from_slice(part);
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Encodes what was collected under a header.
+    ///
+    /// # Errors
+    /// [`WriteSetError::Malformed`] where principal or idempotency key have 64 KiB or more.
+    pub fn encode(self, header: &WriteSetHeader) -> Result<WriteSet, WriteSetError> {
+        let short = |text: &str| {
+            u16::try_from(text.len()).map_err(|_| WriteSetError::Malformed { what: "a name has 64 KiB or more" })
+        };
+        let (principal_length, idempotency_length) = (short(&header.principal)?, short(&header.idempotency_key)?);
+        let length = self.length() + usize::from(principal_length) + usize::from(idempotency_length);
+        let mut out = BytesMut::with_capacity(length);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&self.count.to_le_bytes());
+        out.extend_from_slice(&header.sequence.to_le_bytes());
+        out.extend_from_slice(&header.time.to_le_bytes());
+        out.extend_from_slice(&header.store_id);
+        out.extend_from_slice(&header.base.0);
+        out.extend_from_slice(&(length as u64).to_le_bytes());
+        out.extend_from_slice(&principal_length.to_le_bytes());
+        out.extend_from_slice(&idempotency_length.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(header.principal.as_bytes());
+        out.extend_from_slice(header.idempotency_key.as_bytes());
+        out.extend_from_slice(&self.operations);
+        let bytes = out.freeze();
+        let identity = StateIdentity(*blake3::hash(&bytes).as_bytes());
+        Ok(WriteSet { bytes, identity })
+    }
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}

@@ -1,0 +1,166 @@
+//! The change feed's row: what one commit did to which keys, without values.
+//!
+//! ```text
+//! row: [version u8, 1][reserved 3, 0][count u32][time i64][principal length u16][principal] then the events
+//! event: [kind u8][reserved u8, 0][key length u16][second key length u16][reserved u16, 0]
+//!        [old generation u64][new generation u64][bytes u64][key][second key]
+//! ```
+//! Keys are in their encoded form. The second key is where a rename or copy came from.
+
+/// What happened to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// An asset was created or replaced.
+    Put,
+    /// The metadata of an asset changed; its payload did not.
+    Annotated,
+    /// An asset was removed.
+    Deleted,
+    /// An asset came here under another key.
+    Renamed,
+    /// An asset was copied here.
+    Copied,
+    /// An explicit directory was made.
+    DirectoryMade,
+    /// Everything at and below a key was removed.
+    TreeDeleted,
+    /// Rules, limits or registry changed; the key names which.
+    DocumentChanged,
+}
+
+impl EventKind {
+    const ALL: [(u8, Self, &'static str); 8] = [
+        (1, Self::Put, "put"),
+        (2, Self::Annotated, "annotated"),
+        (3, Self::Deleted, "deleted"),
+        (4, Self::Renamed, "renamed"),
+        (5, Self::Copied, "copied"),
+        (6, Self::DirectoryMade, "directory-made"),
+        (7, Self::TreeDeleted, "tree-deleted"),
+        (8, Self::DocumentChanged, "document-changed"),
+    ];
+
+    /// Gives the name of the kind, in lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|row| row.1 == self).map_or("", |row| row.2)
+    }
+
+    fn number(self) -> u8 {
+        Self::ALL.iter().find(|row| row.1 == self).map_or(0, |row| row.0)
+    }
+}
+
+/// One change, as it lies in the feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// What happened.
+    pub kind: EventKind,
+    /// The encoded key that it happened to.
+    pub key: Vec<u8>,
+    /// The encoded key that it came from; empty if it came from nowhere.
+    pub from: Vec<u8>,
+    /// The generation before; 0 if there was none.
+    pub old_generation: u64,
+    /// The generation after; 0 if there is none.
+    pub new_generation: u64,
+    /// The length of the payload after, in bytes; for a removed tree, how many assets went.
+    pub bytes: u64,
+}
+
+/// All changes of one commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedRow {
+    /// The commit time, in microseconds since the epoch.
+    pub time: i64,
+    /// Who caused it.
+    pub principal: String,
+    /// What happened, in order.
+    pub events: Vec<EventRow>,
+}
+
+/// The bytes are not a row of the feed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the feed row is malformed: {what}")]
+pub struct FeedRowError {
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+const VERSION: u8 = 1;
+
+impl FeedRow {
+    /// Encodes the row.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let short = |length: usize| u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes();
+        let mut out = Vec::with_capacity(18 + self.principal.len() + self.events.len() * 96);
+        out.extend_from_slice(&[VERSION, 0, 0, 0]);
+        out.extend_from_slice(&u32::try_from(self.events.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&self.time.to_le_bytes());
+        out.extend_from_slice(&short(self.principal.len()));
+        out.extend_from_slice(self.principal.as_bytes());
+        for event in &self.events {
+            out.extend_from_slice(&[event.kind.number(), 0]);
+            out.extend_from_slice(&short(event.key.len()));
+            out.extend_from_slice(&short(event.from.len()));
+            out.extend_from_slice(&[0, 0]);
+            out.extend_from_slice(&event.old_generation.to_le_bytes());
+            out.extend_from_slice(&event.new_generation.to_le_bytes());
+            out.extend_from_slice(&event.bytes.to_le_bytes());
+            out.extend_from_slice(&event.key);
+            out.extend_from_slice(&event.from);
+        }
+        out
+    }
+
+    /// Decodes a row.
+    ///
+    /// # Errors
+    /// [`FeedRowError`] where the bytes are not one whole row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FeedRowError> {
+        let error = |what| FeedRowError { what };
+        let ([version, r0, r1, r2], rest) = bytes.split_first_chunk::<4>().ok_or(error("it is cut short"))?;
+        if (*version, *r0, *r1, *r2) != (VERSION, 0, 0, 0) {
+            return Err(error("it has a version that is not known here"));
+        }
+        let (count, rest) = rest.split_first_chunk::<4>().ok_or(error("it is cut short"))?;
+        let (time, rest) = rest.split_first_chunk::<8>().ok_or(error("it is cut short"))?;
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or(error("it is cut short"))?;
+        let (principal, mut rest) =
+            rest.split_at_checked(usize::from(u16::from_le_bytes(*length))).ok_or(error("it is cut short"))?;
+        let principal = String::from_utf8(principal.to_vec()).map_err(|_| error("the principal is not UTF-8"))?;
+        let mut events = Vec::new();
+        for _ in 0..u32::from_le_bytes(*count) {
+            let (event, after) = EventRow::decode(rest).ok_or(error("an event is malformed"))?;
+            events.push(event);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            return Err(error("bytes follow the last event"));
+        }
+        Ok(Self { time: i64::from_le_bytes(*time), principal, events })
+    }
+}
+
+impl EventRow {
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let ([kind, 0, k0, k1, f0, f1, 0, 0], rest) = bytes.split_first_chunk::<8>()? else { return None };
+        let kind = EventKind::ALL.iter().find(|row| row.0 == *kind)?.1;
+        let (old, rest) = rest.split_first_chunk::<8>()?;
+        let (new, rest) = rest.split_first_chunk::<8>()?;
+        let (size, rest) = rest.split_first_chunk::<8>()?;
+        let (key, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([*k0, *k1])))?;
+        let (from, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([*f0, *f1])))?;
+        let event = Self {
+            kind,
+            key: key.to_vec(),
+            from: from.to_vec(),
+            old_generation: u64::from_le_bytes(*old),
+            new_generation: u64::from_le_bytes(*new),
+            bytes: u64::from_le_bytes(*size),
+        };
+        Some((event, rest))
+    }
+}
