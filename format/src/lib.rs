@@ -11,3 +11,6 @@ mod registry;
 mod status;
 mod tuple;
 mod writeset;
+
+pub use key::{Child, Key, KeyError, Prefix};
+pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
