@@ -184,7 +184,11 @@ impl Envelope {
         differ("byte order", build.byte_order, self.byte_order)?;
         differ("pointer width", build.pointer_width, self.pointer_width)?;
         differ("alignment", build.alignment, self.alignment)?;
-        differ("type fingerprint", u128::from_be_bytes(build.fingerprint), u128::from_be_bytes(self.fingerprint))
+        differ(
+            "type fingerprint",
+            u128::from_be_bytes(build.fingerprint),
+            u128::from_be_bytes(self.fingerprint),
+        )
     }
 }
 

@@ -128,9 +128,11 @@ impl FeedRow {
         let (count, rest) = rest.split_first_chunk::<4>().ok_or(error("it is cut short"))?;
         let (time, rest) = rest.split_first_chunk::<8>().ok_or(error("it is cut short"))?;
         let (length, rest) = rest.split_first_chunk::<2>().ok_or(error("it is cut short"))?;
-        let (principal, mut rest) =
-            rest.split_at_checked(usize::from(u16::from_le_bytes(*length))).ok_or(error("it is cut short"))?;
-        let principal = String::from_utf8(principal.to_vec()).map_err(|_| error("the principal is not UTF-8"))?;
+        let (principal, mut rest) = rest
+            .split_at_checked(usize::from(u16::from_le_bytes(*length)))
+            .ok_or(error("it is cut short"))?;
+        let principal =
+            String::from_utf8(principal.to_vec()).map_err(|_| error("the principal is not UTF-8"))?;
         let mut events = Vec::new();
         for _ in 0..u32::from_le_bytes(*count) {
             let (event, after) = EventRow::decode(rest).ok_or(error("an event is malformed"))?;

@@ -18,15 +18,18 @@ mod writeset;
 
 pub use checksum::{CHECKSUM_LENGTH, ChecksumError, checksum, seal_into, unseal};
 pub use envelope::{
-    ByteOrder, ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EnvelopeError, RKYV_FORMAT, short_type_name,
-    type_fingerprint,
+    ByteOrder, ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EnvelopeError, RKYV_FORMAT,
+    short_type_name, type_fingerprint,
 };
 pub use event::{EventKind, EventRow, FeedRow, FeedRowError};
+pub use key::{Child, Key, KeyError, Prefix};
 pub use record::{
     AbsentReason, AttributeValue, Attributes, ContentHash, IMMEDIATELY, LogEntry, LogKind, Micros, NEVER,
-    PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordBuilder, RecordError, RecordFlags, SectionTag,
+    PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordBuilder, RecordError, RecordFlags,
+    SectionTag,
 };
 pub use status::{CUSTOM_STATUS, Status, StatusProperties};
+pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
 pub use writeset::{
     Operation, StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
     WriteSetError, WriteSetHeader,

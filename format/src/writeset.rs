@@ -159,7 +159,8 @@ impl WriteSet {
     pub fn header(&self) -> Result<WriteSetHeader, WriteSetError> {
         let (fixed, principal, idempotency_key, _) = self.parts()?;
         let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| WriteSetError::Malformed { what: "a name is not UTF-8" })
+            String::from_utf8(bytes.to_vec())
+                .map_err(|_| WriteSetError::Malformed { what: "a name is not UTF-8" })
         };
         Ok(WriteSetHeader {
             sequence: u64::from_le_bytes(array_at(fixed, 8)),
@@ -175,7 +176,9 @@ impl WriteSet {
     ///
     /// # Errors
     /// [`WriteSetError::Malformed`] where the header is; never for a write-set that was encoded or decoded here.
-    pub fn operations(&self) -> Result<impl Iterator<Item = Result<Operation, WriteSetError>> + '_, WriteSetError> {
+    pub fn operations(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Operation, WriteSetError>> + '_, WriteSetError> {
         let (fixed, _, _, mut at) = self.parts()?;
         let mut left = u32::from_le_bytes(array_at(fixed, 4));
         Ok(std::iter::from_fn(move || {
@@ -206,7 +209,8 @@ impl WriteSet {
             Ok::<_, WriteSetError>(slice)
         };
         let head = take(at, OPERATION_HEADER_LENGTH)?;
-        let [kind, table, k0, k1, v0, v1, v2, v3] = *head.first_chunk::<OPERATION_HEADER_LENGTH>().ok_or(SHORT)?;
+        let [kind, table, k0, k1, v0, v1, v2, v3] =
+            *head.first_chunk::<OPERATION_HEADER_LENGTH>().ok_or(SHORT)?;
         let key = take(at, usize::from(u16::from_le_bytes([k0, k1])))?;
         let value = take(at, u32::from_le_bytes([v0, v1, v2, v3]) as usize)?;
         match kind {
@@ -224,8 +228,10 @@ impl WriteSet {
 
     fn parts(&self) -> Result<(&[u8], &[u8], &[u8], usize), WriteSetError> {
         let malformed = |what| WriteSetError::Malformed { what };
-        let (fixed, rest) =
-            self.bytes.split_at_checked(WRITE_SET_HEADER_LENGTH).ok_or(malformed("the header is cut short"))?;
+        let (fixed, rest) = self
+            .bytes
+            .split_at_checked(WRITE_SET_HEADER_LENGTH)
+            .ok_or(malformed("the header is cut short"))?;
         if array_at(fixed, 0) != MAGIC {
             return Err(malformed("it does not begin with the mark of a write-set"));
         }
@@ -248,7 +254,10 @@ impl WriteSet {
 
 impl std::fmt::Debug for WriteSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WriteSet").field("length", &self.bytes.len()).field("identity", &self.identity).finish()
+        f.debug_struct("WriteSet")
+            .field("length", &self.bytes.len())
+            .field("identity", &self.identity)
+            .finish()
     }
 }
 
@@ -304,8 +313,8 @@ impl WriteSetBuilder {
         if length > WRITE_SET_LENGTH_MAX {
             return Err(WriteSetError::TooLarge { length, max: WRITE_SET_LENGTH_MAX });
         }
-        let key_length =
-            u16::try_from(key.len()).map_err(|_| WriteSetError::Malformed { what: "a key has 64 KiB or more" })?;
+        let key_length = u16::try_from(key.len())
+            .map_err(|_| WriteSetError::Malformed { what: "a key has 64 KiB or more" })?;
         let value_length = u32::try_from(value_length)
             .map_err(|_| WriteSetError::TooLarge { length, max: WRITE_SET_LENGTH_MAX })?;
         self.operations.extend_from_slice(&[kind, table]);
@@ -325,9 +334,11 @@ impl WriteSetBuilder {
     /// [`WriteSetError::Malformed`] where principal or idempotency key have 64 KiB or more.
     pub fn encode(self, header: &WriteSetHeader) -> Result<WriteSet, WriteSetError> {
         let short = |text: &str| {
-            u16::try_from(text.len()).map_err(|_| WriteSetError::Malformed { what: "a name has 64 KiB or more" })
+            u16::try_from(text.len())
+                .map_err(|_| WriteSetError::Malformed { what: "a name has 64 KiB or more" })
         };
-        let (principal_length, idempotency_length) = (short(&header.principal)?, short(&header.idempotency_key)?);
+        let (principal_length, idempotency_length) =
+            (short(&header.principal)?, short(&header.idempotency_key)?);
         let length = self.length() + usize::from(principal_length) + usize::from(idempotency_length);
         let mut out = BytesMut::with_capacity(length);
         out.extend_from_slice(&MAGIC);

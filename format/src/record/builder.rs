@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::section::{self, Attributes, LogEntry, SectionTag};
 use super::{
-    ContentHash, Micros, NEVER, PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordError, RecordFlags,
+    ContentHash, Micros, NEVER, PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordError,
+    RecordFlags,
 };
 use crate::status::{CUSTOM_STATUS, Status};
 
@@ -160,7 +161,9 @@ impl RecordBuilder {
         };
         let expected = if state == 1 { length } else { 0 };
         if inline.len() as u64 != expected {
-            return Err(RecordError::Malformed { what: "the payload is not the one that the record describes" });
+            return Err(RecordError::Malformed {
+                what: "the payload is not the one that the record describes",
+            });
         }
         let mut sections = Vec::with_capacity(self.encoded_length());
         for (tag, body) in &self.sections {

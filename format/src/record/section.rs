@@ -62,7 +62,9 @@ pub(crate) fn check(mut bytes: &[u8]) -> Result<(), SectionError> {
     let mut last = None;
     while !bytes.is_empty() {
         let Some((tag, body, rest)) = split(bytes) else {
-            return Err(SectionError("a section is longer than its record, or its reserved bytes are not zero"));
+            return Err(SectionError(
+                "a section is longer than its record, or its reserved bytes are not zero",
+            ));
         };
         if tag == 0 || last.is_some_and(|last| last >= tag) {
             return Err(SectionError("sections are not in ascending order of their tags"));
@@ -229,7 +231,8 @@ impl Attributes {
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, SectionError> {
         let mut out = BTreeMap::new();
         while !bytes.is_empty() {
-            let (name, value, rest) = Self::decode_one(bytes).ok_or(SectionError("an attribute is malformed"))?;
+            let (name, value, rest) =
+                Self::decode_one(bytes).ok_or(SectionError("an attribute is malformed"))?;
             if out.last_key_value().is_some_and(|(last, _): (&String, _)| *last >= name) {
                 return Err(SectionError("attributes are not in ascending order of their names"));
             }
@@ -291,8 +294,12 @@ pub enum LogKind {
 }
 
 impl LogKind {
-    const ALL: [(u8, Self, &'static str); 4] =
-        [(1, Self::Debug, "debug"), (2, Self::Info, "info"), (3, Self::Warning, "warning"), (4, Self::Error, "error")];
+    const ALL: [(u8, Self, &'static str); 4] = [
+        (1, Self::Debug, "debug"),
+        (2, Self::Info, "info"),
+        (3, Self::Warning, "warning"),
+        (4, Self::Error, "error"),
+    ];
 
     /// Gives the name of the kind, in lower case.
     #[must_use]

@@ -1,0 +1,131 @@
+//! Labelled parts, and the bytes that no version may change.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows these in test functions; here they are in what those call"
+)]
+
+use std::collections::BTreeMap;
+
+use larder_format::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
+
+fn one() -> Part {
+    1.into()
+}
+
+#[test]
+fn s3_2_a_order_of_labels_does_not_matter_and_types_do() {
+    let ab = Labelled::new([("a", one()), ("b", 2.into())]).unwrap();
+    let ba = Labelled::new([("b", 2.into()), ("a", one())]).unwrap();
+    assert_eq!(ab, ba);
+    assert_eq!(ab.encoded(), ba.encoded());
+    assert_ne!(Labelled::new([("a", Part::from("1"))]), Labelled::new([("a", one())]));
+    assert_ne!(Labelled::new([("a", one())]), Labelled::new([("A", one())]));
+    assert_eq!(ab.get("b"), Some(&Part::from(2)));
+    assert_eq!(ab.get("c"), None);
+    assert_eq!(ab.iter().map(|(label, _)| label).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(Labelled::decode(ab.encoded()), Ok(ab.clone()));
+    assert_eq!(Labelled::from_part(ab.as_tuple().parts()[0].clone()), Ok(ab));
+    assert_eq!(Labelled::new::<&str>([]).unwrap().encoded(), [0x90, 0x00]);
+}
+
+#[test]
+fn s3_2_b_unlabelled_parts_are_refused() {
+    let pair = |label: Part| Part::List(vec![label, one()]);
+    let unlabelled = [
+        one(),
+        Part::Nil,
+        "a".into(),
+        Part::List(vec![one()]),
+        Part::List(vec![one(), 2.into()]),
+        Part::List(vec![pair(one())]),
+        Part::List(vec![pair(Part::Symbol("a".into()))]),
+        Part::List(vec![Part::List(vec!["a".into()])]),
+        Part::List(vec![Part::List(vec!["a".into(), one(), one()])]),
+        Part::List(vec![pair("a".into()), one()]),
+    ];
+    for part in unlabelled {
+        let bytes = Tuple::encode(std::slice::from_ref(&part)).unwrap();
+        assert_eq!(Labelled::decode(&bytes), Err(TupleError::UnlabelledPart));
+        assert_eq!(Labelled::from_part(part), Err(TupleError::UnlabelledPart));
+    }
+    for parts in [vec![], vec![Part::List(vec![]), Part::List(vec![])]] {
+        assert_eq!(Labelled::decode(&Tuple::encode(&parts).unwrap()), Err(TupleError::UnlabelledPart));
+    }
+}
+
+#[test]
+fn s3_2_d_blank_and_duplicate_labels_are_refused() {
+    for blank in ["", " ", "\t\n", "\u{a0}\u{2003}"] {
+        assert_eq!(Labelled::new([("a", one()), (blank, one())]), Err(TupleError::BlankLabel));
+    }
+    let twice = Labelled::new([("a", one()), ("b", one()), ("a", 2.into())]);
+    assert_eq!(twice, Err(TupleError::DuplicateLabel { label: "a".into() }));
+    let hostile = "\u{1b}".repeat(1000);
+    let error = Labelled::new([(&hostile, one()), (&hostile, one())]).unwrap_err();
+    assert!(!error.to_string().contains(char::is_control) && error.to_string().len() < 1000);
+}
+
+#[test]
+fn labels_out_of_order_are_not_decoded() {
+    let pair = |label: &str| Part::List(vec![label.into(), one()]);
+    let bytes = Tuple::encode(&[Part::List(vec![pair("b"), pair("a")])]).unwrap();
+    let expected = TupleError::NotCanonical { position: 3, expected: "the labels in their order" };
+    assert_eq!(Labelled::decode(&bytes), Err(expected));
+}
+
+#[test]
+fn labelled_parts_obey_the_limits_of_tuples() {
+    let nested = |lists: usize| (1..lists).fold(Part::List(vec![]), |inner, _| Part::List(vec![inner]));
+    Labelled::new([("a", nested(14))]).unwrap();
+    assert_eq!(Labelled::new([("a", nested(15))]), Err(TupleError::TooDeep { max: 16 }));
+    let long = Labelled::new([("a", Part::String("s".repeat(5000)))]);
+    assert_eq!(long, Err(TupleError::TooLong { len: 5009, max: 4096 }));
+}
+
+fn golden() -> Vec<(&'static str, Vec<Part>)> {
+    let date = Date::new(2024, 1, 1).unwrap();
+    let time = Time::new(1).unwrap();
+    let labelled = Labelled::new([("b", 2.into()), ("a", Part::from("1"))]).unwrap();
+    vec![
+        ("empty", vec![]),
+        ("nil", vec![Part::Nil]),
+        ("booleans", vec![false.into(), true.into()]),
+        ("integers-small", vec![0.into(), 1.into(), (-1).into()]),
+        ("integers-two-bytes", vec![300.into(), (-300).into()]),
+        ("integers-extreme", vec![Part::Integer(Part::INTEGER_MIN), Part::Integer(Part::INTEGER_MAX)]),
+        ("floats", vec![1.0.into(), (-1.0).into()]),
+        ("zeros", vec![(-0.0).into(), 0.0.into()]),
+        ("infinities", vec![f64::NEG_INFINITY.into(), f64::INFINITY.into()]),
+        ("symbol", vec![Part::Symbol("ok".into())]),
+        ("string", vec!["a".into()]),
+        ("string-nul", vec!["a\0b".into(), "".into()]),
+        ("string-unicode", vec!["\u{e9}e\u{301}\u{10ffff}".into()]),
+        ("bytes", vec![Part::Bytes(vec![0xff, 0x00])]),
+        ("date", vec![date.into(), Date::new(-1, 12, 31).unwrap().into()]),
+        ("time", vec![time.into()]),
+        ("local-date-time", vec![LocalDateTime { date, time }.into()]),
+        ("instant", vec![ZonedInstant::new(-1, 999_999_999, "Europe/Berlin").unwrap().into()]),
+        ("uuid-and-list", vec![Part::Uuid(*b"0123456789abcdef"), vec![Part::Nil, vec![one()].into()].into()]),
+        ("labelled", labelled.as_tuple().parts().to_vec()),
+    ]
+}
+
+#[test]
+fn s3_2_c_golden_encodings_stay_byte_stable() {
+    let file: BTreeMap<&str, &str> = include_str!("golden/tuples.txt")
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split_once(" =").unwrap())
+        .collect();
+    let golden = golden();
+    assert_eq!((golden.len(), file.len()), (20, 20));
+    for (name, parts) in golden {
+        let bytes = Tuple::encode(&parts).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
+        assert_eq!(file.get(name), Some(&hex.as_str()), "{name}");
+        assert_eq!(Tuple::decode(&bytes).unwrap().parts(), parts, "{name}");
+    }
+}
