@@ -16,6 +16,7 @@ struct Inner {
     kind: ErrorKind,
     key: Option<Key>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    items: Vec<(usize, Error)>,
 }
 
 /// What the caller does next.
@@ -221,7 +222,14 @@ error_kinds! {
         /// What went wrong.
         what: String
     } => "{type_name} cannot be stored as {format}: {what}; nothing was stored";
-    /// A batch was refused; the errors of its edits are in [`BatchErrors`](crate::BatchErrors).
+    /// A precondition did not hold, where that aborts.
+    508 CorrectTheArgument PreconditionFailed {
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        actual: String
+    } => "expected {expected}, found {actual}; nothing was changed";
+    /// A batch was refused; [`Error::items`] has the errors of its edits.
     507 CorrectTheArgument BatchRefused {
         /// How many edits were refused.
         refused: u64,
@@ -335,7 +343,7 @@ impl Error {
     /// Makes an error of this kind.
     #[must_use]
     pub fn new(kind: ErrorKind) -> Self {
-        Self(Arc::new(Inner { kind, key: None, source: None }))
+        Self(Arc::new(Inner { kind, key: None, source: None, items: Vec::new() }))
     }
 
     /// Gives up a transaction from inside its closure, for a reason of the application's own.
@@ -350,17 +358,37 @@ impl Error {
         if self.0.key.is_some() {
             return self;
         }
-        Self(Arc::new(Inner { kind: self.0.kind.clone(), key: Some(key.clone()), source: self.0.source.clone() }))
+        self.rebuilt(|inner| inner.key = Some(key.clone()))
     }
 
     /// Adds the error that caused this one.
     #[must_use]
     pub fn caused_by(self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner {
+        self.rebuilt(|inner| inner.source = Some(Arc::new(source)))
+    }
+
+    /// Gathers the errors of a batch's edits, each with the place of its edit, from 0.
+    pub(crate) fn of_batch(items: Vec<(usize, Self)>, count: usize) -> Self {
+        let errors = items.iter().fold(String::new(), |text, (at, error)| format!("{text}\n  {at}: {error}"));
+        let kind = ErrorKind::BatchRefused { refused: items.len() as u64, count: count as u64, errors };
+        Self::new(kind).rebuilt(|inner| inner.items = items)
+    }
+
+    fn rebuilt(self, change: impl FnOnce(&mut Inner)) -> Self {
+        let mut inner = Inner {
             kind: self.0.kind.clone(),
             key: self.0.key.clone(),
-            source: Some(Arc::new(source)),
-        }))
+            source: self.0.source.clone(),
+            items: self.0.items.clone(),
+        };
+        change(&mut inner);
+        Self(Arc::new(inner))
+    }
+
+    /// Gives the errors of a refused batch: the place of each refused edit, from 0, and why.
+    #[must_use]
+    pub fn items(&self) -> &[(usize, Error)] {
+        &self.0.items
     }
 
     /// Gives what went wrong, with the operands.

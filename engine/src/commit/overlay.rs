@@ -1,0 +1,165 @@
+//! What was accepted and is not yet in the store's newest view: versions of keys, in memory, in commit order.
+//!
+//! A layer is a skip list of (table, key, sequence) with the newest version of a key first; a reader asks for
+//! the newest version up to a sequence number, so that one layer serves views of different ages. Layers are
+//! dropped whole, once everything in them has been published.
+
+use std::cmp::Reverse;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use crossbeam_skiplist::SkipMap;
+use larder_format::{CHECKSUM_LENGTH, Operation, WriteSet};
+use parking_lot::RwLock;
+
+use crate::error::Result;
+use crate::store::{Table, corrupt};
+
+/// A layer is closed, and another begun, when it has grown beyond this many bytes.
+pub(crate) const LAYER_BYTES: usize = 4 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Version {
+    table: Table,
+    key: Bytes,
+    newest_first: Reverse<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct RemovedRange {
+    table: Table,
+    start: Bytes,
+    end: Option<Bytes>,
+    sequence: u64,
+}
+
+impl RemovedRange {
+    fn covers(&self, table: Table, key: &[u8]) -> bool {
+        self.table == table
+            && key >= self.start.as_ref()
+            && self.end.as_ref().is_none_or(|end| key < end.as_ref())
+    }
+}
+
+/// Accepted write-sets.
+#[derive(Debug, Default)]
+pub(crate) struct Layer {
+    versions: SkipMap<Version, Option<Bytes>>,
+    removed: RwLock<Vec<RemovedRange>>,
+    bytes: AtomicUsize,
+    newest: AtomicU64,
+}
+
+/// What a layer says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It has this body.
+    Is(Bytes),
+    /// It was removed.
+    Gone,
+    /// Nothing.
+    Nothing,
+}
+
+impl Layer {
+    /// Takes in a write-set.
+    pub(crate) fn absorb(&self, sequence: u64, write_set: &WriteSet) -> Result<()> {
+        for operation in write_set.operations()? {
+            let (table, key, value) = match operation? {
+                Operation::Put { table, key, value } => (table, key, Some(value.slice(CHECKSUM_LENGTH..))),
+                Operation::Delete { table, key } => (table, key, None),
+                Operation::DeleteRange { table, start, end, .. } => {
+                    let table = known(table)?;
+                    self.removed.write().push(RemovedRange { table, start, end, sequence });
+                    continue;
+                }
+            };
+            let version = Version { table: known(table)?, key, newest_first: Reverse(sequence) };
+            self.versions.insert(version, value);
+        }
+        self.bytes.fetch_add(write_set.as_bytes().len(), Ordering::Relaxed);
+        self.newest.store(sequence, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Gives the sequence number of the newest write-set in it; 0 if there is none.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Tells what is known here of a key, up to a sequence number.
+    pub(crate) fn get(&self, table: Table, key: &[u8], upto: u64) -> Said {
+        if self.versions.is_empty() && self.removed.read().is_empty() {
+            return Said::Nothing;
+        }
+        let from = Version { table, key: Bytes::copy_from_slice(key), newest_first: Reverse(upto) };
+        let entry = self
+            .versions
+            .lower_bound(Bound::Included(&from))
+            .filter(|entry| entry.key().table == table && entry.key().key == from.key);
+        let gone = self.gone_at(table, key, upto);
+        match entry {
+            Some(entry) if gone.is_none_or(|gone| entry.key().newest_first.0 >= gone) => {
+                entry.value().clone().map_or(Said::Gone, Said::Is)
+            }
+            _ if gone.is_some() => Said::Gone,
+            _ => Said::Nothing,
+        }
+    }
+
+    /// Gives the newest removal of a range that covers the key, up to a sequence number.
+    pub(crate) fn gone_at(&self, table: Table, key: &[u8], upto: u64) -> Option<u64> {
+        self.removed
+            .read()
+            .iter()
+            .filter(|range| range.sequence <= upto && range.covers(table, key))
+            .map(|range| range.sequence)
+            .max()
+    }
+
+    /// Gives the first key at or behind a bound of which this layer says something.
+    pub(crate) fn next(
+        &self,
+        table: Table,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        upto: u64,
+    ) -> Option<(Bytes, Said)> {
+        let mut from = match start {
+            Bound::Included(key) => {
+                Version { table, key: Bytes::copy_from_slice(key), newest_first: Reverse(u64::MAX) }
+            }
+            Bound::Excluded(key) => {
+                Version { table, key: Bytes::copy_from_slice(key), newest_first: Reverse(0) }
+            }
+            Bound::Unbounded => Version { table, key: Bytes::new(), newest_first: Reverse(u64::MAX) },
+        };
+        loop {
+            let entry = self.versions.lower_bound(Bound::Excluded(&from))?;
+            let version = entry.key();
+            let beyond = match end {
+                Bound::Included(end) => version.key.as_ref() > end,
+                Bound::Excluded(end) => version.key.as_ref() >= end,
+                Bound::Unbounded => false,
+            };
+            if version.table != table || beyond {
+                return None;
+            }
+            let key = version.key.clone();
+            match self.get(table, &key, upto) {
+                // Only versions that are too new for this view: on to the next key.
+                Said::Nothing => from = Version { table, key, newest_first: Reverse(0) },
+                said => return Some((key, said)),
+            }
+        }
+    }
+}
+
+fn known(table: u8) -> Result<Table> {
+    Table::from_number(table).ok_or_else(|| corrupt(format!("a write-set names table {table}")))
+}

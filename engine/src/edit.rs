@@ -1,0 +1,552 @@
+//! What is to be changed, as a value: an edit with its conditions, and what came of it.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use larder_format::{
+    AbsentReason, AttributeValue, ContentHash, Key, LogKind, Micros, Prefix, SectionTag, Status,
+    Warning,
+};
+
+use crate::error::{Error, Result};
+use crate::payload::{Prepared, Storable, archive};
+
+/// What is to be stored under a key: a payload, and what is known about it.
+///
+/// Anything that is bytes makes a draft: `&[u8]`, `&str`, `Vec<u8>`, `String`, [`Bytes`]. What is not said is
+/// inferred: the data format from the key's extension, media type and type from the format.
+///
+/// ```
+/// # use larder::{Draft, Status};
+/// let draft = Draft::from("leek soup").data_format("txt").tag("menu").attribute("servings", 4i64);
+/// ```
+#[derive(Debug)]
+pub struct Draft {
+    pub(crate) payload: DraftPayload,
+    pub(crate) data_format: Option<String>,
+    pub(crate) media_type: Option<String>,
+    pub(crate) type_identifier: Option<String>,
+    pub(crate) metadata: Annotation,
+}
+
+#[derive(Debug)]
+pub(crate) enum DraftPayload {
+    Bytes(Bytes),
+    Typed(Result<Bytes>, &'static str),
+    File(PathBuf),
+    Absent(AbsentReason),
+    Prepared(Prepared),
+}
+
+impl Draft {
+    pub(crate) fn new(payload: DraftPayload) -> Self {
+        Self {
+            payload,
+            data_format: None,
+            media_type: None,
+            type_identifier: None,
+            metadata: Annotation::new(),
+        }
+    }
+
+    /// Makes a draft of bytes.
+    pub fn bytes(payload: impl Into<Bytes>) -> Self {
+        Self::new(DraftPayload::Bytes(payload.into()))
+    }
+
+    /// Makes a draft of a file's content; it is read when the draft is put.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::new(DraftPayload::File(path.into()))
+    }
+
+    /// Makes a draft of a value in its archived form, to be read in place.
+    pub fn typed<T: Storable>(value: &T) -> Self {
+        Self::new(DraftPayload::Typed(archive(value), std::any::type_name::<T>()))
+    }
+
+    /// Makes a draft without payload: the record says why there is none.
+    #[must_use]
+    pub fn absent(reason: AbsentReason) -> Self {
+        Self::new(DraftPayload::Absent(reason))
+    }
+
+    /// Makes a draft of a payload that was staged before.
+    #[must_use]
+    pub fn prepared(payload: Prepared) -> Self {
+        Self::new(DraftPayload::Prepared(payload))
+    }
+
+    /// Says the data format, a name of the registry such as `json` or `csv:semicolon`.
+    #[must_use]
+    pub fn data_format(mut self, name: impl Into<String>) -> Self {
+        self.data_format = Some(name.into());
+        self
+    }
+
+    /// Says the media type.
+    #[must_use]
+    pub fn media_type(mut self, name: impl Into<String>) -> Self {
+        self.media_type = Some(name.into());
+        self
+    }
+
+    /// Says the type identifier: what the payload is when it has been read.
+    #[must_use]
+    pub fn type_identifier(mut self, name: impl Into<String>) -> Self {
+        self.type_identifier = Some(name.into());
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn tag(self, tag: impl Into<String>) -> Self {
+        self.with(|metadata| metadata.tag(tag))
+    }
+
+    /// Adds an attribute.
+    #[must_use]
+    pub fn attribute(self, name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
+        self.with(|metadata| metadata.attribute(name, value))
+    }
+
+    /// Sets the status; without it a draft is `Source`.
+    #[must_use]
+    pub fn status(self, status: Status) -> Self {
+        self.with(|metadata| metadata.status(status))
+    }
+
+    /// Sets everything else that an annotation can.
+    #[must_use]
+    pub fn with(mut self, annotate: impl FnOnce(Annotation) -> Annotation) -> Self {
+        self.metadata = annotate(self.metadata);
+        self
+    }
+}
+
+macro_rules! draft_from {
+    ($($from:ty => |$value:ident| $bytes:expr),* $(,)?) => {
+        $(impl From<$from> for Draft {
+            fn from($value: $from) -> Self {
+                Self::bytes($bytes)
+            }
+        })*
+    };
+}
+draft_from! {
+    Bytes => |value| value,
+    Vec<u8> => |value| value,
+    String => |value| value,
+    &[u8] => |value| Bytes::copy_from_slice(value),
+    &str => |value| Bytes::copy_from_slice(value.as_bytes()),
+    &Vec<u8> => |value| Bytes::copy_from_slice(value),
+    &String => |value| Bytes::copy_from_slice(value.as_bytes()),
+}
+
+impl<const N: usize> From<&[u8; N]> for Draft {
+    fn from(value: &[u8; N]) -> Self {
+        Self::bytes(Bytes::copy_from_slice(value))
+    }
+}
+
+/// What happens to tags that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum TagPolicy {
+    /// They stay; new ones are added behind them.
+    #[default]
+    Union,
+    /// They go; the new ones take their place.
+    Replace,
+    /// They stay, and new ones are ignored, if there are any; what was ignored is reported.
+    Keep,
+}
+
+/// A change of metadata that leaves the payload as it is.
+#[derive(Debug, Default, Clone)]
+pub struct Annotation {
+    pub(crate) status: Option<Status>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) tag_policy: TagPolicy,
+    pub(crate) tags_removed: Vec<String>,
+    pub(crate) attributes: Vec<(String, Option<AttributeValue>)>,
+    pub(crate) texts: Vec<(SectionTag, String)>,
+    pub(crate) extra: Option<Bytes>,
+    pub(crate) log: Vec<(LogKind, String)>,
+    pub(crate) expires: Option<Micros>,
+    pub(crate) volatile: Option<bool>,
+    pub(crate) pinned: Option<bool>,
+}
+
+impl Annotation {
+    /// Makes an annotation that changes nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the status.
+    #[must_use]
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Says what happens to the tags that are there already.
+    #[must_use]
+    pub fn tag_policy(mut self, policy: TagPolicy) -> Self {
+        self.tag_policy = policy;
+        self
+    }
+
+    /// Takes a tag away.
+    #[must_use]
+    pub fn untag(mut self, tag: impl Into<String>) -> Self {
+        self.tags_removed.push(tag.into());
+        self
+    }
+
+    /// Sets an attribute.
+    #[must_use]
+    pub fn attribute(mut self, name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
+        self.attributes.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Removes an attribute.
+    #[must_use]
+    pub fn remove_attribute(mut self, name: impl Into<String>) -> Self {
+        self.attributes.push((name.into(), None));
+        self
+    }
+
+    /// Sets the title.
+    #[must_use]
+    pub fn title(self, text: impl Into<String>) -> Self {
+        self.text(SectionTag::Title, text)
+    }
+
+    /// Sets the description.
+    #[must_use]
+    pub fn description(self, text: impl Into<String>) -> Self {
+        self.text(SectionTag::Description, text)
+    }
+
+    /// Sets the name of the type.
+    #[must_use]
+    pub fn type_name(self, text: impl Into<String>) -> Self {
+        self.text(SectionTag::TypeName, text)
+    }
+
+    /// Sets a message.
+    #[must_use]
+    pub fn message(self, text: impl Into<String>) -> Self {
+        self.text(SectionTag::Message, text)
+    }
+
+    fn text(mut self, tag: SectionTag, text: impl Into<String>) -> Self {
+        self.texts.push((tag, text.into()));
+        self
+    }
+
+    /// Sets the opaque bytes that the application keeps with the record; empty removes them.
+    #[must_use]
+    pub fn extra(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.extra = Some(bytes.into());
+        self
+    }
+
+    /// Appends an entry to the log.
+    #[must_use]
+    pub fn log(mut self, kind: LogKind, message: impl Into<String>) -> Self {
+        self.log.push((kind, message.into()));
+        self
+    }
+
+    /// Sets when the asset expires: [`NEVER`](larder_format::NEVER), [`IMMEDIATELY`](larder_format::IMMEDIATELY)
+    /// or a time.
+    #[must_use]
+    pub fn expires(mut self, at: Micros) -> Self {
+        self.expires = Some(at);
+        self
+    }
+
+    /// Says whether the asset must never be served as a hit.
+    #[must_use]
+    pub fn volatile(mut self, volatile: bool) -> Self {
+        self.volatile = Some(volatile);
+        self
+    }
+
+    /// Says whether no policy may remove the asset.
+    #[must_use]
+    pub fn pinned(mut self, pinned: bool) -> Self {
+        self.pinned = Some(pinned);
+        self
+    }
+}
+
+/// What must hold for an edit to take place. Compared in the transaction that makes the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Condition {
+    /// Nothing is stored under the key.
+    Absent,
+    /// Something is stored under the key.
+    Exists,
+    /// The asset has this generation.
+    Generation(u64),
+    /// The payload has this digest.
+    Content(ContentHash),
+    /// The asset has one of these statuses.
+    Status(Vec<Status>),
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Absent => f.write_str("nothing"),
+            Self::Exists => f.write_str("an asset"),
+            Self::Generation(generation) => write!(f, "generation {generation}"),
+            Self::Content(hash) => write!(f, "content {hash}"),
+            Self::Status(statuses) => {
+                let names: Vec<_> = statuses.iter().map(Status::name).collect();
+                write!(f, "status {}", names.join(" or "))
+            }
+        }
+    }
+}
+
+/// Why an edit did not take place: a condition did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The condition.
+    pub expected: Condition,
+    /// What is there. `None` if nothing is, or if the caller may not read it.
+    pub actual: Option<Actual>,
+}
+
+/// What was found where a condition did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actual {
+    /// The generation of the asset.
+    pub generation: u64,
+    /// The digest of its payload, if it has one.
+    pub content: Option<ContentHash>,
+    /// Its status.
+    pub status: Status,
+}
+
+/// What came of an edit that stored something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The generation that the asset has now.
+    pub generation: u64,
+    /// The generation that it had before, if it was there.
+    pub previous: Option<u64>,
+    /// What does not fit and was let through.
+    pub warnings: Vec<Warning>,
+    /// The tags that were ignored, as [`TagPolicy::Keep`] asks for.
+    pub tags_ignored: Vec<String>,
+}
+
+impl Stored {
+    /// Tells whether the asset was not there before.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.previous.is_none()
+    }
+}
+
+/// What came of an edit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Outcome {
+    /// An asset is there that was not.
+    Created(Stored),
+    /// An asset was replaced or changed.
+    Replaced(Stored),
+    /// Assets are gone, or went to other keys.
+    Removed {
+        /// How many.
+        count: u64,
+    },
+    /// Nothing was there to be changed.
+    NotFound,
+    /// A condition did not hold; nothing was changed.
+    Refused(Refusal),
+}
+
+impl Outcome {
+    /// Tells whether the edit took place.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Created(_) | Self::Replaced(_) | Self::Removed { .. })
+    }
+}
+
+/// What an edit does.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Put { key: Key, draft: Draft },
+    Annotate { key: Key, annotation: Annotation },
+    Delete { key: Key },
+    DeleteTree { prefix: Prefix },
+    Rename { from: Key, to: Key },
+    RenameTree { from: Prefix, to: Prefix },
+    Copy { from: Key, to: Key },
+    MakeDirectory { key: Key },
+    RemoveDirectory { key: Key },
+}
+
+/// One change with its conditions, to be applied by a session, a transaction or a batch.
+///
+/// A malformed key is reported where the edit is applied, so that a batch can report all of them.
+#[derive(Debug)]
+#[must_use]
+pub struct Edit {
+    pub(crate) change: Result<Change>,
+    pub(crate) conditions: Vec<Condition>,
+}
+
+fn key<K>(key: K) -> Result<Key>
+where
+    K: TryInto<Key>,
+    Error: From<K::Error>,
+{
+    Ok(key.try_into()?)
+}
+
+fn prefix<P>(prefix: P) -> Result<Prefix>
+where
+    P: TryInto<Prefix>,
+    Error: From<P::Error>,
+{
+    Ok(prefix.try_into()?)
+}
+
+impl Edit {
+    fn new(change: Result<Change>) -> Self {
+        Self { change, conditions: Vec::new() }
+    }
+
+    /// Stores a draft under a key, in place of what is there.
+    pub fn put<K: TryInto<Key>>(at: K, draft: impl Into<Draft>) -> Self
+    where
+        Error: From<K::Error>,
+    {
+        Self::new(key(at).map(|key| Change::Put { key, draft: draft.into() }))
+    }
+
+    /// Changes the metadata of an asset; its payload stays.
+    pub fn annotate<K: TryInto<Key>>(at: K, annotation: Annotation) -> Self
+    where
+        Error: From<K::Error>,
+    {
+        Self::new(key(at).map(|key| Change::Annotate { key, annotation }))
+    }
+
+    /// Removes an asset.
+    pub fn delete<K: TryInto<Key>>(at: K) -> Self
+    where
+        Error: From<K::Error>,
+    {
+        Self::new(key(at).map(|key| Change::Delete { key }))
+    }
+
+    /// Removes everything at and below a place.
+    pub fn delete_tree<P: TryInto<Prefix>>(at: P) -> Self
+    where
+        Error: From<P::Error>,
+    {
+        Self::new(prefix(at).map(|prefix| Change::DeleteTree { prefix }))
+    }
+
+    /// Gives an asset another key. Conditions are about the asset that is moved.
+    pub fn rename<A: TryInto<Key>, B: TryInto<Key>>(from: A, to: B) -> Self
+    where
+        Error: From<A::Error> + From<B::Error>,
+    {
+        Self::new(key(from).and_then(|from| Ok(Change::Rename { from, to: key(to)? })))
+    }
+
+    /// Moves everything at and below a place to another place.
+    pub fn rename_tree<A: TryInto<Prefix>, B: TryInto<Prefix>>(from: A, to: B) -> Self
+    where
+        Error: From<A::Error> + From<B::Error>,
+    {
+        Self::new(prefix(from).and_then(|from| Ok(Change::RenameTree { from, to: prefix(to)? })))
+    }
+
+    /// Stores a copy of an asset under another key. Conditions are about what is there under that key.
+    pub fn copy<A: TryInto<Key>, B: TryInto<Key>>(from: A, to: B) -> Self
+    where
+        Error: From<A::Error> + From<B::Error>,
+    {
+        Self::new(key(from).and_then(|from| Ok(Change::Copy { from, to: key(to)? })))
+    }
+
+    /// Makes a directory that is there even while it is empty.
+    pub fn make_directory<K: TryInto<Key>>(at: K) -> Self
+    where
+        Error: From<K::Error>,
+    {
+        Self::new(key(at).map(|key| Change::MakeDirectory { key }))
+    }
+
+    /// Removes a directory that is empty.
+    pub fn remove_directory<K: TryInto<Key>>(at: K) -> Self
+    where
+        Error: From<K::Error>,
+    {
+        Self::new(key(at).map(|key| Change::RemoveDirectory { key }))
+    }
+
+    /// Adds a condition.
+    pub fn given(mut self, condition: Condition) -> Self {
+        self.conditions.push(condition);
+        self
+    }
+
+    /// Only if nothing is stored under the key.
+    pub fn if_absent(self) -> Self {
+        self.given(Condition::Absent)
+    }
+
+    /// Only if something is stored under the key.
+    pub fn if_exists(self) -> Self {
+        self.given(Condition::Exists)
+    }
+
+    /// Only if the asset has this generation.
+    pub fn if_generation(self, generation: u64) -> Self {
+        self.given(Condition::Generation(generation))
+    }
+
+    /// Only if the payload has this digest.
+    pub fn if_content(self, hash: ContentHash) -> Self {
+        self.given(Condition::Content(hash))
+    }
+
+    /// Only if the asset has one of these statuses.
+    pub fn if_status(self, statuses: impl IntoIterator<Item = Status>) -> Self {
+        self.given(Condition::Status(statuses.into_iter().collect()))
+    }
+}
+
+/// Whether the edits of a batch stand or fall together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchMode {
+    /// All, or none: one refused edit refuses all, and every error is reported.
+    Atomic,
+    /// Each for itself: those that can be done are, in one commit.
+    PerItem,
+}

@@ -1,0 +1,330 @@
+//! The guard: every change passes here, inside the transaction that makes it.
+//!
+//! Order of the checks, and there is no other place for any of them:
+//! 1. access: may the caller do this here? Asked before anything is said about what is there.
+//! 2. limits: payload, metadata, tags.
+//! 3. conditions: a refusal is an answer, not an error.
+//! 4. registry: do format, media type and type agree?
+//! 5. validators of the application.
+//!
+//! A check takes what is proposed and the facts, and answers; it reads nothing itself. Only [`Guard::admit`] makes
+//! an [`Admitted`] change, and only an admitted change is recorded by a transaction.
+
+use bytes::Bytes;
+use larder_format::{
+    Claim, EventKind, Key, LogKind, PayloadState, Record, RecordBuilder, RecordFlags, Right, SectionTag,
+    Strictness, Warning,
+};
+
+use crate::authorizer::{AccessRequest, Caller, Hooks, Place, denied};
+use crate::documents::Documents;
+use crate::edit::{Actual, Condition, Refusal};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The checks, with what they go by.
+#[derive(Clone, Copy)]
+pub(crate) struct Guard<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) documents: &'a Documents,
+    pub(crate) hooks: &'a Hooks,
+}
+
+/// A record and the payload that lies behind it in its row.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) record: Record,
+    pub(crate) inline: Bytes,
+}
+
+/// What is to become of a key.
+pub(crate) struct Proposal<'a> {
+    pub(crate) key: &'a Key,
+    pub(crate) right: Right,
+    pub(crate) kind: EventKind,
+    /// Where it came from, for a rename or a copy.
+    pub(crate) from: Option<&'a Key>,
+    /// What is there.
+    pub(crate) old: Option<Row>,
+    /// What is to be there; nothing, if it is to be removed.
+    pub(crate) new: Option<New<'a>>,
+    pub(crate) conditions: &'a [Condition],
+}
+
+/// A record that is to be stored.
+pub(crate) struct New<'a> {
+    pub(crate) builder: RecordBuilder,
+    pub(crate) inline: Bytes,
+    /// What the caller says about the format, where the payload is new.
+    pub(crate) claim: Option<Claim<'a>>,
+    /// The beginning of the payload.
+    pub(crate) head: &'a [u8],
+    /// Whether the payload is new, and its limit applies.
+    pub(crate) is_new_payload: bool,
+}
+
+/// A change that was admitted. Nothing else reaches the write-set.
+pub(crate) struct Admitted {
+    key: Key,
+    kind: EventKind,
+    from: Option<Key>,
+    old: Option<Row>,
+    new: Option<(Record, Bytes)>,
+}
+
+impl Admitted {
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) fn kind(&self) -> EventKind {
+        self.kind
+    }
+
+    pub(crate) fn from(&self) -> Option<&Key> {
+        self.from.as_ref()
+    }
+
+    pub(crate) fn old(&self) -> Option<&Row> {
+        self.old.as_ref()
+    }
+
+    /// The record and its row.
+    pub(crate) fn new(&self) -> Option<&(Record, Bytes)> {
+        self.new.as_ref()
+    }
+}
+
+/// What the guard says.
+pub(crate) enum Verdict {
+    Admitted(Box<Admitted>, Vec<Warning>),
+    Refused(Refusal),
+}
+
+impl Guard<'_> {
+    /// Checks a proposal: access, limits, conditions, registry, validators, in this order.
+    pub(crate) fn admit(&self, proposal: Proposal<'_>) -> Result<Verdict> {
+        let key = proposal.key;
+        self.access(proposal.right, key).map_err(|error| error.at(key))?;
+        if let Some(new) = &proposal.new {
+            self.limits(key, new).map_err(|error| error.at(key))?;
+        }
+        if let Some(refusal) = self.conditions(key, proposal.conditions, proposal.old.as_ref()) {
+            return Ok(Verdict::Refused(refusal));
+        }
+        let mut warnings = Vec::new();
+        let new = match proposal.new {
+            None => None,
+            Some(mut new) => {
+                self.formats(key, &mut new, &mut warnings).map_err(|error| error.at(key))?;
+                let (record, row) = new.builder.encode(&new.inline).map_err(|error| unencodable(&error).at(key))?;
+                self.validators(key, &record, new.head).map_err(|error| error.at(key))?;
+                Some((record, row))
+            }
+        };
+        let admitted = Admitted {
+            key: key.clone(),
+            kind: proposal.kind,
+            from: proposal.from.cloned(),
+            old: proposal.old,
+            new,
+        };
+        Ok(Verdict::Admitted(Box::new(admitted), warnings))
+    }
+
+    /// Checks one right at one place.
+    pub(crate) fn access(&self, right: Right, place: &impl Place) -> Result<()> {
+        match self.decide(right, place) {
+            Ok(()) => Ok(()),
+            Err(by) => Err(denied(self.caller, right, by)),
+        }
+    }
+
+    /// Checks the right to read: who may not even list here is not told whether anything is here.
+    pub(crate) fn reading(&self, key: &Key) -> Result<()> {
+        match self.decide(Right::READ, key) {
+            Ok(()) => Ok(()),
+            Err(by) if self.allows(Right::LIST, key) => Err(denied(self.caller, Right::READ, by).at(key)),
+            Err(_) => Err(Error::from(ErrorKind::NotFound).at(key)),
+        }
+    }
+
+    /// Tells whether a right is given at a place.
+    pub(crate) fn allows(&self, right: Right, place: &impl Place) -> bool {
+        self.decide(right, place).is_ok()
+    }
+
+    /// Tells whether every key at and below a place has the same answer, and which.
+    pub(crate) fn uniform_below(&self, right: Right, place: &impl Place) -> Option<bool> {
+        if self.caller.is_root() {
+            return Some(true);
+        }
+        match &self.hooks.authorizer {
+            Some(authorizer) => authorizer.uniform_below(&self.request(right, place)),
+            None if self.documents.rules.is_open() => Some(true),
+            None => self.documents.rules.uniform_below(place.bytes(), self.caller.principal(), right),
+        }
+    }
+
+    fn request<'r>(&'r self, right: Right, place: &'r impl Place) -> AccessRequest<'r> {
+        AccessRequest {
+            principal: self.caller.principal(),
+            right,
+            place: place.text(),
+            encoded: place.bytes(),
+        }
+    }
+
+    /// Answers, or says what denied it.
+    fn decide(&self, right: Right, place: &impl Place) -> Result<(), String> {
+        if self.caller.is_root() {
+            return Ok(());
+        }
+        if let Some(authorizer) = &self.hooks.authorizer {
+            let decision = authorizer.decide(&self.request(right, place));
+            return if decision.allowed { Ok(()) } else { Err(decision.by) };
+        }
+        if self.documents.rules.is_open() {
+            return Ok(());
+        }
+        let decision = self.documents.rules.decide(self.caller.principal(), right, place.bytes());
+        if decision.allowed { Ok(()) } else { Err(decision.by.to_string()) }
+    }
+
+    fn limits(&self, key: &Key, new: &New<'_>) -> Result<()> {
+        let limits = &self.documents.limits;
+        if new.is_new_payload {
+            check_size(self.documents, key, new.builder.payload.length())?;
+        }
+        let size = new.builder.encoded_length() as u64;
+        if size > limits.max_metadata_size() {
+            return Err(ErrorKind::MetadataTooLarge { size, limit: limits.max_metadata_size() }.into());
+        }
+        let mut count = 0;
+        for tag in new.builder.tags() {
+            count += 1;
+            check_tag(tag, limits.max_tag_length())?;
+        }
+        if count > limits.max_tags() {
+            return Err(ErrorKind::TooManyTags { count, limit: limits.max_tags() }.into());
+        }
+        Ok(())
+    }
+
+    fn conditions(&self, key: &Key, conditions: &[Condition], old: Option<&Row>) -> Option<Refusal> {
+        let old = old.map(|row| &row.record);
+        let failed = conditions.iter().find(|condition| match (condition, old) {
+            (Condition::Absent, old) => old.is_some(),
+            (_, None) => true,
+            (Condition::Exists, Some(_)) => false,
+            (Condition::Generation(generation), Some(old)) => old.generation() != *generation,
+            (Condition::Content(hash), Some(old)) => old.payload().hash() != Some(*hash),
+            (Condition::Status(statuses), Some(old)) => !statuses.contains(&old.status()),
+        })?;
+        let actual = old.filter(|_| self.allows(Right::READ, key)).map(|old| Actual {
+            generation: old.generation(),
+            content: old.payload().hash(),
+            status: old.status(),
+        });
+        Some(Refusal { expected: failed.clone(), actual })
+    }
+
+    fn formats(&self, key: &Key, new: &mut New<'_>, warnings: &mut Vec<Warning>) -> Result<()> {
+        let Some(claim) = &new.claim else { return Ok(()) };
+        let strictness = self.documents.limits.strictness(key.encoded());
+        let registry = self.documents.registry();
+        let typed = new.builder.flags.contains(RecordFlags::TYPED);
+        let head = if typed { &[][..] } else { new.head };
+        let verdict = registry.validate(claim, head, strictness).map_err(format_error)?;
+        new.builder.set_text(SectionTag::DataFormat, &verdict.data_format);
+        new.builder.set_text(SectionTag::MediaType, verdict.media_type);
+        new.builder.set_text(SectionTag::TypeIdentifier, verdict.type_identifier);
+        if !verdict.warnings.is_empty() {
+            let mut log = new.builder.log();
+            log.extend(verdict.warnings.iter().map(|warning| larder_format::LogEntry {
+                kind: LogKind::Warning,
+                time: new.builder.updated,
+                message: warning.to_string(),
+            }));
+            new.builder.set_log(&log);
+        }
+        warnings.extend(verdict.warnings);
+        Ok(())
+    }
+
+    fn validators(&self, key: &Key, record: &Record, head: &[u8]) -> Result<()> {
+        for (pattern, validator) in &self.hooks.validators {
+            if pattern.matches_encoded(key.encoded()) {
+                validator
+                    .validate(key, record, head)
+                    .map_err(|objection| ErrorKind::Validation { field: objection.field, what: objection.what })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks the size of a payload against the limit of its key.
+pub(crate) fn check_size(documents: &Documents, key: &Key, size: u64) -> Result<()> {
+    let limit = documents.limits.max_binary_size(key.encoded());
+    if limit.allows(size) {
+        return Ok(());
+    }
+    Err(ErrorKind::BinaryTooLarge { size, limit: limit.bytes, by: limit.by.to_string() }.into())
+}
+
+fn check_tag(tag: &str, length_max: u64) -> Result<()> {
+    let what = if tag.is_empty() {
+        "it is empty".to_owned()
+    } else if tag.len() as u64 > length_max {
+        format!("it has {} bytes, more than {length_max}", tag.len())
+    } else if tag.chars().any(char::is_control) {
+        "it has a control character".to_owned()
+    } else {
+        return Ok(());
+    };
+    let tag = tag.chars().take(64).collect();
+    Err(ErrorKind::InvalidTag { tag, what }.into())
+}
+
+fn unencodable(error: &larder_format::RecordError) -> Error {
+    match error {
+        larder_format::RecordError::TooLarge { found, max, .. } => {
+            ErrorKind::MetadataTooLarge { size: *found as u64, limit: *max as u64 }.into()
+        }
+        other => ErrorKind::InvalidArgument {
+            argument: "metadata",
+            expected: "a record that can be encoded".to_owned(),
+            got: other.to_string(),
+        }
+        .into(),
+    }
+}
+
+fn format_error(error: larder_format::FormatError) -> Error {
+    use larder_format::FormatError;
+    let kind = match &error {
+        FormatError::MissingField { field } => ErrorKind::MissingField { field: (*field).to_owned() },
+        FormatError::UnknownFormat { got, .. } => ErrorKind::UnknownFormat { data_format: got.clone() },
+        FormatError::Inconsistent { field, expected, got, .. } => ErrorKind::Inconsistent {
+            field: (*field).to_owned(),
+            expected: expected.to_string(),
+            got: got.clone(),
+        },
+        other => ErrorKind::Inconsistent {
+            field: other.field().to_owned(),
+            expected: "a name that the registry knows".to_owned(),
+            got: other.to_string(),
+        },
+    };
+    kind.into()
+}
+
+/// The strictness in force for a key; for those who report.
+pub(crate) fn strictness(documents: &Documents, key: &Key) -> Strictness {
+    documents.limits.strictness(key.encoded())
+}
+
+/// Tells whether a payload is held at all.
+pub(crate) fn is_present(payload: &PayloadState) -> bool {
+    !matches!(payload, PayloadState::Absent(_))
+}

@@ -1,0 +1,206 @@
+//! Carrying write-sets into redb, and staging the chunks of large payloads ahead of them.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use larder_format::{Operation, WriteSet, seal_into};
+use redb::{Durability, Table as RedbTable, WriteTransaction};
+
+use super::snapshot::{CHUNKS, bytes_definition, chunk_key};
+use super::{Head, Store, Table, commit_error, shield, state_key, storage, table_error, transaction_error};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Why write-sets were not carried into the store.
+pub(crate) enum ApplyError {
+    /// Nothing of them became durable.
+    Before(Error),
+    /// They may or may not have become durable.
+    Unknown(Error),
+}
+
+/// A chunk on its way into the store ahead of the write-set that will name it.
+pub(crate) struct StagedRow {
+    pub(crate) number: u64,
+    pub(crate) body: Bytes,
+}
+
+enum Target<'txn> {
+    Bytes(RedbTable<'txn, &'static [u8], &'static [u8]>),
+    Chunks(RedbTable<'txn, [u8; 16], &'static [u8]>),
+}
+
+impl<'txn> Target<'txn> {
+    fn open(transaction: &'txn WriteTransaction, table: Table) -> Result<Self> {
+        Ok(match table {
+            Table::Chunks => Self::Chunks(transaction.open_table(CHUNKS).map_err(table_error)?),
+            other => Self::Bytes(transaction.open_table(bytes_definition(other)).map_err(table_error)?),
+        })
+    }
+
+    fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        match self {
+            Self::Bytes(table) => table.insert(key, value).map(drop),
+            Self::Chunks(table) => table.insert(fixed(key)?, value).map(drop),
+        }
+        .map_err(storage)
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<()> {
+        match self {
+            Self::Bytes(table) => table.remove(key).map(drop),
+            Self::Chunks(table) => table.remove(fixed(key)?).map(drop),
+        }
+        .map_err(storage)
+    }
+
+    fn remove_range(&mut self, start: &[u8], end: Option<&[u8]>) -> Result<()> {
+        match self {
+            Self::Bytes(table) => {
+                let end = end.map_or(Bound::Unbounded, Bound::Excluded);
+                table.retain_in::<&[u8], _>((Bound::Included(start), end), |_, _| false)
+            }
+            Self::Chunks(table) => {
+                let end = match end {
+                    Some(end) => Bound::Excluded(fixed(end)?),
+                    None => Bound::Unbounded,
+                };
+                table.retain_in::<[u8; 16], _>((Bound::Included(fixed(start)?), end), |_, _| false)
+            }
+        }
+        .map_err(storage)
+    }
+}
+
+fn fixed(key: &[u8]) -> Result<[u8; 16]> {
+    key.try_into().map_err(|_| super::corrupt("the key of a chunk has not 16 bytes"))
+}
+
+impl Store {
+    /// Applies write-sets that follow one another, and the position after them, in one redb transaction.
+    ///
+    /// With `sync` everything is on disk on return; without, it is visible, and on disk with the next that syncs.
+    pub(crate) fn apply(&self, write_sets: &[&WriteSet], head: &Head, sync: bool) -> Result<(), ApplyError> {
+        let begun = shield("begin to write", || {
+            let mut transaction = self.database()?.begin_write().map_err(transaction_error)?;
+            if !sync {
+                transaction
+                    .set_durability(Durability::None)
+                    .map_err(|error| super::corrupt(error.to_string()))?;
+            }
+            carry(&transaction, write_sets, head)?;
+            Ok(transaction)
+        })
+        .map_err(ApplyError::Before)?;
+        shield("commit", || {
+            let done = if sync { Self::commit_durably(begun) } else { begun.commit() };
+            done.map_err(|error| commit_error(error, "committing"))
+        })
+        .map_err(ApplyError::Unknown)
+    }
+
+    /// Makes everything that was committed so far durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        shield("flush", || {
+            let transaction = self.database()?.begin_write().map_err(transaction_error)?;
+            Self::commit_durably(transaction).map_err(|error| commit_error(error, "flushing"))
+        })
+    }
+
+    /// Writes chunks of a payload that nothing refers to yet, without making them durable.
+    ///
+    /// `started` is when the upload began; the row that says so lets the next open reclaim what a crash left.
+    pub(crate) fn stage(&self, id: u64, started: i64, rows: &[StagedRow]) -> Result<()> {
+        shield("stage a payload", || {
+            let mut transaction = self.database()?.begin_write().map_err(transaction_error)?;
+            transaction.set_durability(Durability::None).map_err(|error| super::corrupt(error.to_string()))?;
+            {
+                let mut staging = Target::open(&transaction, Table::Staging)?;
+                let mut sealed = Vec::new();
+                let key = id.to_be_bytes();
+                seal_into(Table::Staging.number(), &key, &started.to_le_bytes(), &mut sealed);
+                staging.insert(&key, &sealed)?;
+                let mut chunks = Target::open(&transaction, Table::Chunks)?;
+                for row in rows {
+                    let key = chunk_key(id, row.number);
+                    sealed.clear();
+                    seal_into(Table::Chunks.number(), &key, &row.body, &mut sealed);
+                    chunks.insert(&key, &sealed)?;
+                }
+            }
+            transaction.commit().map_err(|error| commit_error(error, "staging a payload"))
+        })
+    }
+
+    /// Takes back what was staged under these ids.
+    pub(crate) fn unstage(&self, ids: &[u64]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        shield("reclaim a payload", || {
+            let mut transaction = self.database()?.begin_write().map_err(transaction_error)?;
+            transaction.set_durability(Durability::None).map_err(|error| super::corrupt(error.to_string()))?;
+            {
+                let mut staging = Target::open(&transaction, Table::Staging)?;
+                let mut chunks = Target::open(&transaction, Table::Chunks)?;
+                for id in ids {
+                    staging.remove(&id.to_be_bytes())?;
+                    let end = id.checked_add(1).map(|next| chunk_key(next, 0));
+                    chunks.remove_range(&chunk_key(*id, 0), end.as_ref().map(<[u8; 16]>::as_slice))?;
+                }
+            }
+            transaction.commit().map_err(|error| commit_error(error, "reclaiming a payload"))
+        })
+    }
+}
+
+/// Applies in the order of keys, so that pages are met once; the last of several changes of a key counts.
+fn carry(transaction: &WriteTransaction, write_sets: &[&WriteSet], head: &Head) -> Result<()> {
+    let mut changes: BTreeMap<(Table, Bytes), Option<Bytes>> = BTreeMap::new();
+    for write_set in write_sets {
+        for operation in write_set.operations()? {
+            match operation? {
+                Operation::Put { table, key, value } => {
+                    changes.insert((known(table)?, key), Some(value));
+                }
+                Operation::Delete { table, key } => {
+                    changes.insert((known(table)?, key), None);
+                }
+                Operation::DeleteRange { table, start, end, .. } => {
+                    // What came before the range must be there to be removed with it.
+                    carry_changes(transaction, std::mem::take(&mut changes))?;
+                    Target::open(transaction, known(table)?)?.remove_range(&start, end.as_deref())?;
+                }
+            }
+        }
+    }
+    let mut sealed = Vec::new();
+    seal_into(Table::State.number(), state_key::HEAD, &head.encode(), &mut sealed);
+    changes.insert((Table::State, Bytes::from_static(state_key::HEAD)), Some(sealed.into()));
+    carry_changes(transaction, changes)
+}
+
+fn carry_changes(
+    transaction: &WriteTransaction,
+    changes: BTreeMap<(Table, Bytes), Option<Bytes>>,
+) -> Result<()> {
+    let mut open: Option<(Table, Target<'_>)> = None;
+    for ((table, key), value) in changes {
+        if open.as_ref().is_none_or(|(is_open, _)| *is_open != table) {
+            drop(open.take());
+            open = Some((table, Target::open(transaction, table)?));
+        }
+        let Some((_, target)) = &mut open else { continue };
+        match value {
+            Some(value) => target.insert(&key, &value)?,
+            None => target.remove(&key)?,
+        }
+    }
+    Ok(())
+}
+
+fn known(table: u8) -> Result<Table> {
+    Table::from_number(table).ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt { what: format!("a write-set names table {table}, which is not known") })
+    })
+}

@@ -1,0 +1,91 @@
+//! The tables of a larder file: their numbers in write-sets and checksums, and their names in redb.
+
+/// A table. The numbers are part of the format: they stand in write-sets and seed the checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub(crate) enum Table {
+    /// What the file is: format version, features, store id. Written at creation and upgrade only.
+    Meta = 1,
+    /// The applied position, statistics, high-water marks.
+    State = 2,
+    /// Encoded key: record, and behind it a small payload.
+    Records = 3,
+    /// Payload id and chunk number: a piece of a payload.
+    Chunks = 4,
+    /// Content hash: payload id, references, layout.
+    Contents = 5,
+    /// Tag, 0, encoded key: nothing.
+    Tags = 6,
+    /// Commit sequence: what the commit did.
+    Feed = 7,
+    /// Audit sequence: who asked for what, and what the answer was.
+    Audit = 8,
+    /// Principal, 0, idempotency key: the receipt.
+    Once = 9,
+    /// Name, 0, version: a document (rules, limits, registry).
+    Documents = 10,
+    /// Payload id: an upload that is not finished.
+    Staging = 11,
+}
+
+impl Table {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Meta,
+        Self::State,
+        Self::Records,
+        Self::Chunks,
+        Self::Contents,
+        Self::Tags,
+        Self::Feed,
+        Self::Audit,
+        Self::Once,
+        Self::Documents,
+        Self::Staging,
+    ];
+
+    pub(crate) const fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.number() == number)
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::State => "state",
+            Self::Records => "records",
+            Self::Chunks => "chunks",
+            Self::Contents => "contents",
+            Self::Tags => "tags",
+            Self::Feed => "feed",
+            Self::Audit => "audit",
+            Self::Once => "once",
+            Self::Documents => "documents",
+            Self::Staging => "staging",
+        }
+    }
+}
+
+/// The key of a row of `State`.
+pub(crate) mod state_key {
+    /// The applied position.
+    pub(crate) const HEAD: &[u8] = b"head";
+    /// The next audit sequence number, u64.
+    pub(crate) const AUDIT_NEXT: &[u8] = b"audit-next";
+    /// In front of the statistics.
+    pub(crate) const STATISTICS: &[u8] = b"s:";
+}
+
+/// The key of a row of `Meta`.
+pub(crate) mod meta_key {
+    /// The format version, u32.
+    pub(crate) const FORMAT: &[u8] = b"format";
+    /// Features that a reader must know, u64.
+    pub(crate) const FEATURES_REQUIRED: &[u8] = b"features-required";
+    /// The store id, 16 bytes.
+    pub(crate) const STORE_ID: &[u8] = b"store-id";
+    /// When the file was created, microseconds, i64.
+    pub(crate) const CREATED: &[u8] = b"created";
+}
