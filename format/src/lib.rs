@@ -11,3 +11,8 @@ mod registry;
 mod status;
 mod tuple;
 mod writeset;
+
+pub use registry::{
+    Claim, Format, FormatError, FormatName, Inferred, REGISTRY_ENTRIES_MAX, REGISTRY_LEN_MAX,
+    REGISTRY_NAME_LEN_MAX, Registry, RegistryError, SNIFF_LEN, Strictness, Verdict, Warning,
+};
