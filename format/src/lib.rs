@@ -33,4 +33,7 @@ pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, Zo
 pub use writeset::{
     Operation, StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
     WriteSetError, WriteSetHeader,
+pub use registry::{
+    Claim, Format, FormatError, FormatName, Inferred, REGISTRY_ENTRIES_MAX, REGISTRY_LEN_MAX,
+    REGISTRY_NAME_LEN_MAX, Registry, RegistryError, SNIFF_LEN, Strictness, Verdict, Warning,
 };
