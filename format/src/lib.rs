@@ -36,4 +36,13 @@ pub use writeset::{
 pub use registry::{
     Claim, Format, FormatError, FormatName, Inferred, REGISTRY_ENTRIES_MAX, REGISTRY_LEN_MAX,
     REGISTRY_NAME_LEN_MAX, Registry, RegistryError, SNIFF_LEN, Strictness, Verdict, Warning,
+pub use limits::{ByteSize, Level, Limit, LimitedBy, Limits, MAX_LIMITS};
+pub use pattern::{
+    Captures, MAX_CAPTURE_NAME_BYTES, MAX_LITERAL_BYTES, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, Pattern,
+    PatternError, PatternErrorKind, PatternSegment, PatternSet,
+};
+pub use policy::{
+    Consideration, Deciding, Decision, Effect, Explanation, Finding, MAX_DOCUMENT_BYTES, MAX_RULE_ENTRIES,
+    MAX_RULE_NAME_BYTES, MAX_RULES, Principal, PrincipalError, PrincipalName, Right, Rights, Rule, Rules,
+    RulesError, RulesErrorKind, Who, parse_combined,
 };
