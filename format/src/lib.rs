@@ -23,19 +23,6 @@ pub use envelope::{
 };
 pub use event::{EventKind, EventRow, FeedRow, FeedRowError};
 pub use key::{Child, Key, KeyError, Prefix};
-pub use record::{
-    AbsentReason, AttributeValue, Attributes, ContentHash, IMMEDIATELY, LogEntry, LogKind, Micros, NEVER,
-    PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordBuilder, RecordError, RecordFlags,
-    SectionTag,
-};
-pub use status::{CUSTOM_STATUS, Status, StatusProperties};
-pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
-pub use writeset::{
-    Operation, StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
-    WriteSetError, WriteSetHeader,
-pub use registry::{
-    Claim, Format, FormatError, FormatName, Inferred, REGISTRY_ENTRIES_MAX, REGISTRY_LEN_MAX,
-    REGISTRY_NAME_LEN_MAX, Registry, RegistryError, SNIFF_LEN, Strictness, Verdict, Warning,
 pub use limits::{ByteSize, Level, Limit, LimitedBy, Limits, MAX_LIMITS};
 pub use pattern::{
     Captures, MAX_CAPTURE_NAME_BYTES, MAX_LITERAL_BYTES, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, Pattern,
@@ -45,4 +32,19 @@ pub use policy::{
     Consideration, Deciding, Decision, Effect, Explanation, Finding, MAX_DOCUMENT_BYTES, MAX_RULE_ENTRIES,
     MAX_RULE_NAME_BYTES, MAX_RULES, Principal, PrincipalError, PrincipalName, Right, Rights, Rule, Rules,
     RulesError, RulesErrorKind, Who, parse_combined,
+};
+pub use record::{
+    AbsentReason, AttributeValue, Attributes, ContentHash, IMMEDIATELY, LogEntry, LogKind, Micros, NEVER,
+    PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordBuilder, RecordError, RecordFlags,
+    SectionTag,
+};
+pub use registry::{
+    Claim, Format, FormatError, FormatName, Inferred, REGISTRY_ENTRIES_MAX, REGISTRY_LEN_MAX,
+    REGISTRY_NAME_LEN_MAX, Registry, RegistryError, SNIFF_LEN, Strictness, Verdict, Warning,
+};
+pub use status::{CUSTOM_STATUS, Status, StatusProperties};
+pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
+pub use writeset::{
+    Operation, StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
+    WriteSetError, WriteSetHeader,
 };
