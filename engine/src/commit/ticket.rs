@@ -1,0 +1,156 @@
+//! A commit that is on its way: it can be waited for, awaited, or forgotten; it goes on all the same.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Commit;
+use crate::error::Result;
+
+/// What a commit is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct CommitInfo {
+    /// The sequence number: one more than that of the commit before. 0 for the empty store.
+    pub sequence: u64,
+    /// The commit time in microseconds since the epoch; never less than that of the commit before.
+    pub time: i64,
+}
+
+/// What a leader and those who wait for it share.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    state: Mutex<SlotState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    outcome: Option<Result<CommitInfo>>,
+    is_waited_for: bool,
+    is_to_lead: bool,
+    waker: Option<Waker>,
+}
+
+/// Why a wait ended.
+pub(super) enum Woken {
+    Done(Result<CommitInfo>),
+    ToLead,
+}
+
+impl Slot {
+    pub(super) fn complete(&self, outcome: Result<CommitInfo>) {
+        let mut state = self.state.lock();
+        state.outcome = Some(outcome);
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Hands the lead to whoever waits here; `false` if nobody does.
+    pub(super) fn hand_over(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.is_waited_for || state.outcome.is_some() {
+            return false;
+        }
+        state.is_to_lead = true;
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Waits for the outcome, or for the lead.
+    pub(super) fn wait(&self) -> Woken {
+        let mut state = self.state.lock();
+        state.is_waited_for = true;
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return Woken::Done(outcome.clone());
+            }
+            if std::mem::take(&mut state.is_to_lead) {
+                return Woken::ToLead;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Option<Result<CommitInfo>> {
+        self.state.lock().outcome.clone()
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<Result<CommitInfo>> {
+        let mut state = self.state.lock();
+        match &state.outcome {
+            Some(outcome) => Poll::Ready(outcome.clone()),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// A commit that was accepted and is on its way to the disk.
+///
+/// Wait for it with [`CommitTicket::wait`], or await it: no runtime is needed. Dropping it changes nothing.
+#[derive(Debug)]
+#[must_use = "the commit goes on without it, but nothing else tells whether it became durable"]
+pub struct CommitTicket {
+    slot: Arc<Slot>,
+    commit: Arc<Commit>,
+    info: CommitInfo,
+}
+
+impl CommitTicket {
+    pub(crate) fn new(slot: Arc<Slot>, commit: Arc<Commit>, info: CommitInfo) -> Self {
+        Self { slot, commit, info }
+    }
+
+    /// A ticket for what is committed already.
+    pub(crate) fn done(commit: Arc<Commit>, info: CommitInfo) -> Self {
+        let slot = Arc::new(Slot::default());
+        slot.complete(Ok(info));
+        Self { slot, commit, info }
+    }
+
+    /// Gives what the commit will be called, if it becomes durable.
+    #[must_use]
+    pub fn info(&self) -> CommitInfo {
+        self.info
+    }
+
+    /// Tells the outcome, if there is one yet.
+    #[must_use]
+    pub fn try_wait(&self) -> Option<Result<CommitInfo>> {
+        self.slot.outcome()
+    }
+
+    /// Waits until the commit is as durable as it was asked to be.
+    ///
+    /// # Errors
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if it may or may not have become durable;
+    /// [`StoreFull`](crate::ErrorKind::StoreFull), [`Io`](crate::ErrorKind::Io) or
+    /// [`Poisoned`](crate::ErrorKind::Poisoned) if it did not.
+    pub fn wait(self) -> Result<CommitInfo> {
+        self.commit.drive(&self.slot)
+    }
+}
+
+impl Future for CommitTicket {
+    type Output = Result<CommitInfo>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = self.slot.poll(context);
+        if polled.is_pending() && self.commit.is_inline() {
+            // There is no thread that would do it: the one that polls does.
+            return Poll::Ready(self.commit.drive(&self.slot));
+        }
+        polled
+    }
+}

@@ -1,0 +1,115 @@
+//! The change feed, live: whoever subscribed is told of every commit, in order, through a bounded buffer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use larder_format::FeedRow;
+use parking_lot::RwLock;
+
+use crate::commit::CommitInfo;
+
+/// Those who are told.
+#[derive(Default)]
+pub(crate) struct Subscribers {
+    list: RwLock<Vec<Subscriber>>,
+    are_there: AtomicBool,
+}
+
+struct Subscriber {
+    sender: Sender<(CommitInfo, Arc<FeedRow>)>,
+    marks: Arc<Marks>,
+}
+
+/// What both ends share; the sender is not among it, so that its end is noticed.
+#[derive(Default)]
+struct Marks {
+    /// The first commit that did not fit in the buffer; 0 if none is missing.
+    missed_from: AtomicU64,
+    is_dropped: AtomicBool,
+}
+
+/// The receiving end of a subscription.
+pub(crate) struct Inbox {
+    receiver: Receiver<(CommitInfo, Arc<FeedRow>)>,
+    marks: Arc<Marks>,
+}
+
+/// What came in.
+pub(crate) enum Incoming {
+    Commit(CommitInfo, Arc<FeedRow>),
+    /// The buffer overflowed: from this commit on something is missing.
+    Missed {
+        from: u64,
+    },
+    Nothing,
+    Closed,
+}
+
+impl Subscribers {
+    /// Adds one, who is told of what is committed from now on.
+    pub(crate) fn add(&self, capacity: usize) -> Inbox {
+        let (sender, receiver) = bounded(capacity.max(1));
+        let marks = Arc::new(Marks::default());
+        let mut list = self.list.write();
+        list.retain(|other| !other.marks.is_dropped.load(Ordering::Relaxed));
+        list.push(Subscriber { sender, marks: Arc::clone(&marks) });
+        self.are_there.store(true, Ordering::Release);
+        Inbox { receiver, marks }
+    }
+
+    /// Tells all of a commit. Never blocks: whose buffer is full misses it, and is told so.
+    pub(crate) fn tell(&self, info: CommitInfo, feed: &Arc<FeedRow>) {
+        if !self.are_there.load(Ordering::Acquire) {
+            return;
+        }
+        for subscriber in self.list.read().iter() {
+            let marks = &subscriber.marks;
+            let missing = marks.missed_from.load(Ordering::Acquire) != 0;
+            if missing || marks.is_dropped.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Err(TrySendError::Full(_)) = subscriber.sender.try_send((info, Arc::clone(feed))) {
+                marks.missed_from.store(info.sequence, Ordering::Release);
+            }
+        }
+    }
+
+    /// Lets all know that nothing more comes.
+    pub(crate) fn close(&self) {
+        self.are_there.store(false, Ordering::Release);
+        self.list.write().clear();
+    }
+}
+
+impl Inbox {
+    /// Gives what came next, waiting for it at most for `wait`; without a limit if there is none.
+    pub(crate) fn next(&self, wait: Option<Duration>) -> Incoming {
+        match self.receiver.try_recv() {
+            Ok((info, feed)) => return Incoming::Commit(info, feed),
+            Err(TryRecvError::Disconnected) => return Incoming::Closed,
+            Err(TryRecvError::Empty) => {}
+        }
+        // Only when everything that fitted was taken: what is missing comes behind it.
+        let from = self.marks.missed_from.swap(0, Ordering::AcqRel);
+        if from != 0 {
+            return Incoming::Missed { from };
+        }
+        let received = match wait {
+            None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(wait) => self.receiver.recv_timeout(wait),
+        };
+        match received {
+            Ok((info, feed)) => Incoming::Commit(info, feed),
+            Err(RecvTimeoutError::Timeout) => Incoming::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Incoming::Closed,
+        }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.marks.is_dropped.store(true, Ordering::Relaxed);
+    }
+}
