@@ -1,24 +1,4 @@
-//! Limits: how large, how many, how strict, by key pattern.
-//!
-//! A limits document is TOML; every field may be left out:
-//!
-//! ```toml
-//! max_binary_size = "1 GiB"        # of a payload, where no [[limit]] matches
-//! max_metadata_size = "1 MiB"      # of a record's metadata
-//! max_tags = 64                    # on one record
-//! max_tag_length = "128 B"
-//! max_batch_bytes = "64 MiB"       # of one transaction
-//! max_batch_count = 100000         # operations in one transaction
-//! [[limit]]
-//! on = "users/*/uploads/**"        # one pattern or a list
-//! max_binary_size = "10 MiB"
-//! [[strictness]]
-//! on = "incoming/**"
-//! level = "strict"                 # off, warn (where nothing matches) or strict
-//! ```
-//!
-//! Of several entries that match a key the most specific decides ([`Pattern::cmp_specificity`]), be it larger or
-//! smaller; of equally specific ones the smaller limit, the stricter level. The order in the document means nothing.
+//! Limits: how large, how many, how strict, by key pattern. What a document has is at [`Limits`].
 
 use std::fmt::{self, Write as _};
 
@@ -174,6 +154,26 @@ impl fmt::Display for LimitedBy<'_> {
 }
 
 /// A limits document, parsed and compiled.
+///
+/// A limits document is TOML; every field may be left out:
+///
+/// ```toml
+/// max_binary_size = "1 GiB"        # of a payload, where no [[limit]] matches
+/// max_metadata_size = "1 MiB"      # of a record's metadata
+/// max_tags = 64                    # on one record
+/// max_tag_length = "128 B"
+/// max_batch_bytes = "64 MiB"       # of one transaction
+/// max_batch_count = 100000         # operations in one transaction
+/// [[limit]]
+/// on = "users/*/uploads/**"        # one pattern or a list
+/// max_binary_size = "10 MiB"
+/// [[strictness]]
+/// on = "incoming/**"
+/// level = "strict"                 # off, warn (where nothing matches) or strict
+/// ```
+///
+/// Of several entries that match a key the most specific decides ([`Pattern::cmp_specificity`]), be it larger or
+/// smaller; of equally specific ones the smaller limit, the stricter level. The order in the document means nothing.
 ///
 /// ```
 /// use larder_format::Limits;

@@ -1,18 +1,4 @@
-//! Key patterns: what a rule or a limit is on.
-//!
-//! A pattern is written like a key: segments separated by `/`, no slash in front.
-//!
-//! | segment | matches |
-//! |---|---|
-//! | `recipes` | that segment, byte for byte |
-//! | `*` | exactly one segment, whatever it is |
-//! | `{name}` | exactly one segment, and captures it under a name (`[a-z][a-z0-9_]*`, at most 32 bytes) |
-//! | `**` | the rest: zero or more segments; only as the last segment |
-//!
-//! So `a/**` matches `a` itself and every key below it, and `**` matches every key and the root: a rule on a
-//! drawer covers the drawer too. There is nothing else in the grammar: no classes, no braces, no escapes, no `*`
-//! inside a segment (`*.csv`), so that every match is linear in the key and every set of patterns is one trie.
-//! What is not in the grammar is refused, never taken for a literal.
+//! Key patterns: what a rule or a limit is on. The grammar is at [`Pattern`].
 //!
 //! Keys are taken in their encoded form: every segment followed by one zero byte, the root being empty. A tail
 //! that lacks its zero byte is taken for a segment: a deny rule must not miss a key because it was cut badly.
@@ -51,7 +37,21 @@ pub enum PatternSegment {
     Capture(Box<str>),
 }
 
-/// A parsed key pattern; the grammar is in the module's documentation.
+/// A parsed key pattern.
+///
+/// A pattern is written like a key: segments separated by `/`, no slash in front.
+///
+/// | segment | matches |
+/// |---|---|
+/// | `recipes` | that segment, byte for byte |
+/// | `*` | exactly one segment, whatever it is |
+/// | `{name}` | exactly one segment, and captures it under a name (`[a-z][a-z0-9_]*`, at most 32 bytes) |
+/// | `**` | the rest: zero or more segments; only as the last segment |
+///
+/// So `a/**` matches `a` itself and every key below it, and `**` matches every key and the root: a rule on a
+/// drawer covers the drawer too. There is nothing else in the grammar: no classes, no braces, no escapes, no `*`
+/// inside a segment (`*.csv`), so that every match is linear in the key and every set of patterns is one trie.
+/// What is not in the grammar is refused, never taken for a literal.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pattern {
     text: Box<str>,

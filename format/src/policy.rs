@@ -1,19 +1,4 @@
-//! Rules: who may do what on which keys, and why.
-//!
-//! A rules document is TOML:
-//!
-//! ```toml
-//! default = "deny"                             # or "allow"; required: no document without it
-//! [[rule]]
-//! name = "own drawer"                          # optional; what a refusal names
-//! allow = ["read", "write", "delete", "list"]  # or deny = [...]: exactly one of them
-//! who = ["*"]                                  # anyone; a principal; "group:cooks"; "{owner}"
-//! except = ["group:guests"]                    # optional; as who, without "*"
-//! on = "users/{principal}/**"                  # one pattern or a list
-//! ```
-//!
-//! `{principal}` in `on` is bound: that segment must be the caller's name. Any other capture takes what the key has
-//! there, and `who` and `except` may then say `"{owner}"`: the caller whose name that segment is.
+//! Rules: who may do what on which keys, and why. What a document has is at [`Rules`].
 //!
 //! Invariants:
 //! 1. A deny rule that applies decides, whatever allow rules apply; the first such rule of the document is named.
@@ -205,6 +190,23 @@ impl fmt::Display for Deciding<'_> {
 
 /// A rules document, parsed and compiled.
 ///
+/// A rules document is TOML:
+///
+/// ```toml
+/// default = "deny"                             # or "allow"; required: no document without it
+/// [[rule]]
+/// name = "own drawer"                          # optional; what a refusal names
+/// allow = ["read", "write", "delete", "list"]  # or deny = [...]: exactly one of them
+/// who = ["*"]                                  # anyone; a principal; "group:cooks"; "{owner}"
+/// except = ["group:guests"]                    # optional; as who, without "*"
+/// on = "users/{principal}/**"                  # one pattern or a list
+/// ```
+///
+/// `{principal}` in `on` is bound: that segment must be the caller's name. Any other capture takes what the key has
+/// there, and `who` and `except` may then say `"{owner}"`: the caller whose name that segment is.
+///
+/// A deny rule that applies wins over every allow rule.
+///
 /// ```
 /// use larder_format::{Principal, Right, Rules};
 ///
@@ -252,6 +254,8 @@ type ByName = HashMap<Box<[u8]>, Vec<Entry>, BuildHasherDefault<SegmentHasher>>;
 /// document's order.
 #[derive(Clone, Debug, Default)]
 struct Entries {
+    /// Every right that one of them is about.
+    rights: Rights,
     names: ByName,
     groups: ByName,
     others: Vec<Entry>,
@@ -288,6 +292,7 @@ impl Entry {
 
 impl Entries {
     fn push(&mut self, who: &Who, pattern: &Pattern, entry: Entry) {
+        self.rights = self.rights.union(entry.rights);
         match who {
             Who::Anyone => self.others.push(entry),
             Who::Name(name) => self.names.entry(name.as_bytes().into()).or_default().push(entry),
@@ -298,9 +303,12 @@ impl Entries {
 
     /// Lowers `best` to the first rule that applies, if that comes before it.
     fn first(&self, rules: &[Rule], who: &Principal, right: Right, key: &[u8], best: &mut usize) {
+        if !self.rights.contains(right) {
+            return;
+        }
         let mut look = |list: &[Entry]| {
-            let before = list.iter().take_while(|entry| entry.rule < *best);
-            if let Some(entry) = { before }.find(|entry| entry.may_apply(rules, who, right, key)) {
+            let mut before = list.iter().take_while(|entry| entry.rule < *best);
+            if let Some(entry) = before.find(|entry| entry.may_apply(rules, who, right, key)) {
                 *best = entry.rule;
             }
         };
@@ -334,7 +342,7 @@ impl Rules {
     /// Parses a rules document.
     ///
     /// # Errors
-    /// [`RulesError`] with line and field, for the first thing that is not as the module's documentation has it:
+    /// [`RulesError`] with line and field, for the first thing that is not as the type's documentation has it:
     /// unknown fields are refused, since a misspelt `deny` would otherwise allow.
     pub fn parse(text: &str) -> Result<Self, RulesError> {
         let document = Document::parse(text)?;

@@ -189,6 +189,24 @@ fn s0_7_c_one_denied_key_of_ten_makes_the_directory_mixed() {
 }
 
 #[test]
+fn uniform_below_answers_where_one_rule_settles_it() {
+    let (rules, _) = parse_combined(PANTRY).unwrap();
+    let below = |who: &str, path: &str, right| rules.uniform_below(&encode(path), &principal(who), right);
+    assert_eq!(below("bob", "users/ana/private", Right::READ), Some(false), "a deny rule covers all of it");
+    assert_eq!(below("ana", "users/ana", Right::READ), Some(true), "the deny rule below excepts its owner");
+    assert_eq!(below("ana", "users/ana", Right::WRITE), Some(true));
+    assert_eq!(below("bob", "users/ana", Right::WRITE), Some(false));
+    assert_eq!(below("bob", "users", Right::WRITE), None);
+    assert_eq!(below("bob", "recipes", Right::WRITE), Some(false));
+    assert_eq!(below("bob", "", Right::CLAIM), Some(false), "no rule is about it");
+    let rules = Rules::parse(&format!(
+        "{}\n[[rule]]\ndeny = [\"read\"]\nwho = [\"bob\"]\non = \"users/**\"",
+        rules.to_toml()
+    ));
+    assert_eq!(rules.unwrap().uniform_below(b"users\0", &principal("bob"), Right::READ), Some(false));
+}
+
+#[test]
 fn s0_7_d_deny_all_without_rules_refuses_every_write() {
     let rules = Rules::parse("default = \"deny\"").unwrap();
     assert!(!rules.is_open());

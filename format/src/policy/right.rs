@@ -92,6 +92,12 @@ impl Rights {
         Self(self.0 | 1 << (right.0 & 63))
     }
 
+    /// This set and another.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether the right is in it.
     pub fn contains(self, right: Right) -> bool {
         self.0 >> (right.0 & 63) & 1 == 1
