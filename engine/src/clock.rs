@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-pub use larder_format::Micros;
+use larder_format::Micros;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
@@ -18,7 +18,8 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
     fn now(&self) -> Micros {
         let since = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH);
-        since(std::time::SystemTime::now()).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        since(std::time::SystemTime::now())
+            .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The documents that govern a store: rules, limits and registry. They lie in the file, in versions.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -100,9 +99,7 @@ impl Documents {
     /// What holds in a new file: everything is allowed, limits are the defaults, the registry is the shipped one.
     pub(crate) fn new() -> Result<Self> {
         let limits = parse_limits("")?;
-        let none = |text: String| {
-            Arc::new(Document { version: 0, time: 0, principal: String::new(), text })
-        };
+        let none = |text: String| Arc::new(Document { version: 0, time: 0, principal: String::new(), text });
         let rules = Rules::allow_all();
         let texts = [none(rules.to_toml()), none(limits.to_toml()), none(String::new())];
         Ok(Self { rules: Arc::new(rules), limits: Arc::new(limits), registry: None, texts })
@@ -114,9 +111,9 @@ impl Documents {
         for kind in DocumentKind::ALL {
             let newest = view.prefix(None, Table::Documents, &kind.key_prefix())?.last().transpose()?;
             if let Some((key, row)) = newest {
-                documents = documents
-                    .with(kind, Document::decode(&key, &row)?)
-                    .map_err(|error| corrupt(format!("the stored {} cannot be read: {error}", kind.name())))?;
+                documents = documents.with(kind, Document::decode(&key, &row)?).map_err(|error| {
+                    corrupt(format!("the stored {} cannot be read: {error}", kind.name()))
+                })?;
             }
         }
         Ok(documents)
@@ -178,6 +175,3 @@ fn refused(kind: DocumentKind, error: &dyn std::fmt::Display) -> crate::error::E
 pub(crate) fn row_of(kind: DocumentKind, document: &Document) -> (Bytes, Bytes) {
     (kind.key(document.version).into(), document.encode().into())
 }
-
-/// A name that may be borrowed from the registry or from a draft.
-pub(crate) type Name<'a> = Cow<'a, str>;

@@ -4,12 +4,49 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use larder_format::{
-    AbsentReason, AttributeValue, ContentHash, Key, LogKind, Micros, Prefix, SectionTag, Status,
-    Warning,
+    AbsentReason, AttributeValue, ContentHash, Key, LogKind, Micros, Prefix, SectionTag, Status, Warning,
 };
 
 use crate::error::{Error, Result};
 use crate::payload::{Prepared, Storable, archive};
+
+/// What can stand for a key: a [`Key`], or a text that is parsed as one.
+pub trait IntoKey {
+    /// Gives the key.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](crate::ErrorKind::InvalidKey) with what is wrong.
+    fn into_key(self) -> Result<Key>;
+}
+
+impl<T> IntoKey for T
+where
+    T: TryInto<Key>,
+    Error: From<T::Error>,
+{
+    fn into_key(self) -> Result<Key> {
+        Ok(self.try_into()?)
+    }
+}
+
+/// What can stand for a place in the tree: a [`Prefix`], a [`Key`], or a text, of which `""` is the root.
+pub trait IntoPlace {
+    /// Gives the place.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](crate::ErrorKind::InvalidKey) with what is wrong.
+    fn into_place(self) -> Result<Prefix>;
+}
+
+impl<T> IntoPlace for T
+where
+    T: TryInto<Prefix>,
+    Error: From<T::Error>,
+{
+    fn into_place(self) -> Result<Prefix> {
+        Ok(self.try_into()?)
+    }
+}
 
 /// What is to be stored under a key: a payload, and what is known about it.
 ///
@@ -407,6 +444,21 @@ pub(crate) enum Change {
     RemoveDirectory { key: Key },
 }
 
+impl Change {
+    /// Gives the key that the change is about, if it is about one.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Put { key, .. }
+            | Self::Annotate { key, .. }
+            | Self::Delete { key }
+            | Self::MakeDirectory { key }
+            | Self::RemoveDirectory { key } => Some(key),
+            Self::Rename { to, .. } | Self::Copy { to, .. } => Some(to),
+            Self::DeleteTree { prefix } | Self::RenameTree { to: prefix, .. } => prefix.as_key(),
+        }
+    }
+}
+
 /// One change with its conditions, to be applied by a session, a transaction or a batch.
 ///
 /// A malformed key is reported where the edit is applied, so that a batch can report all of them.
@@ -417,97 +469,54 @@ pub struct Edit {
     pub(crate) conditions: Vec<Condition>,
 }
 
-fn key<K>(key: K) -> Result<Key>
-where
-    K: TryInto<Key>,
-    Error: From<K::Error>,
-{
-    Ok(key.try_into()?)
-}
-
-fn prefix<P>(prefix: P) -> Result<Prefix>
-where
-    P: TryInto<Prefix>,
-    Error: From<P::Error>,
-{
-    Ok(prefix.try_into()?)
-}
-
 impl Edit {
     fn new(change: Result<Change>) -> Self {
         Self { change, conditions: Vec::new() }
     }
 
     /// Stores a draft under a key, in place of what is there.
-    pub fn put<K: TryInto<Key>>(at: K, draft: impl Into<Draft>) -> Self
-    where
-        Error: From<K::Error>,
-    {
-        Self::new(key(at).map(|key| Change::Put { key, draft: draft.into() }))
+    pub fn put(at: impl IntoKey, draft: impl Into<Draft>) -> Self {
+        Self::new(at.into_key().map(|key| Change::Put { key, draft: draft.into() }))
     }
 
     /// Changes the metadata of an asset; its payload stays.
-    pub fn annotate<K: TryInto<Key>>(at: K, annotation: Annotation) -> Self
-    where
-        Error: From<K::Error>,
-    {
-        Self::new(key(at).map(|key| Change::Annotate { key, annotation }))
+    pub fn annotate(at: impl IntoKey, annotation: Annotation) -> Self {
+        Self::new(at.into_key().map(|key| Change::Annotate { key, annotation }))
     }
 
     /// Removes an asset.
-    pub fn delete<K: TryInto<Key>>(at: K) -> Self
-    where
-        Error: From<K::Error>,
-    {
-        Self::new(key(at).map(|key| Change::Delete { key }))
+    pub fn delete(at: impl IntoKey) -> Self {
+        Self::new(at.into_key().map(|key| Change::Delete { key }))
     }
 
     /// Removes everything at and below a place.
-    pub fn delete_tree<P: TryInto<Prefix>>(at: P) -> Self
-    where
-        Error: From<P::Error>,
-    {
-        Self::new(prefix(at).map(|prefix| Change::DeleteTree { prefix }))
+    pub fn delete_tree(at: impl IntoPlace) -> Self {
+        Self::new(at.into_place().map(|prefix| Change::DeleteTree { prefix }))
     }
 
     /// Gives an asset another key. Conditions are about the asset that is moved.
-    pub fn rename<A: TryInto<Key>, B: TryInto<Key>>(from: A, to: B) -> Self
-    where
-        Error: From<A::Error> + From<B::Error>,
-    {
-        Self::new(key(from).and_then(|from| Ok(Change::Rename { from, to: key(to)? })))
+    pub fn rename(from: impl IntoKey, to: impl IntoKey) -> Self {
+        Self::new(from.into_key().and_then(|from| Ok(Change::Rename { from, to: to.into_key()? })))
     }
 
     /// Moves everything at and below a place to another place.
-    pub fn rename_tree<A: TryInto<Prefix>, B: TryInto<Prefix>>(from: A, to: B) -> Self
-    where
-        Error: From<A::Error> + From<B::Error>,
-    {
-        Self::new(prefix(from).and_then(|from| Ok(Change::RenameTree { from, to: prefix(to)? })))
+    pub fn rename_tree(from: impl IntoPlace, to: impl IntoPlace) -> Self {
+        Self::new(from.into_place().and_then(|from| Ok(Change::RenameTree { from, to: to.into_place()? })))
     }
 
     /// Stores a copy of an asset under another key. Conditions are about what is there under that key.
-    pub fn copy<A: TryInto<Key>, B: TryInto<Key>>(from: A, to: B) -> Self
-    where
-        Error: From<A::Error> + From<B::Error>,
-    {
-        Self::new(key(from).and_then(|from| Ok(Change::Copy { from, to: key(to)? })))
+    pub fn copy(from: impl IntoKey, to: impl IntoKey) -> Self {
+        Self::new(from.into_key().and_then(|from| Ok(Change::Copy { from, to: to.into_key()? })))
     }
 
     /// Makes a directory that is there even while it is empty.
-    pub fn make_directory<K: TryInto<Key>>(at: K) -> Self
-    where
-        Error: From<K::Error>,
-    {
-        Self::new(key(at).map(|key| Change::MakeDirectory { key }))
+    pub fn make_directory(at: impl IntoKey) -> Self {
+        Self::new(at.into_key().map(|key| Change::MakeDirectory { key }))
     }
 
     /// Removes a directory that is empty.
-    pub fn remove_directory<K: TryInto<Key>>(at: K) -> Self
-    where
-        Error: From<K::Error>,
-    {
-        Self::new(key(at).map(|key| Change::RemoveDirectory { key }))
+    pub fn remove_directory(at: impl IntoKey) -> Self {
+        Self::new(at.into_key().map(|key| Change::RemoveDirectory { key }))
     }
 
     /// Adds a condition.

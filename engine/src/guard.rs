@@ -12,8 +12,7 @@
 
 use bytes::Bytes;
 use larder_format::{
-    Claim, EventKind, Key, LogKind, PayloadState, Record, RecordBuilder, RecordFlags, Right, SectionTag,
-    Strictness, Warning,
+    Claim, EventKind, Key, LogKind, Record, RecordBuilder, RecordFlags, Right, SectionTag, Warning,
 };
 
 use crate::authorizer::{AccessRequest, Caller, Hooks, Place, denied};
@@ -116,7 +115,8 @@ impl Guard<'_> {
             None => None,
             Some(mut new) => {
                 self.formats(key, &mut new, &mut warnings).map_err(|error| error.at(key))?;
-                let (record, row) = new.builder.encode(&new.inline).map_err(|error| unencodable(&error).at(key))?;
+                let (record, row) =
+                    new.builder.encode(&new.inline).map_err(|error| unencodable(&error).at(key))?;
                 self.validators(key, &record, new.head).map_err(|error| error.at(key))?;
                 Some((record, row))
             }
@@ -254,9 +254,10 @@ impl Guard<'_> {
     fn validators(&self, key: &Key, record: &Record, head: &[u8]) -> Result<()> {
         for (pattern, validator) in &self.hooks.validators {
             if pattern.matches_encoded(key.encoded()) {
-                validator
-                    .validate(key, record, head)
-                    .map_err(|objection| ErrorKind::Validation { field: objection.field, what: objection.what })?;
+                validator.validate(key, record, head).map_err(|objection| ErrorKind::Validation {
+                    field: objection.field,
+                    what: objection.what,
+                })?;
             }
         }
         Ok(())
@@ -317,14 +318,4 @@ fn format_error(error: larder_format::FormatError) -> Error {
         },
     };
     kind.into()
-}
-
-/// The strictness in force for a key; for those who report.
-pub(crate) fn strictness(documents: &Documents, key: &Key) -> Strictness {
-    documents.limits.strictness(key.encoded())
-}
-
-/// Tells whether a payload is held at all.
-pub(crate) fn is_present(payload: &PayloadState) -> bool {
-    !matches!(payload, PayloadState::Absent(_))
 }

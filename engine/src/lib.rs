@@ -1,1 +1,90 @@
-//! To be written.
+//! larder: an embedded, transactional store for assets, in one file.
+//!
+//! An asset is a **key** (a path), a **record** (metadata, checked against a registry of data formats, types and
+//! media types) and a **payload** (bytes, a stream of gigabytes, or a typed value that is read in place). What
+//! changes together changes in one commit, or not at all; who may change what is decided inside the transaction.
+//!
+//! ```
+//! use larder::{Larder, Options};
+//!
+//! let larder = Options::new().open_in_memory()?; // or Larder::open("pantry.larder")
+//! let ana = larder.session("ana")?; // a principal: who asks
+//!
+//! ana.put("menus/friday.json", br#"{"soup":"leek"}"#)?; // on disk when this returns
+//! let dish = ana.get("menus/friday.json")?;
+//! assert_eq!(dish.record().media_type(), "application/json"); // from the key's extension
+//! assert_eq!(dish.bytes()?.as_ref(), br#"{"soup":"leek"}"#);
+//!
+//! let receipt = ana.write(|txn| {
+//!     txn.put("stock/leeks.txt", "12")?;
+//!     txn.put("log/1.txt", "twelve leeks came in")?;
+//!     Ok(txn.list("stock")?.len())
+//! })?;
+//! assert_eq!(receipt.value, 1);
+//! larder.close()?;
+//! # Ok::<(), larder::Error>(())
+//! ```
+//!
+//! # The way of a write
+//!
+//! ```text
+//! Session::put ─▶ WriteTxn ─▶ guard ─▶ write-set ─▶ commit ─▶ store (redb)
+//!  who asks       what they    may it,   what will     when it    where it
+//!                 see          is it     change        is safe    lies
+//!                              sound
+//! ```
+//!
+//! A [`Session`] is bound to a principal, and is the only way in. A [`WriteTxn`] sees its own changes over what was
+//! accepted before it. The guard decides every change, in one place and one order; only what it admits is recorded.
+//! The outcome is a write-set, with times and ids decided. Commits that wait at the same time share one sync.
+//!
+//! # Reading the source
+//!
+//! `larder-format` says what bytes mean and does nothing else. Here: `session` and `edit` are what a caller says,
+//! `txn` is what a transaction sees, `guard` what it may do, `commit` how it becomes durable, `store` where it lies.
+//! `primitives` are the rows that follow from a change: tags, references, statistics, feed, audit.
+
+mod authorizer;
+mod clock;
+mod commit;
+mod documents;
+mod edit;
+mod error;
+mod feed;
+mod guard;
+mod larder;
+mod options;
+mod payload;
+mod primitives;
+mod session;
+mod store;
+mod subscription;
+mod txn;
+mod upkeep;
+mod verify;
+
+pub use authorizer::{AccessDecision, AccessRequest, Authorizer, Objection, Validator};
+pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
+pub use commit::{CommitInfo, CommitTicket, Durability};
+pub use documents::{Document, DocumentKind};
+pub use edit::{
+    Actual, Annotation, BatchMode, Condition, Draft, Edit, IntoKey, IntoPlace, Outcome, Refusal, Stored,
+    TagPolicy,
+};
+pub use error::{Action, Error, ErrorKind, Result};
+pub use feed::{Event, Notice, Subscription};
+pub use larder::{Info, Larder};
+pub use options::{Options, Retention, SlowHook, SlowOperation};
+pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedValue};
+pub use primitives::{AuditEntry, CommitOutcome, Count, Statistics};
+pub use session::{Receipt, Session};
+pub use store::Storage;
+pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Walk, WriteTxn};
+pub use upkeep::UpkeepReport;
+pub use verify::{Finding, VerifyReport};
+
+pub use larder_format as format;
+pub use larder_format::{
+    AbsentReason, AttributeValue, Attributes, ContentHash, EventKind, IMMEDIATELY, Key, KeyError, LogEntry,
+    LogKind, Micros, NEVER, PayloadState, Prefix, Record, RecordFlags, Right, Status, Warning,
+};

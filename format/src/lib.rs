@@ -23,7 +23,7 @@ pub use envelope::{
 };
 pub use event::{EventKind, EventRow, FeedRow, FeedRowError};
 pub use key::{Child, Key, KeyError, Prefix};
-pub use limits::{ByteSize, Level, Limit, LimitedBy, Limits, MAX_LIMITS};
+pub use limits::{ByteSize, Limit, LimitedBy, Limits, MAX_LIMITS};
 pub use pattern::{
     Captures, MAX_CAPTURE_NAME_BYTES, MAX_LITERAL_BYTES, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, Pattern,
     PatternError, PatternErrorKind, PatternSegment, PatternSet,

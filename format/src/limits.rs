@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use crate::pattern::{Pattern, Trie};
 use crate::policy::document::{Document, Item, Table, quoted, write_list};
 use crate::policy::{RulesError, RulesErrorKind};
+use crate::registry::Strictness;
 
 /// The most `[[limit]]` tables, and the most `[[strictness]]` tables, that a document may have.
 pub const MAX_LIMITS: usize = 10_000;
@@ -75,41 +76,6 @@ impl fmt::Display for ByteSize {
             },
             None => write!(f, "{} B", self.0),
         }
-    }
-}
-
-/// How strictly a key's format is held to what the registry says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Level {
-    /// Nothing is checked.
-    Off,
-    /// A mismatch is a warning.
-    #[default]
-    Warn,
-    /// A mismatch is refused.
-    Strict,
-}
-
-impl Level {
-    /// `off`, `warn` or `strict`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Warn => "warn",
-            Self::Strict => "strict",
-        }
-    }
-
-    /// The level with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Off, Self::Warn, Self::Strict].into_iter().find(|level| level.as_str() == name)
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -192,9 +158,9 @@ impl fmt::Display for LimitedBy<'_> {
 pub struct Limits {
     bounds: Bounds,
     sizes: Vec<OnPatterns<u64>>,
-    levels: Vec<OnPatterns<Level>>,
+    levels: Vec<OnPatterns<Strictness>>,
     size_trie: Trie<Best<u64>>,
-    level_trie: Trie<Best<Level>>,
+    level_trie: Trie<Best<Strictness>>,
 }
 
 impl PartialEq for Limits {
@@ -346,14 +312,16 @@ impl Limits {
             table.only(&["on", "level"], "on, level")?;
             let item = table.required("level", "\"off\", \"warn\" or \"strict\"")?;
             let name = item.text()?;
-            let value = Level::from_name(name)
+            let value = name
+                .parse::<Strictness>()
+                .ok()
                 .ok_or_else(|| item.refuse_value("\"off\", \"warn\" or \"strict\"", name))?;
             levels.push(OnPatterns { on: table.patterns("on")?, value });
         }
         Ok(Self::compile(bounds, sizes, levels))
     }
 
-    fn compile(bounds: Bounds, sizes: Vec<OnPatterns<u64>>, levels: Vec<OnPatterns<Level>>) -> Self {
+    fn compile(bounds: Bounds, sizes: Vec<OnPatterns<u64>>, levels: Vec<OnPatterns<Strictness>>) -> Self {
         let size_trie = rank(&sizes, |a, b| b.cmp(&a));
         let level_trie = rank(&levels, |a, b| a.cmp(&b));
         Self { bounds, sizes, levels, size_trie, level_trie }
@@ -370,10 +338,10 @@ impl Limits {
         }
     }
 
-    /// How strictly the format of what is under this encoded key is held to the registry; [`Level::Warn`] where the
+    /// How strictly the format of what is under this encoded key is held to the registry; [`Strictness::Warn`] where the
     /// document does not say.
-    pub fn strictness(&self, key: &[u8]) -> Level {
-        best(&self.level_trie, key).map_or(Level::default(), |entry| entry.value)
+    pub fn strictness(&self, key: &[u8]) -> Strictness {
+        best(&self.level_trie, key).map_or(Strictness::default(), |entry| entry.value)
     }
 
     /// The most bytes that a payload may have where no `[[limit]]` matches; 1 GiB.

@@ -6,7 +6,7 @@
     reason = "a test that fails may panic, in its helpers too"
 )]
 
-use larder_format::{ByteSize, Level, LimitedBy, Limits, PatternErrorKind, RulesErrorKind as Kind};
+use larder_format::{ByteSize, LimitedBy, Limits, PatternErrorKind, RulesErrorKind as Kind, Strictness};
 use proptest::prelude::*;
 
 fn limits(text: &str) -> Limits {
@@ -52,7 +52,7 @@ fn s0_6_f_defaults() {
     assert_eq!(limits.max_metadata_size(), 1 << 20);
     assert_eq!((limits.max_tags(), limits.max_tag_length()), (64, 128));
     assert_eq!((limits.max_batch_bytes(), limits.max_batch_count()), (64 << 20, 100_000));
-    assert_eq!(limits.strictness(b"a\0"), Level::Warn);
+    assert_eq!(limits.strictness(b"a\0"), Strictness::Warn);
     assert_eq!(limits.limit_count(), 0);
 }
 
@@ -96,8 +96,8 @@ fn strictness_by_pattern() {
         level = "warn"
         "#,
     );
-    assert_eq!(limits.strictness(b"a\0"), Level::Off);
-    assert_eq!(limits.strictness(b"in\0a\0"), Level::Strict, "the stricter of two as specific");
+    assert_eq!(limits.strictness(b"a\0"), Strictness::Off);
+    assert_eq!(limits.strictness(b"in\0a\0"), Strictness::Strict, "the stricter of two as specific");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use larder_format::{FeedRow, WriteSet};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use overlay::{Layer, Said};
-pub(crate) use sequencer::{Sequenced, Sequencer};
+pub(crate) use sequencer::{Held, Sequenced, Sequencer};
 pub(crate) use ticket::Slot;
 use ticket::Woken;
 pub use ticket::{CommitInfo, CommitTicket};
@@ -92,8 +92,7 @@ impl std::fmt::Debug for Commit {
 
 impl Commit {
     pub(crate) fn new(store: Store, is_inline: bool) -> Result<Self> {
-        let snapshot = store.current();
-        let view = View::of(Arc::clone(&snapshot));
+        let view = View::of(store.current()?);
         let documents = Arc::new(Documents::load(&view)?);
         let sequenced = Sequenced::load(&view, Arc::clone(&documents))?;
         Ok(Self {
@@ -131,16 +130,16 @@ impl Commit {
     }
 
     /// Gives the view of all that was accepted, for the holder of the sequencer.
-    pub(crate) fn accepted_view(&self) -> View {
+    pub(crate) fn accepted_view(&self) -> Result<View> {
         // Layers before the snapshot: what leaves the layers in between is in the snapshot that is taken after.
         let layers = Arc::clone(&self.layers.read());
-        View::new(layers, self.store.current(), u64::MAX)
+        Ok(View::new(layers, self.store.current()?, u64::MAX))
     }
 
     /// Gives the view of all that is committed.
     pub(crate) fn committed_view(&self) -> Result<View> {
         self.check_open()?;
-        Ok(View::of(self.store.current()))
+        Ok(View::of(self.store.current()?))
     }
 
     /// Says why nothing is accepted, if so.
@@ -316,8 +315,14 @@ impl Commit {
         };
         self.is_closed.store(true, Ordering::Release);
         self.subscribers.close();
+        self.store.close();
         drop(held);
         flushed
+    }
+
+    /// Gives the newest commit that was accepted since the store was opened.
+    pub(crate) fn newest_slot(&self) -> Option<Arc<Slot>> {
+        self.queue.lock().newest.clone()
     }
 
     /// Waits until everything that was accepted is carried; the caller holds the sequencer.
@@ -331,6 +336,6 @@ impl Commit {
 
     /// Counts the rows of a table in the newest published view.
     pub(crate) fn count(&self, table: Table) -> Result<u64> {
-        self.store.current().count(table)
+        self.store.current()?.count(table)
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Sequencer {
 pub(crate) struct Held<'a> {
     state: MutexGuard<'a, Sequenced>,
     sequencer: &'a Sequencer,
+    /// Whether the transaction is the store's own, and commits what waits even if it changes nothing itself.
+    pub(crate) is_for_upkeep: bool,
 }
 
 impl Sequencer {
@@ -87,12 +89,12 @@ impl Sequencer {
             }
         };
         *self.holder.lock() = Some(Holder { thread, by: by.to_owned(), since: now });
-        Ok(Held { state, sequencer: self })
+        Ok(Held { state, sequencer: self, is_for_upkeep: false })
     }
 
     /// Waits for the sequencer as long as it takes.
     pub(super) fn hold(&self) -> Held<'_> {
-        Held { state: self.state.lock(), sequencer: self }
+        Held { state: self.state.lock(), sequencer: self, is_for_upkeep: false }
     }
 
     /// Tells whether this thread holds the sequencer.

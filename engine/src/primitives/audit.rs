@@ -98,13 +98,15 @@ impl AuditEntry {
             let (dropped, rest) = rest.split_first_chunk::<4>()?;
             let (principal_length, rest) = rest.split_first_chunk::<2>()?;
             let (place_length, rest) = rest.split_first_chunk::<2>()?;
-            let (principal, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*principal_length)))?;
+            let (principal, rest) =
+                rest.split_at_checked(usize::from(u16::from_le_bytes(*principal_length)))?;
             let (place, by) = rest.split_at_checked(usize::from(u16::from_le_bytes(*place_length)))?;
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
             Some(Self {
                 time: i64::from_le_bytes(*time),
                 principal: text(principal)?,
-                right: Right::from_number(*right).map_or_else(|| format!("right {right}"), |right| right.to_string()),
+                right: Right::from_number(*right)
+                    .map_or_else(|| format!("right {right}"), |right| right.to_string()),
                 place: text(place)?,
                 allowed: *allowed == 1,
                 by: text(by)?,

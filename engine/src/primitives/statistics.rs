@@ -74,10 +74,17 @@ impl StatisticsMap {
         rows
     }
 
+    /// Gives the part of the statistics that `delta` changes, to be changed by way of trial.
+    pub(crate) fn clone_for(&self, delta: &Self) -> Self {
+        Self(delta.0.keys().filter_map(|key| Some((key.clone(), *self.0.get(key)?))).collect())
+    }
+
     /// Takes in a row of the table `state`.
     pub(crate) fn load(&mut self, key: &[u8], row: &[u8]) -> Result<()> {
         let parts = row.split_first_chunk::<8>().zip(row.last_chunk::<8>()).filter(|_| row.len() == 16);
-        let Some(((assets, _), bytes)) = parts else { return Err(corrupt("a row of the statistics is malformed")) };
+        let Some(((assets, _), bytes)) = parts else {
+            return Err(corrupt("a row of the statistics is malformed"));
+        };
         self.0.insert(key.to_vec(), (i64::from_le_bytes(*assets), i64::from_le_bytes(*bytes)));
         Ok(())
     }

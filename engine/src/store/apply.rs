@@ -8,7 +8,7 @@ use larder_format::{Operation, WriteSet, seal_into};
 use redb::{Durability, Table as RedbTable, WriteTransaction};
 
 use super::snapshot::{CHUNKS, bytes_definition, chunk_key};
-use super::{Head, Store, Table, commit_error, shield, state_key, storage, table_error, transaction_error};
+use super::{Head, Store, Table, commit_error, shield, state_key, storage, table_error};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Why write-sets were not carried into the store.
@@ -82,7 +82,7 @@ impl Store {
     /// With `sync` everything is on disk on return; without, it is visible, and on disk with the next that syncs.
     pub(crate) fn apply(&self, write_sets: &[&WriteSet], head: &Head, sync: bool) -> Result<(), ApplyError> {
         let begun = shield("begin to write", || {
-            let mut transaction = self.database()?.begin_write().map_err(transaction_error)?;
+            let mut transaction = self.begin_write()?;
             if !sync {
                 transaction
                     .set_durability(Durability::None)
@@ -102,7 +102,7 @@ impl Store {
     /// Makes everything that was committed so far durable.
     pub(crate) fn flush(&self) -> Result<()> {
         shield("flush", || {
-            let transaction = self.database()?.begin_write().map_err(transaction_error)?;
+            let transaction = self.begin_write()?;
             Self::commit_durably(transaction).map_err(|error| commit_error(error, "flushing"))
         })
     }
@@ -112,8 +112,10 @@ impl Store {
     /// `started` is when the upload began; the row that says so lets the next open reclaim what a crash left.
     pub(crate) fn stage(&self, id: u64, started: i64, rows: &[StagedRow]) -> Result<()> {
         shield("stage a payload", || {
-            let mut transaction = self.database()?.begin_write().map_err(transaction_error)?;
-            transaction.set_durability(Durability::None).map_err(|error| super::corrupt(error.to_string()))?;
+            let mut transaction = self.begin_write()?;
+            transaction
+                .set_durability(Durability::None)
+                .map_err(|error| super::corrupt(error.to_string()))?;
             {
                 let mut staging = Target::open(&transaction, Table::Staging)?;
                 let mut sealed = Vec::new();
@@ -138,8 +140,10 @@ impl Store {
             return Ok(());
         }
         shield("reclaim a payload", || {
-            let mut transaction = self.database()?.begin_write().map_err(transaction_error)?;
-            transaction.set_durability(Durability::None).map_err(|error| super::corrupt(error.to_string()))?;
+            let mut transaction = self.begin_write()?;
+            transaction
+                .set_durability(Durability::None)
+                .map_err(|error| super::corrupt(error.to_string()))?;
             {
                 let mut staging = Target::open(&transaction, Table::Staging)?;
                 let mut chunks = Target::open(&transaction, Table::Chunks)?;
@@ -201,6 +205,8 @@ fn carry_changes(
 
 fn known(table: u8) -> Result<Table> {
     Table::from_number(table).ok_or_else(|| {
-        Error::new(ErrorKind::Corrupt { what: format!("a write-set names table {table}, which is not known") })
+        Error::new(ErrorKind::Corrupt {
+            what: format!("a write-set names table {table}, which is not known"),
+        })
     })
 }

@@ -13,6 +13,7 @@ mod place;
 mod snapshot;
 mod tables;
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
-use backend::{Backend, BackendState};
-pub(crate) use snapshot::{ChunkPage, Snapshot, SnapshotRange, chunk_key};
+use backend::{Backend, BackendState, Medium};
+pub(crate) use snapshot::{Snapshot, SnapshotRange, chunk_key};
 pub(crate) use tables::{Table, meta_key, state_key};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -59,7 +60,9 @@ impl Head {
     pub(crate) fn decode(row: &[u8]) -> Result<Self> {
         let parts = row
             .split_first_chunk::<8>()
-            .and_then(|(sequence, rest)| rest.split_first_chunk::<8>().map(|(time, rest)| (sequence, time, rest)))
+            .and_then(|(sequence, rest)| {
+                rest.split_first_chunk::<8>().map(|(time, rest)| (sequence, time, rest))
+            })
             .and_then(|(sequence, time, rest)| Some((sequence, time, <[u8; 32]>::try_from(rest).ok()?)));
         let Some((sequence, time, identity)) = parts else {
             return Err(corrupt("the applied position is malformed"));
@@ -94,63 +97,91 @@ pub(crate) enum Place<'a> {
 
 /// An open store.
 pub(crate) struct Store {
-    // An Option only so that closing can be shielded; it is there for as long as the store is.
-    database: Option<Database>,
+    // Before the database: a view must go before what it looks at. Both are taken when the store is closed.
+    current: RwLock<Option<Arc<Snapshot>>>,
+    database: RwLock<Option<Database>>,
     state: Arc<BackendState>,
-    place: place::OpenPlace,
+    /// The file once more, to push pages to the disk without redb's help.
+    file: Option<File>,
+    file_identity: Option<place::FileIdentity>,
     identity: Identity,
-    current: RwLock<Arc<Snapshot>>,
-    read_only: bool,
+    is_read_only: bool,
 }
 
 impl Store {
     /// Opens a store, or makes it.
-    pub(crate) fn open(place: Place<'_>, cache_bytes: usize, created: i64, store_id: [u8; 16]) -> Result<Self> {
+    pub(crate) fn open(
+        place: Place<'_>,
+        cache_bytes: usize,
+        created: i64,
+        store_id: [u8; 16],
+    ) -> Result<Self> {
         let fresh = Identity { format: FORMAT_VERSION, store_id, created };
+        let start = |medium: Medium, fresh: Option<Identity>| {
+            Self::start(Backend::new(medium, Arc::default()), cache_bytes, fresh, None)
+        };
         match place {
-            Place::Memory => Self::start(Backend::memory(), place::OpenPlace::none(), cache_bytes, Some(fresh), false),
+            Place::Memory => start(Medium::memory(), Some(fresh)),
             Place::Custom(storage) => {
-                let is_empty = storage.len().map_err(|error| io("asking for the length", error))? == 0;
-                let backend = Backend::custom(storage);
-                Self::start(backend, place::OpenPlace::none(), cache_bytes, is_empty.then_some(fresh), false)
+                let length =
+                    storage.len().map_err(|error| place::io_error("asking for the length", error))?;
+                start(Medium::Custom(storage), (length == 0).then_some(fresh))
             }
             Place::ReadOnly { path } => {
-                let (backend, open) = place::open_read_only(path)?;
-                Self::start(backend, open, cache_bytes, None, true)
+                let opened = place::open_existing(&place::resolve(path)?, place::Access::Read)?;
+                let medium = Medium::copy_on_write(opened.file)
+                    .map_err(|error| place::io_error("opening the file", error))?;
+                let mut store = Self::start(
+                    Backend::new(medium, Arc::default()),
+                    cache_bytes,
+                    None,
+                    Some(opened.identity),
+                )?;
+                store.is_read_only = true;
+                Ok(store)
             }
-            Place::File { path, create } => match place::open_existing(path) {
-                Ok((backend, open)) => Self::start(backend, open, cache_bytes, None, false),
-                Err(error) if create && matches!(error.kind(), ErrorKind::NoSuchFile) => {
-                    let made = place::create_new(path, |backend| {
-                        drop(Self::start(backend, place::OpenPlace::none(), cache_bytes, Some(fresh), false)?);
-                        Ok(())
-                    });
-                    match made {
-                        Ok(()) => {}
-                        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists) => {}
-                        Err(error) => return Err(error),
-                    }
-                    let (backend, open) = place::open_existing(path)?;
-                    Self::start(backend, open, cache_bytes, None, false)
+            Place::File { path, create } => {
+                let path = place::resolve(path)?;
+                match Self::open_file(&path, cache_bytes) {
+                    Err(error) if create && matches!(error.kind(), ErrorKind::NoSuchFile) => {}
+                    opened => return opened,
                 }
-                Err(error) => Err(error),
-            },
+                let made = place::create_new(&path, |backend| {
+                    Self::start(backend, cache_bytes, Some(fresh), None).map(drop)
+                });
+                match made {
+                    Err(error) if !matches!(error.kind(), ErrorKind::AlreadyExists) => Err(error),
+                    // Made here, or by somebody who was faster.
+                    _ => Self::open_file(&path, cache_bytes),
+                }
+            }
         }
+    }
+
+    fn open_file(path: &Path, cache_bytes: usize) -> Result<Self> {
+        let opened = place::open_existing(path, place::Access::Write)?;
+        let opening = |error| place::io_error("opening the file", error);
+        let file = opened.file.try_clone().map_err(opening)?;
+        let medium = Medium::file(opened.file).map_err(opening)?;
+        let backend = Backend::new(medium, Arc::default());
+        let mut store = Self::start(backend, cache_bytes, None, Some(opened.identity))?;
+        store.file = Some(file);
+        Ok(store)
     }
 
     fn start(
         backend: Backend,
-        place: place::OpenPlace,
         cache_bytes: usize,
         fresh: Option<Identity>,
-        read_only: bool,
+        file_identity: Option<place::FileIdentity>,
     ) -> Result<Self> {
-        let state = backend.state();
+        let state = Arc::clone(backend.state());
+        let path = file_identity.as_ref().map(|identity| identity.path().to_owned()).unwrap_or_default();
         let database = shield("open the file", || {
             redb::Builder::new()
                 .set_cache_size(cache_bytes)
                 .create_with_backend(backend)
-                .map_err(|error| place.open_error(error))
+                .map_err(|error| place::open_error(&path, error))
         })?;
         // From here on every way out goes through Drop, which is shielded.
         let closing = Closing(Some(database));
@@ -161,12 +192,13 @@ impl Store {
         let identity = Self::identify(database)?;
         let snapshot = Self::view_of(database)?;
         Ok(Self {
-            database: closing.keep(),
+            current: RwLock::new(Some(Arc::new(snapshot))),
+            database: RwLock::new(closing.keep()),
             state,
-            place,
+            file: None,
+            file_identity,
             identity,
-            current: RwLock::new(Arc::new(snapshot)),
-            read_only,
+            is_read_only: false,
         })
     }
 
@@ -222,7 +254,8 @@ impl Store {
                     .map_err(|error| corrupt(format!("table meta, key {}: {error}", key.escape_ascii())))?;
                 Ok(body.to_vec())
             };
-            let number = |body: &[u8]| body.iter().rev().fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+            let number =
+                |body: &[u8]| body.iter().rev().fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
             let format = u32::try_from(number(&read(meta_key::FORMAT)?)).unwrap_or(u32::MAX);
             if format > FORMAT_VERSION {
                 return Err(ErrorKind::UnsupportedVersion { found: format, max: FORMAT_VERSION }.into());
@@ -244,7 +277,7 @@ impl Store {
 
     /// Tells whether nothing may be changed.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.read_only
+        self.is_read_only
     }
 
     /// Gives what the backend counts and remembers.
@@ -253,15 +286,37 @@ impl Store {
     }
 
     /// Gives the newest published view.
-    pub(crate) fn current(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.read())
+    pub(crate) fn current(&self) -> Result<Arc<Snapshot>> {
+        self.current.read().clone().ok_or_else(|| ErrorKind::Closed.into())
     }
 
     /// Makes what was committed last the newest view.
-    pub(crate) fn publish(&self) -> Result<Arc<Snapshot>> {
-        let snapshot = Arc::new(Self::view_of(self.database()?)?);
-        *self.current.write() = Arc::clone(&snapshot);
-        Ok(snapshot)
+    pub(crate) fn publish(&self) -> Result<()> {
+        let snapshot = self.with_database(Self::view_of)?;
+        *self.current.write() = Some(Arc::new(snapshot));
+        Ok(())
+    }
+
+    /// Pushes what was written so far to the disk, without a commit and without holding up one.
+    pub(crate) fn push_to_disk(&self) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        self.state.sync(|| file.sync_data()).map_err(|error| place::io_error("syncing the file", error))
+    }
+
+    /// Closes the file. Views that are still held stay as they are.
+    pub(crate) fn close(&self) {
+        drop(self.current.write().take());
+        drop(Closing(self.database.write().take()));
+    }
+
+    /// Gives the path of the file, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file_identity.as_ref().map(place::FileIdentity::path)
+    }
+
+    /// Tells whether the path still leads to the file that is open.
+    pub(crate) fn is_still_there(&self) -> bool {
+        self.file_identity.as_ref().is_none_or(place::FileIdentity::still_there)
     }
 
     fn view_of(database: &Database) -> Result<Snapshot> {
@@ -269,8 +324,15 @@ impl Store {
         Snapshot::open(&transaction)
     }
 
-    fn database(&self) -> Result<&Database> {
-        self.database.as_ref().ok_or_else(|| ErrorKind::Closed.into())
+    fn with_database<R>(&self, act: impl FnOnce(&Database) -> Result<R>) -> Result<R> {
+        match &*self.database.read() {
+            Some(database) => act(database),
+            None => Err(ErrorKind::Closed.into()),
+        }
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction> {
+        self.with_database(|database| database.begin_write().map_err(transaction_error))
     }
 
     /// Commits so that it is on disk on return: the one place that asks redb for it.
@@ -290,7 +352,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        drop(Closing(self.database.take()));
+        self.close();
     }
 }
 
@@ -331,19 +393,10 @@ pub(crate) fn corrupt(what: impl Into<String>) -> Error {
     ErrorKind::Corrupt { what: what.into() }.into()
 }
 
-fn io(doing: &str, error: std::io::Error) -> Error {
-    let kind = if backend::is_full(&error) {
-        ErrorKind::StoreFull { doing: doing.to_owned() }
-    } else {
-        ErrorKind::Io { doing: doing.to_owned() }
-    };
-    Error::new(kind).caused_by(error)
-}
-
 fn storage(error: redb::StorageError) -> Error {
     match error {
         redb::StorageError::Corrupted(what) => corrupt(what),
-        redb::StorageError::Io(error) => io("reading or writing the file", error),
+        redb::StorageError::Io(error) => place::io_error("reading or writing the file", error),
         redb::StorageError::ValueTooLarge(size) => {
             ErrorKind::TransactionTooLarge { size: size as u64, limit: 3 << 30 }.into()
         }
@@ -351,7 +404,9 @@ fn storage(error: redb::StorageError) -> Error {
             ErrorKind::Poisoned { by: "an input or output error".to_owned() }.into()
         }
         redb::StorageError::DatabaseClosed => ErrorKind::Closed.into(),
-        other => Error::new(ErrorKind::Io { doing: "reading or writing the file".to_owned() }).caused_by(other),
+        other => {
+            Error::new(ErrorKind::Io { doing: "reading or writing the file".to_owned() }).caused_by(other)
+        }
     }
 }
 
@@ -371,7 +426,7 @@ fn transaction_error(error: redb::TransactionError) -> Error {
 
 fn commit_error(error: redb::CommitError, doing: &str) -> Error {
     match error {
-        redb::CommitError::Storage(redb::StorageError::Io(error)) => io(doing, error),
+        redb::CommitError::Storage(redb::StorageError::Io(error)) => place::io_error(doing, error),
         redb::CommitError::Storage(error) => storage(error),
         other => corrupt(other.to_string()),
     }

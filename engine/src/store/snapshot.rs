@@ -79,7 +79,8 @@ impl Snapshot {
                 other => self.bytes_table(other)?.get(key),
             };
             let Some(guard) = guard.map_err(storage)? else { return Ok(None) };
-            let body = unseal(table.number(), key, guard.value()).map_err(|error| damaged(table, key, error))?;
+            let body =
+                unseal(table.number(), key, guard.value()).map_err(|error| damaged(table, key, error))?;
             Ok(Some(read(body)))
         })
     }
@@ -183,12 +184,16 @@ impl SnapshotRange {
             };
             match rows {
                 Rows::Bytes(rows) => {
-                    let Some(item) = (if back { rows.next_back() } else { rows.next() }) else { return Ok(None) };
+                    let Some(item) = (if back { rows.next_back() } else { rows.next() }) else {
+                        return Ok(None);
+                    };
                     let (key, value) = item.map_err(storage)?;
                     row(key.value(), value.value()).map(Some)
                 }
                 Rows::Chunks(rows) => {
-                    let Some(item) = (if back { rows.next_back() } else { rows.next() }) else { return Ok(None) };
+                    let Some(item) = (if back { rows.next_back() } else { rows.next() }) else {
+                        return Ok(None);
+                    };
                     let (key, value) = item.map_err(storage)?;
                     row(&key.value(), value.value()).map(Some)
                 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::changes::Changes;
 use crate::commit::{Layer, Said};
 use crate::error::Result;
-use crate::store::{Snapshot, SnapshotRange, Table, chunk_key};
+use crate::store::{Snapshot, SnapshotRange, Table};
 
 /// Layers, newest first, over a snapshot.
 #[derive(Clone)]
@@ -54,11 +54,6 @@ impl View {
             Said::Gone => Ok(None),
             Said::Nothing => self.snapshot.get(table, key),
         }
-    }
-
-    /// Gives a chunk of a payload.
-    pub(crate) fn chunk(&self, own: Option<&Changes>, id: u64, number: u64) -> Result<Option<Bytes>> {
-        self.get(own, Table::Chunks, &chunk_key(id, number))
     }
 
     /// Iterates over the rows of a table between two keys.

@@ -1,0 +1,185 @@
+//! The change feed, as somebody may see it: read from the file, or told live.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_format::{EventKind, EventRow, FeedRow, Key, Micros, Prefix, Right};
+
+use crate::authorizer::Caller;
+use crate::commit::CommitInfo;
+use crate::error::{ErrorKind, Result};
+use crate::guard::Guard;
+use crate::larder::Shared;
+use crate::store::{Table, corrupt};
+use crate::subscription::{Inbox, Incoming};
+
+/// Something that happened to a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// The commit that it happened in.
+    pub commit: CommitInfo,
+    /// What happened.
+    pub kind: EventKind,
+    /// Where: a key; the place of a removed tree; or the name of a document.
+    pub place: String,
+    /// Where it came from, for a rename or a copy.
+    pub from: Option<String>,
+    /// The generation before, if there was one.
+    pub old_generation: Option<u64>,
+    /// The generation after, if there is one.
+    pub new_generation: Option<u64>,
+    /// The length of the payload after, in bytes; of a removed tree, how many assets went.
+    pub bytes: u64,
+    /// Who caused it.
+    pub principal: String,
+    /// When, in microseconds since the epoch.
+    pub time: Micros,
+}
+
+pub(crate) struct Feed<'a> {
+    shared: &'a Arc<Shared>,
+    caller: &'a Caller,
+}
+
+impl<'a> Feed<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>, caller: &'a Caller) -> Self {
+        Self { shared, caller }
+    }
+
+    pub(crate) fn since(&self, commit: u64, limit: usize) -> Result<Vec<Event>> {
+        let view = self.shared.commit.committed_view()?;
+        let first = view.range(None, Table::Feed, Bound::Unbounded, Bound::Unbounded)?.next().transpose()?;
+        let trimmed = self.shared.feed_trimmed(&view)?;
+        if commit < trimmed {
+            let first = first.map_or(trimmed + 1, |(key, _)| sequence_of(&key));
+            return Err(ErrorKind::Lagged { wanted: commit + 1, first }.into());
+        }
+        let from = Bound::Excluded(Bytes::copy_from_slice(&commit.to_be_bytes()));
+        let mut events = Vec::new();
+        for row in view.range(None, Table::Feed, from, Bound::Unbounded)? {
+            let (key, row) = row?;
+            let feed = FeedRow::decode(&row).map_err(|error| corrupt(error.to_string()))?;
+            let info = CommitInfo { sequence: sequence_of(&key), time: feed.time };
+            self.visible(info, &feed, &Prefix::root(), &mut events);
+            if events.len() >= limit {
+                break;
+            }
+        }
+        Ok(events)
+    }
+
+    /// Adds the events of a commit that lie at or below a place and that the caller may see, by the newest rules.
+    fn visible(&self, commit: CommitInfo, feed: &FeedRow, below: &Prefix, events: &mut Vec<Event>) {
+        let documents = self.shared.commit.documents();
+        let guard = Guard { caller: self.caller, documents: &documents, hooks: &self.shared.hooks };
+        for row in &feed.events {
+            let Some(place) = self.place_of(row, below, &guard) else { continue };
+            let generation = |generation: u64| (generation != 0).then_some(generation);
+            let from = Key::decode(&row.from).ok().filter(|from| guard.allows(Right::LIST, from));
+            events.push(Event {
+                commit,
+                kind: row.kind,
+                place,
+                from: from.map(|from| from.to_string()),
+                old_generation: generation(row.old_generation),
+                new_generation: generation(row.new_generation),
+                bytes: row.bytes,
+                principal: feed.principal.clone(),
+                time: feed.time,
+            });
+        }
+    }
+
+    fn place_of(&self, row: &EventRow, below: &Prefix, guard: &Guard<'_>) -> Option<String> {
+        if row.kind == EventKind::DocumentChanged {
+            let shown = below.is_root() && guard.allows(Right::ADMIN, &Prefix::root());
+            return shown.then(|| String::from_utf8_lossy(&row.key).into_owned());
+        }
+        if row.key.is_empty() {
+            return guard.allows(Right::LIST, &Prefix::root()).then(String::new);
+        }
+        let key = Key::decode(&row.key).ok()?;
+        let concerned = below.covers(&key)
+            || (row.kind == EventKind::TreeDeleted
+                && below.as_key().is_some_and(|below| Prefix::from(&key).covers(below)));
+        (concerned && guard.allows(Right::LIST, &key)).then(|| key.to_string())
+    }
+}
+
+fn sequence_of(key: &[u8]) -> u64 {
+    key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// What a subscription tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// What a commit did, as far as the subscriber may see it; never empty.
+    Events(Vec<Event>),
+    /// The receiver was too slow: commits from this one on were dropped. [`Session::feed_since`] has them.
+    ///
+    /// [`Session::feed_since`]: crate::Session::feed_since
+    Lagged {
+        /// The first commit that was dropped.
+        from: u64,
+    },
+    /// The store was closed; nothing more comes.
+    Closed,
+}
+
+/// A live feed of what happens at and below a place.
+pub struct Subscription {
+    shared: Arc<Shared>,
+    caller: Caller,
+    below: Prefix,
+    inbox: Inbox,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("below", &self.below).finish_non_exhaustive()
+    }
+}
+
+impl Subscription {
+    pub(crate) fn new(shared: &Arc<Shared>, caller: &Caller, below: Prefix, capacity: usize) -> Self {
+        let inbox = shared.commit.subscribers().add(capacity);
+        Self { shared: Arc::clone(shared), caller: caller.clone(), below, inbox }
+    }
+
+    /// Waits for what happens next.
+    #[must_use]
+    pub fn next_notice(&self) -> Notice {
+        loop {
+            if let Some(notice) = self.look(None) {
+                return notice;
+            }
+        }
+    }
+
+    /// Gives what happened meanwhile; `None` if nothing did within `wait`.
+    #[must_use]
+    pub fn next_within(&self, wait: Duration) -> Option<Notice> {
+        self.look(Some(wait))
+    }
+
+    fn look(&self, wait: Option<Duration>) -> Option<Notice> {
+        loop {
+            match self.inbox.next(wait) {
+                Incoming::Nothing => return None,
+                Incoming::Closed => return Some(Notice::Closed),
+                Incoming::Missed { from } => return Some(Notice::Lagged { from }),
+                Incoming::Commit(commit, feed) => {
+                    let mut events = Vec::new();
+                    Feed::new(&self.shared, &self.caller).visible(commit, &feed, &self.below, &mut events);
+                    if !events.is_empty() {
+                        return Some(Notice::Events(events));
+                    }
+                }
+            }
+        }
+    }
+}

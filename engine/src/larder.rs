@@ -1,0 +1,425 @@
+//! The store as an application holds it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use larder_format::{Micros, Right};
+use parking_lot::Mutex;
+
+use crate::authorizer::{Caller, Hooks};
+use crate::clock::Clock;
+use crate::commit::{Commit, CommitInfo};
+use crate::documents::DocumentKind;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{Options, SlowOperation};
+use crate::primitives::{AuditBuffer, AuditEntry, Statistics, StatisticsMap};
+use crate::session::Session;
+use crate::store::{Place, Store, Table, state_key};
+use crate::txn::View;
+use crate::upkeep::{Upkeep, UpkeepReport};
+use crate::verify::{VerifyReport, verify};
+
+/// A store of assets in one file. Cheap to clone; everything is done through sessions.
+///
+/// The last handle to go closes the store; [`Larder::close`] does it and tells how it went.
+#[derive(Clone)]
+pub struct Larder {
+    shared: Arc<Shared>,
+    upkeep: Arc<Upkeep>,
+}
+
+impl std::fmt::Debug for Larder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Larder").field("path", &self.shared.commit.store().path()).finish_non_exhaustive()
+    }
+}
+
+/// What all handles of a store share.
+pub(crate) struct Shared {
+    pub(crate) commit: Arc<Commit>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hooks: Hooks,
+    pub(crate) audit: AuditBuffer,
+    pub(crate) settings: Options,
+    readers: Arc<Readers>,
+    next_payload: AtomicU64,
+    waker: crossbeam_channel::Sender<()>,
+}
+
+/// What a store is, and how much is in it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Info {
+    /// The path of the file, if there is one.
+    pub path: Option<std::path::PathBuf>,
+    /// The format version of the file.
+    pub format: u32,
+    /// The store's id.
+    pub store_id: u128,
+    /// When the file was made.
+    pub created: Micros,
+    /// The newest commit.
+    pub last_commit: CommitInfo,
+    /// The identity of the state, in hexadecimal digits.
+    pub state: String,
+    /// The length of the file in bytes.
+    pub file_bytes: u64,
+    /// How much of what there is.
+    pub statistics: Statistics,
+    /// The version of the rules; 0 if none were set, and everything is allowed.
+    pub rules_version: u64,
+    /// How many rules there are.
+    pub rules: usize,
+    /// What the rules do where none applies: `allow` or `deny`.
+    pub rules_default: &'static str,
+    /// How many size limits there are.
+    pub limits: usize,
+    /// How many readers are open.
+    pub readers: usize,
+    /// When the oldest reader was opened.
+    pub oldest_reader: Option<Micros>,
+}
+
+impl Larder {
+    /// Opens a file, or makes it if it is not there.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    pub(crate) fn start(options: Options, place: Place<'_>) -> Result<Self> {
+        let store = Store::open(
+            place,
+            options.cache_bytes,
+            options.clock.now(),
+            options.ids.next_id().to_be_bytes(),
+        )?;
+        let commit = Arc::new(Commit::new(store, options.inline)?);
+        let (waker, wakes) = crossbeam_channel::bounded(1);
+        let shared = Arc::new(Shared {
+            clock: Arc::clone(&options.clock),
+            hooks: options.hooks.clone(),
+            audit: AuditBuffer::default(),
+            readers: Arc::default(),
+            next_payload: AtomicU64::new(next_payload_id(&commit)?),
+            waker,
+            settings: options,
+            commit,
+        });
+        reclaim(&shared.commit)?;
+        let upkeep = Arc::new(Upkeep::start(&shared, wakes)?);
+        Ok(Self { shared, upkeep })
+    }
+
+    /// Gives a session for a principal, which the application has identified.
+    ///
+    /// # Errors
+    /// [`InvalidName`](ErrorKind::InvalidName) if it is not one segment of a key.
+    pub fn session(&self, principal: &str) -> Result<Session> {
+        Ok(Session::new(&self.shared, Caller::named(principal, [])?))
+    }
+
+    /// Gives the session of the file's holder, to whom no rule applies.
+    ///
+    /// # Errors
+    /// None that can be expected.
+    pub fn root(&self) -> Result<Session> {
+        Ok(Session::new(&self.shared, Caller::root()?))
+    }
+
+    /// Gives how much of what there is, without a scan.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn statistics(&self) -> Result<Statistics> {
+        statistics_in(&self.shared.commit.committed_view()?)
+    }
+
+    /// Gives what the store is, and how much is in it, without a scan.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn info(&self) -> Result<Info> {
+        let view = self.shared.commit.committed_view()?;
+        let (head, store) = (*view.snapshot().head(), self.shared.commit.store());
+        let documents = self.shared.commit.documents();
+        let (readers, oldest_reader) = self.shared.readers.count();
+        Ok(Info {
+            path: store.path().map(Path::to_owned),
+            format: store.identity().format,
+            store_id: u128::from_be_bytes(store.identity().store_id),
+            created: store.identity().created,
+            last_commit: CommitInfo { sequence: head.sequence, time: head.time },
+            state: head.identity.to_string(),
+            file_bytes: store.backend_state().length(),
+            statistics: statistics_in(&view)?,
+            rules_version: documents.get(DocumentKind::Rules).version,
+            rules: documents.rules.rules().len(),
+            rules_default: documents.rules.default_effect().as_str(),
+            limits: documents.limits.limit_count(),
+            readers,
+            oldest_reader,
+        })
+    }
+
+    /// Recounts everything, and names what does not agree. Reads every record and every payload.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed); damage is a finding, not an error, as far as the file can be read at all.
+    pub fn verify(&self, progress: &mut dyn FnMut(&VerifyReport)) -> Result<VerifyReport> {
+        let documents = self.shared.commit.documents();
+        verify(&self.shared.commit.committed_view()?, &documents, progress)
+    }
+
+    /// Puts everything that is visible on disk.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), [`StoreFull`](ErrorKind::StoreFull), [`Closed`](ErrorKind::Closed).
+    pub fn flush(&self) -> Result<()> {
+        self.shared.observed("flush", "", || self.shared.commit.flush())
+    }
+
+    /// Does what is due at a time: flushes, writes the audit, trims what is past its retention. The store's own
+    /// thread calls it; with [`Options::inline`] the caller does.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn upkeep(&self, now: Micros) -> Result<UpkeepReport> {
+        crate::upkeep::run(&self.shared, now)
+    }
+
+    /// Tells whether the file that is open still has its name: if it was deleted or replaced, what is written goes
+    /// with the last handle.
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        self.shared.commit.store().is_still_there()
+    }
+
+    /// Waits for the transaction at work, puts everything on disk and closes the store. Every other handle gets
+    /// [`Closed`](ErrorKind::Closed) from now on.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io), [`StoreFull`](ErrorKind::StoreFull) if something could not be put on disk;
+    /// [`Nested`](ErrorKind::Nested) inside a write transaction.
+    pub fn close(self) -> Result<()> {
+        if self.shared.commit.sequencer().is_held_here() {
+            return Err(ErrorKind::Nested.into());
+        }
+        let kept = self.shared.write_audit();
+        self.upkeep.stop();
+        self.shared.commit.close().and(kept)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.commit.close() {
+            tracing::error!(%error, "the store was not closed cleanly");
+        }
+    }
+}
+
+impl Shared {
+    /// Gives the number of a new payload.
+    pub(crate) fn next_payload_id(&self) -> u64 {
+        self.next_payload.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Lets the store's thread know that there is something to do.
+    pub(crate) fn wake(&self) {
+        // A full channel has a wake-up in it already.
+        let _ = self.waker.try_send(());
+    }
+
+    /// Runs an operation under a span, and reports it if it was slow.
+    pub(crate) fn observed<R, E>(
+        &self,
+        operation: &'static str,
+        place: &str,
+        act: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
+        let span = tracing::debug_span!("larder", operation, place);
+        let _entered = span.enter();
+        let began = self.clock.now();
+        let result = act();
+        let micros = self.clock.now().saturating_sub(began);
+        if micros >= self.settings.slow_threshold {
+            tracing::warn!(operation, place, micros, "slow operation");
+            if let Some(hook) = &self.settings.slow_hook {
+                hook(&SlowOperation { operation, place: place.to_owned(), micros });
+            }
+        }
+        result
+    }
+
+    /// Notes a refusal for the audit; other errors are none of its business.
+    pub(crate) fn audit_refusal(&self, caller: &Caller, error: &Error) {
+        let ErrorKind::AccessDenied { right, by, .. } = error.kind() else { return };
+        self.audit.push(AuditEntry {
+            time: self.clock.now(),
+            principal: caller.name().to_owned(),
+            right: right.clone(),
+            place: error.key().map(ToString::to_string).unwrap_or_default(),
+            allowed: false,
+            by: by.clone(),
+            dropped_before: 0,
+        });
+        self.wake();
+    }
+
+    pub(crate) fn audit_allowed(&self, caller: &Caller, right: Right, place: &str, time: Micros) {
+        self.audit.push(AuditEntry {
+            time,
+            principal: caller.name().to_owned(),
+            right: right.to_string(),
+            place: place.to_owned(),
+            allowed: true,
+            by: "rules".to_owned(),
+            dropped_before: 0,
+        });
+    }
+
+    /// Writes what waits for the audit in a commit of its own.
+    pub(crate) fn write_audit(self: &Arc<Self>) -> Result<()> {
+        if self.audit.is_empty() || self.commit.check_writable().is_err() {
+            return Ok(());
+        }
+        crate::upkeep::write_as_store(self, |_| Ok(()))
+    }
+
+    pub(crate) fn audit_rows(self: &Arc<Self>, from: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>> {
+        self.write_audit()?;
+        let view = self.commit.committed_view()?;
+        let start = Bound::Included(Bytes::copy_from_slice(&from.to_be_bytes()));
+        let rows = view.range(None, Table::Audit, start, Bound::Unbounded)?;
+        rows.take(limit)
+            .map(|row| {
+                let (key, row) = row?;
+                let number = key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+                Ok((number, AuditEntry::decode(&row)?))
+            })
+            .collect()
+    }
+
+    /// Gives the newest commit whose feed row is past its retention; 0 if none is.
+    pub(crate) fn feed_trimmed(&self, view: &View) -> Result<u64> {
+        mark(view, FEED_TRIMMED).map(i64::cast_unsigned)
+    }
+
+    pub(crate) fn idempotency_kept_since(&self, view: &View) -> Result<i64> {
+        mark(view, ONCE_TRIMMED)
+    }
+}
+
+/// The row of `state` that says up to which commit the feed was trimmed.
+pub(crate) const FEED_TRIMMED: &[u8] = b"feed-trimmed";
+/// The row of `state` that says since when idempotency keys are kept.
+pub(crate) const ONCE_TRIMMED: &[u8] = b"once-trimmed";
+
+fn mark(view: &View, key: &[u8]) -> Result<i64> {
+    let row = view.get(None, Table::State, key)?;
+    Ok(row.and_then(|row| row.first_chunk().map(|bytes| i64::from_le_bytes(*bytes))).unwrap_or(0))
+}
+
+fn statistics_in(view: &View) -> Result<Statistics> {
+    let mut statistics = StatisticsMap::default();
+    for row in view.prefix(None, Table::State, state_key::STATISTICS)? {
+        let (key, body) = row?;
+        statistics.load(&key, &body)?;
+    }
+    Ok(statistics.public())
+}
+
+/// The first payload id that no chunk has.
+fn next_payload_id(commit: &Commit) -> Result<u64> {
+    let snapshot = commit.store().current()?;
+    let last = snapshot.range(Table::Chunks, Bound::Unbounded, Bound::Unbounded)?.next_back().transpose()?;
+    Ok(last.and_then(|(key, _)| key.first_chunk().map(|id| u64::from_be_bytes(*id))).unwrap_or(0) + 1)
+}
+
+/// Takes back what uploads left that a crash ended.
+fn reclaim(commit: &Commit) -> Result<()> {
+    if commit.store().is_read_only() {
+        return Ok(());
+    }
+    let view = commit.committed_view()?;
+    let mut ids = Vec::new();
+    for row in view.range(None, Table::Staging, Bound::Unbounded, Bound::Unbounded)? {
+        let (key, _) = row?;
+        ids.extend(key.first_chunk().map(|id| u64::from_be_bytes(*id)));
+    }
+    if !ids.is_empty() {
+        tracing::info!(uploads = ids.len(), "reclaiming unfinished uploads");
+        commit.store().unstage(&ids)?;
+        commit.store().publish()?;
+    }
+    Ok(())
+}
+
+/// The readers that are open, by number.
+#[derive(Debug, Default)]
+struct Readers {
+    open: Mutex<BTreeMap<u64, Micros>>,
+    next: AtomicU64,
+}
+
+impl Readers {
+    fn count(&self) -> (usize, Option<Micros>) {
+        let open = self.open.lock();
+        (open.len(), open.values().min().copied())
+    }
+}
+
+/// Says that somebody reads, since when, and whether that is too long.
+pub(crate) struct ReaderToken {
+    readers: Option<(Arc<Readers>, u64)>,
+    clock: Arc<dyn Clock>,
+    began: Micros,
+    age_max: Micros,
+}
+
+impl ReaderToken {
+    pub(crate) fn issue(shared: &Shared) -> Self {
+        let began = shared.clock.now();
+        let number = shared.readers.next.fetch_add(1, Ordering::Relaxed);
+        shared.readers.open.lock().insert(number, began);
+        Self {
+            readers: Some((Arc::clone(&shared.readers), number)),
+            clock: Arc::clone(&shared.clock),
+            began,
+            age_max: shared.settings.reader_age_max,
+        }
+    }
+
+    /// For a write transaction, whose length is limited otherwise.
+    pub(crate) fn unlimited(shared: &Shared) -> Self {
+        Self { readers: None, clock: Arc::clone(&shared.clock), began: 0, age_max: Micros::MAX }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.age_max == Micros::MAX {
+            return Ok(());
+        }
+        let age = self.clock.now().saturating_sub(self.began);
+        if age <= self.age_max {
+            return Ok(());
+        }
+        let milliseconds = |micros: Micros| u64::try_from(micros / 1_000).unwrap_or(0);
+        Err(ErrorKind::ReaderExpired { age_ms: milliseconds(age), age_ms_max: milliseconds(self.age_max) }
+            .into())
+    }
+}
+
+impl Drop for ReaderToken {
+    fn drop(&mut self) {
+        if let Some((readers, number)) = &self.readers {
+            readers.open.lock().remove(number);
+        }
+    }
+}

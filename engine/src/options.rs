@@ -1,0 +1,269 @@
+//! How a store is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_format::{Micros, Pattern};
+
+use crate::authorizer::{Authorizer, Hooks, Validator};
+use crate::clock::{Clock, IdSource, RandomIds, SystemClock};
+use crate::commit::Durability;
+use crate::error::{ErrorKind, Result};
+use crate::larder::Larder;
+use crate::store::{Place, Storage};
+
+/// An operation that took longer than the threshold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlowOperation {
+    /// The operation.
+    pub operation: &'static str,
+    /// The key or place that it was about; empty if it was about none.
+    pub place: String,
+    /// How long it took, in microseconds.
+    pub micros: Micros,
+}
+
+/// Is told of slow operations.
+pub type SlowHook = Arc<dyn Fn(&SlowOperation) + Send + Sync>;
+
+/// How much of what the store keeps for itself is kept: whatever passes one of the bounds goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// The most rows of the change feed, and of the audit each.
+    pub rows_max: u64,
+    /// The greatest age of a row, in microseconds.
+    pub age_max: Micros,
+    /// The most idempotency keys.
+    pub idempotency_keys_max: u64,
+    /// The greatest age of an idempotency key, in microseconds.
+    pub idempotency_age_max: Micros,
+}
+
+const DAY: Micros = 24 * 3_600 * 1_000_000;
+
+impl Default for Retention {
+    /// A million rows of feed and audit, 30 days; a million idempotency keys, 24 hours.
+    fn default() -> Self {
+        Self {
+            rows_max: 1_000_000,
+            age_max: 30 * DAY,
+            idempotency_keys_max: 1_000_000,
+            idempotency_age_max: DAY,
+        }
+    }
+}
+
+impl Retention {
+    /// Keeps at most this many rows of feed and audit.
+    #[must_use]
+    pub fn rows_max(mut self, rows: u64) -> Self {
+        self.rows_max = rows;
+        self
+    }
+}
+
+/// How a store is opened. The defaults serve most: a file that is made if it is not there, one thread of the
+/// store's own, every commit on disk when it returns.
+///
+/// ```
+/// # use larder::{Options, Durability};
+/// let larder = Options::new().durability(Durability::Lazy).open_in_memory()?;
+/// # larder.close()?;
+/// # Ok::<(), larder::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Options {
+    pub(crate) create: bool,
+    pub(crate) inline: bool,
+    pub(crate) cache_bytes: usize,
+    pub(crate) wait_max: Duration,
+    pub(crate) durability: Durability,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) hooks: Hooks,
+    pub(crate) slow_threshold: Micros,
+    pub(crate) slow_hook: Option<SlowHook>,
+    pub(crate) reader_age_max: Micros,
+    pub(crate) retention: Retention,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("create", &self.create)
+            .field("inline", &self.inline)
+            .field("cache_bytes", &self.cache_bytes)
+            .field("wait_max", &self.wait_max)
+            .field("durability", &self.durability)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            create: true,
+            inline: false,
+            cache_bytes: 128 << 20,
+            wait_max: Duration::from_secs(30),
+            durability: Durability::Synced,
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+            hooks: Hooks::default(),
+            slow_threshold: 100_000,
+            slow_hook: None,
+            reader_age_max: 3_600 * 1_000_000,
+            retention: Retention::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Makes the default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Refuses to make a file where there is none.
+    #[must_use]
+    pub fn existing_only(mut self) -> Self {
+        self.create = false;
+        self
+    }
+
+    /// Has no thread of the store's own: the caller drives [`Larder::upkeep`].
+    #[must_use]
+    pub fn inline(mut self) -> Self {
+        self.inline = true;
+        self
+    }
+
+    /// Sets how much memory pages are kept in, in bytes; 128 MiB by default.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Sets how long a transaction waits for its turn before it is [`Busy`](ErrorKind::Busy); 30 s by default.
+    #[must_use]
+    pub fn wait_max(mut self, wait: Duration) -> Self {
+        self.wait_max = wait;
+        self
+    }
+
+    /// Sets how durable a commit is when its call returns, for sessions that do not say otherwise.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Takes the time from here.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes ids from here.
+    #[must_use]
+    pub fn ids(mut self, ids: Arc<dyn IdSource>) -> Self {
+        self.ids = ids;
+        self
+    }
+
+    /// Decides about access here, in place of the rules that are stored in the file.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.hooks.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Lets a validator look at whatever is stored under keys of a pattern.
+    ///
+    /// # Errors
+    /// [`InvalidDocument`](ErrorKind::InvalidDocument) if the pattern is malformed.
+    pub fn validator(mut self, pattern: &str, validator: Arc<dyn Validator>) -> Result<Self> {
+        let pattern = Pattern::parse(pattern).map_err(|error| ErrorKind::InvalidDocument {
+            document: "pattern of a validator".to_owned(),
+            what: error.to_string(),
+        })?;
+        self.hooks.validators.push((pattern, validator));
+        Ok(self)
+    }
+
+    /// Audits what is allowed too, not only what is refused.
+    #[must_use]
+    pub fn audit_allowed(mut self) -> Self {
+        self.hooks.audit_allowed = true;
+        self
+    }
+
+    /// Sets from when on an operation is reported as slow, in microseconds; 100 ms by default.
+    #[must_use]
+    pub fn slow_threshold(mut self, micros: Micros) -> Self {
+        self.slow_threshold = micros;
+        self
+    }
+
+    /// Reports slow operations here, beside the `tracing` warning.
+    #[must_use]
+    pub fn on_slow(mut self, hook: SlowHook) -> Self {
+        self.slow_hook = Some(hook);
+        self
+    }
+
+    /// Sets the greatest age of a read transaction, in microseconds; an hour by default.
+    #[must_use]
+    pub fn reader_age_max(mut self, micros: Micros) -> Self {
+        self.reader_age_max = micros;
+        self
+    }
+
+    /// Sets how much of feed, audit and idempotency keys is kept.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Locked`](ErrorKind::Locked) if it is open elsewhere, [`NotALarderFile`](ErrorKind::NotALarderFile),
+    /// [`UnsupportedVersion`](ErrorKind::UnsupportedVersion), [`NoSuchFile`](ErrorKind::NoSuchFile),
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Larder> {
+        let create = self.create;
+        Larder::start(self, Place::File { path: path.as_ref(), create })
+    }
+
+    /// Opens a file without changing one byte of it, even if it was left by a crash.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Larder> {
+        Larder::start(self, Place::ReadOnly { path: path.as_ref() })
+    }
+
+    /// Makes a store in memory, which goes with its last handle.
+    ///
+    /// # Errors
+    /// None that can be expected.
+    pub fn open_in_memory(self) -> Result<Larder> {
+        Larder::start(self, Place::Memory)
+    }
+
+    /// Opens a store in a storage of the caller's own, for tests with faults and for exotic hosts.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_storage(self, storage: Box<dyn Storage>) -> Result<Larder> {
+        Larder::start(self, Place::Custom(storage))
+    }
+}

@@ -1,0 +1,15 @@
+//! Transactions: what a closure sees and changes, and one consistent view to read from.
+
+mod changes;
+mod prepare;
+mod read;
+mod reading;
+mod view;
+mod write;
+
+pub(crate) use prepare::{prepare, prepare_reader};
+pub use read::ReadTxn;
+pub use reading::{Asset, Cursor, Entry, Page, PageRequest, Walk};
+pub(crate) use view::View;
+pub use write::WriteTxn;
+pub(crate) use write::{refused, unexpected};

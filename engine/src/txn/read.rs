@@ -1,0 +1,142 @@
+//! The read transaction: one consistent view, for as long as it is held.
+
+use std::sync::Arc;
+
+use larder_format::{Key, Record};
+
+use super::reading::{Asset, Entry, Page, PageRequest, Reading, Walk};
+use super::view::View;
+use crate::authorizer::Caller;
+use crate::commit::CommitInfo;
+use crate::documents::Documents;
+use crate::edit::{IntoKey, IntoPlace};
+use crate::error::Result;
+use crate::guard::Guard;
+use crate::larder::{ReaderToken, Shared};
+use crate::payload::{Loadable, PayloadReader, TypedValue};
+
+/// One consistent view: it sees what was committed when it began, and nothing later.
+///
+/// It never waits for writers and never makes one wait. While it is held the file cannot reuse what it sees, so
+/// it has a greatest age ([`Options::reader_age_max`](crate::Options::reader_age_max)). The rules that apply are
+/// those that are in force when a method is called.
+pub struct ReadTxn {
+    shared: Arc<Shared>,
+    caller: Caller,
+    view: View,
+    token: Arc<ReaderToken>,
+    documents: Arc<Documents>,
+}
+
+impl std::fmt::Debug for ReadTxn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadTxn").field("commit", &self.commit()).finish_non_exhaustive()
+    }
+}
+
+impl ReadTxn {
+    pub(crate) fn begin(shared: &Arc<Shared>, caller: &Caller) -> Result<Self> {
+        let view = shared.commit.committed_view()?;
+        let token = Arc::new(ReaderToken::issue(shared));
+        let documents = shared.commit.documents();
+        Ok(Self { shared: Arc::clone(shared), caller: caller.clone(), view, token, documents })
+    }
+
+    fn with<R>(&self, read: impl FnOnce(Reading<'_>) -> Result<R>) -> Result<R> {
+        self.shared.commit.check_open()?;
+        let documents = self.shared.commit.documents();
+        let guard = Guard { caller: &self.caller, documents: &documents, hooks: &self.shared.hooks };
+        let answer = read(Reading { view: &self.view, own: None, guard, token: &self.token });
+        answer.inspect_err(|error| self.shared.audit_refusal(&self.caller, error))
+    }
+
+    /// Gives the newest commit that the view contains.
+    #[must_use]
+    pub fn commit(&self) -> CommitInfo {
+        let head = self.view.snapshot().head();
+        CommitInfo { sequence: head.sequence, time: head.time }
+    }
+
+    /// Gives an asset: its record and its payload.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`AccessDenied`](crate::ErrorKind::AccessDenied),
+    /// [`ReaderExpired`](crate::ErrorKind::ReaderExpired), [`Corrupt`](crate::ErrorKind::Corrupt).
+    pub fn get(&self, key: impl IntoKey) -> Result<Asset> {
+        let key = key.into_key()?;
+        self.with(|reading| reading.asset(&key))
+    }
+
+    /// Gives a record, without its payload.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`].
+    pub fn record(&self, key: impl IntoKey) -> Result<Record> {
+        let key = key.into_key()?;
+        self.with(|reading| reading.record(&key))
+    }
+
+    /// Tells whether something is stored under a key that the caller may know of.
+    ///
+    /// # Errors
+    /// [`ReaderExpired`](crate::ErrorKind::ReaderExpired), [`Corrupt`](crate::ErrorKind::Corrupt).
+    pub fn exists(&self, key: impl IntoKey) -> Result<bool> {
+        let key = key.into_key()?;
+        self.with(|reading| reading.exists(&key))
+    }
+
+    /// Opens a payload for reading in ranges or as a stream.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`], and [`PayloadUnavailable`](crate::ErrorKind::PayloadUnavailable).
+    pub fn open(&self, key: impl IntoKey) -> Result<PayloadReader> {
+        let key = key.into_key()?;
+        self.with(|reading| reading.open(&key))
+    }
+
+    /// Opens a typed payload in place: validated once, then read where it lies in the file's page.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::open`], and [`TypeMismatch`](crate::ErrorKind::TypeMismatch) if it is of another type.
+    pub fn typed<T: Loadable>(&self, key: impl IntoKey) -> Result<TypedValue<T>> {
+        let key = key.into_key()?;
+        self.with(|reading| reading.typed(&key))
+    }
+
+    /// Lists one level below a place, `""` for the root; only what the caller may see.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is no such directory, or none that the caller may see.
+    pub fn list(&self, place: impl IntoPlace) -> Result<Vec<Entry>> {
+        let place = place.into_place()?;
+        self.with(|reading| reading.list(&place))
+    }
+
+    /// Gives all assets at and below a place, in the order of their keys; only what the caller may see.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](crate::ErrorKind::InvalidKey); the iterator ends after an error.
+    pub fn walk(&self, place: impl IntoPlace) -> Result<Walk<'_>> {
+        let place = place.into_place()?;
+        self.shared.commit.check_open()?;
+        let guard = Guard { caller: &self.caller, documents: &self.documents, hooks: &self.shared.hooks };
+        Reading { view: &self.view, own: None, guard, token: &self.token }.walk(&place, None)
+    }
+
+    /// Gives a page of the assets at and below a place.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::walk`].
+    pub fn page(&self, place: impl IntoPlace, request: &PageRequest) -> Result<Page> {
+        let place = place.into_place()?;
+        self.with(|reading| reading.page(&place, request))
+    }
+
+    /// Gives the assets that have a tag, in the order of their keys; only what the caller may see.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), [`ReaderExpired`](crate::ErrorKind::ReaderExpired).
+    pub fn find_by_tag(&self, tag: &str) -> Result<Vec<(Key, Record)>> {
+        self.with(|reading| reading.tagged(tag))
+    }
+}

@@ -1,0 +1,1037 @@
+//! The write transaction: what a closure changes, and how the outcome becomes a write-set.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_format::{
+    AbsentReason, ContentHash, EventKind, EventRow, FeedRow, Key, LogEntry, PayloadState, Prefix, Record,
+    RecordBuilder, RecordFlags, Right, SectionTag, Status, WriteSetBuilder, WriteSetHeader,
+};
+
+use super::changes::Changes;
+use super::prepare::{Ready, claim_of, prepare};
+use super::reading::{Asset, Entry, Page, PageRequest, Reading};
+use super::view::View;
+use crate::authorizer::Caller;
+use crate::commit::{Accepted, CommitInfo, Durability, Held, Slot};
+use crate::documents::{Document, DocumentKind, Documents, row_of};
+use crate::edit::{
+    Annotation, Change, Condition, Draft, Edit, IntoKey, IntoPlace, Outcome, Stored, TagPolicy,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::{Admitted, Guard, New, Proposal, Row, Verdict};
+use crate::larder::{ReaderToken, Shared};
+use crate::payload::{Loadable, PayloadReader, Prepared, PreparedBody, Storable, TypedValue};
+use crate::primitives::{ContentRow, OnceRow, StatisticsMap, tag_changes};
+use crate::store::{Table, chunk_key, state_key};
+
+/// A write transaction. Its closure runs on the thread that called, one at a time with all others; it sees its own
+/// changes, and everything that was accepted before it. An error, a panic or a drop leaves nothing.
+pub struct WriteTxn<'s> {
+    shared: &'s Arc<Shared>,
+    caller: &'s Caller,
+    held: Held<'s>,
+    view: View,
+    token: Arc<ReaderToken>,
+    changes: Changes,
+    documents: Arc<Documents>,
+    statistics: StatisticsMap,
+    events: Vec<EventRow>,
+    staged: Vec<crate::payload::Staged>,
+    info: CommitInfo,
+    documents_changed: bool,
+}
+
+impl std::fmt::Debug for WriteTxn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteTxn").field("commit", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// Where the payload of a new record is, and what has to be written for it.
+struct Linked {
+    state: PayloadState,
+    inline: Bytes,
+    content: Option<(ContentHash, ContentRow)>,
+    chunks: Vec<(u64, Bytes)>,
+    staged: Option<crate::payload::Staged>,
+}
+
+impl<'s> WriteTxn<'s> {
+    pub(crate) fn begin(shared: &'s Arc<Shared>, caller: &'s Caller, held: Held<'s>) -> Result<Self> {
+        let view = shared.commit.accepted_view()?;
+        let info = CommitInfo { sequence: held.sequence + 1, time: shared.clock.now().max(held.time) };
+        let documents = Arc::clone(&held.documents);
+        Ok(Self {
+            shared,
+            caller,
+            held,
+            view,
+            token: Arc::new(ReaderToken::unlimited(shared)),
+            changes: Changes::default(),
+            documents,
+            statistics: StatisticsMap::default(),
+            events: Vec::new(),
+            staged: Vec::new(),
+            info,
+            documents_changed: false,
+        })
+    }
+
+    fn guard<'g>(&'g self, documents: &'g Documents) -> Guard<'g> {
+        Guard { caller: self.caller, documents, hooks: &self.shared.hooks }
+    }
+
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            view: &self.view,
+            own: Some(&self.changes),
+            guard: self.guard(&self.documents),
+            token: &self.token,
+        }
+    }
+
+    fn audited<R>(&self, result: Result<R>) -> Result<R> {
+        result.inspect_err(|error| self.shared.audit_refusal(self.caller, error))
+    }
+
+    /// Gives what this transaction will be called when it is committed, with its time.
+    #[must_use]
+    pub fn info(&self) -> CommitInfo {
+        self.info
+    }
+
+    /// Gives an asset as it is now, in this transaction.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound), [`AccessDenied`](ErrorKind::AccessDenied),
+    /// [`Corrupt`](ErrorKind::Corrupt).
+    pub fn get(&self, key: impl IntoKey) -> Result<Asset> {
+        self.audited(self.reading().asset(&key.into_key()?))
+    }
+
+    /// Gives a record as it is now, without its payload.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::get`].
+    pub fn record(&self, key: impl IntoKey) -> Result<Record> {
+        self.audited(self.reading().record(&key.into_key()?))
+    }
+
+    /// Tells whether something is stored under a key that the caller may know of.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt).
+    pub fn exists(&self, key: impl IntoKey) -> Result<bool> {
+        self.reading().exists(&key.into_key()?)
+    }
+
+    /// Opens a payload as it is now.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::get`], and [`PayloadUnavailable`](ErrorKind::PayloadUnavailable).
+    pub fn open(&self, key: impl IntoKey) -> Result<PayloadReader> {
+        self.audited(self.reading().open(&key.into_key()?))
+    }
+
+    /// Opens a typed payload as it is now.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::open`], and [`TypeMismatch`](ErrorKind::TypeMismatch).
+    pub fn get_typed<T: Loadable>(&self, key: impl IntoKey) -> Result<TypedValue<T>> {
+        self.audited(self.reading().typed(&key.into_key()?))
+    }
+
+    /// Lists one level below a place.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::list`](crate::ReadTxn::list).
+    pub fn list(&self, place: impl IntoPlace) -> Result<Vec<Entry>> {
+        self.audited(self.reading().list(&place.into_place()?))
+    }
+
+    /// Gives a page of the assets at and below a place.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::page`](crate::ReadTxn::page).
+    pub fn page(&self, place: impl IntoPlace, request: &PageRequest) -> Result<Page> {
+        self.audited(self.reading().page(&place.into_place()?, request))
+    }
+
+    /// Gives the assets that have a tag.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt).
+    pub fn find_by_tag(&self, tag: &str) -> Result<Vec<(Key, Record)>> {
+        self.reading().tagged(tag)
+    }
+
+    /// Stores a draft under a key, in place of what is there.
+    ///
+    /// # Errors
+    /// Every refusal of the guard; then nothing of the put is in the transaction, which can go on.
+    pub fn put(&mut self, key: impl IntoKey, draft: impl Into<Draft>) -> Result<Stored> {
+        self.stored(Edit::put(key, draft))
+    }
+
+    /// Stores a value in its archived form.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::put`], and [`Serialization`](ErrorKind::Serialization).
+    pub fn put_typed<T: Storable>(&mut self, key: impl IntoKey, value: &T) -> Result<Stored> {
+        self.put(key, Draft::typed(value))
+    }
+
+    /// Changes the metadata of an asset; its payload stays.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::put`], and [`NotFound`](ErrorKind::NotFound) if nothing is there.
+    pub fn annotate(&mut self, key: impl IntoKey, annotation: Annotation) -> Result<Stored> {
+        self.stored(Edit::annotate(key, annotation))
+    }
+
+    /// Removes an asset; tells whether it was there.
+    ///
+    /// # Errors
+    /// [`AccessDenied`](ErrorKind::AccessDenied), whether or not anything is there.
+    pub fn delete(&mut self, key: impl IntoKey) -> Result<bool> {
+        self.apply(Edit::delete(key)).map(|outcome| outcome.is_done())
+    }
+
+    fn stored(&mut self, edit: Edit) -> Result<Stored> {
+        let key = edit.change.as_ref().ok().map(|change| change.key().cloned());
+        match self.apply(edit)? {
+            Outcome::Created(stored) | Outcome::Replaced(stored) => Ok(stored),
+            other => Err(unexpected(&other, key.flatten().as_ref())),
+        }
+    }
+
+    /// Applies an edit with its conditions.
+    ///
+    /// # Errors
+    /// Every refusal of the guard but a condition that does not hold, which is an [`Outcome`]. After an error
+    /// nothing of the edit is in the transaction, which can go on.
+    pub fn apply(&mut self, edit: Edit) -> Result<Outcome> {
+        let Edit { change, conditions } = edit;
+        let result = change.and_then(|change| self.change(change, &conditions));
+        self.audited(result)
+    }
+
+    fn change(&mut self, change: Change, conditions: &[Condition]) -> Result<Outcome> {
+        match change {
+            Change::Put { key, draft } => self.put_draft(&key, draft, conditions),
+            Change::Annotate { key, annotation } => self.annotate_asset(&key, annotation, conditions),
+            Change::Delete { key } => self.delete_asset(&key, conditions),
+            Change::DeleteTree { prefix } => self.delete_tree(&prefix),
+            Change::Rename { from, to } => self.rename_asset(&from, &to, conditions),
+            Change::RenameTree { from, to } => self.rename_tree(&from, &to),
+            Change::Copy { from, to } => self.copy_asset(&from, &to, conditions),
+            Change::MakeDirectory { key } => self.make_directory(&key),
+            Change::RemoveDirectory { key } => self.remove_directory(&key),
+        }
+    }
+
+    fn put_draft(&mut self, key: &Key, mut draft: Draft, conditions: &[Condition]) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        // Access before anything is said about, or done with, the payload; the guard asks again with the rest.
+        self.guard(&documents).access(Right::WRITE, key).map_err(|error| error.at(key))?;
+        let ready = prepare(self.shared, &documents, key, &mut draft).map_err(|error| error.at(key))?;
+        self.put_ready(key, &draft, ready, conditions)
+    }
+
+    /// Applies a put whose payload was made ready before the transaction began.
+    pub(crate) fn apply_ready(
+        &mut self,
+        key: &Key,
+        draft: &Draft,
+        ready: Ready,
+        conditions: &[Condition],
+    ) -> Result<Outcome> {
+        let result = self.put_ready(key, draft, ready, conditions);
+        self.audited(result)
+    }
+
+    fn put_ready(
+        &mut self,
+        key: &Key,
+        draft: &Draft,
+        ready: Ready,
+        conditions: &[Condition],
+    ) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        let old = self.reading().row(key)?;
+        let (linked, head, typed, status) = match ready {
+            Ready::Absent(reason) => {
+                let status = match reason {
+                    AbsentReason::Directory => Status::Directory,
+                    AbsentReason::Transient => Status::Transient,
+                    AbsentReason::NeverProduced => Status::None,
+                    _ => Status::Source,
+                };
+                let state = PayloadState::Absent(reason);
+                let linked =
+                    Linked { state, inline: Bytes::new(), content: None, chunks: Vec::new(), staged: None };
+                (linked, Bytes::new(), None, status)
+            }
+            Ready::Payload { prepared, typed } => {
+                let head = prepared.head().clone();
+                (self.link(prepared)?, head, typed, Status::Source)
+            }
+        };
+        let mut builder = self.successor(RecordBuilder::new(linked.state), old.as_ref());
+        builder.version = linked.state.hash().map_or(0, |hash| hash.version());
+        builder.set_status(status);
+        if let Some(type_name) = typed {
+            builder.flags = builder.flags.with(RecordFlags::TYPED, true);
+            builder.set_text(SectionTag::TypeName, &larder_format::short_type_name(type_name));
+        }
+        if let Some(old) = &old {
+            builder.set_tags(old.record.tags());
+        }
+        let ignored = annotate(&mut builder, &draft.metadata, self.info.time);
+        let new = New {
+            builder,
+            inline: linked.inline.clone(),
+            claim: Some(claim_of(key, draft)),
+            head: &head,
+            is_new_payload: true,
+        };
+        let previous = old.as_ref().map(|row| row.record.generation());
+        let proposal = Proposal {
+            key,
+            right: Right::WRITE,
+            kind: EventKind::Put,
+            from: None,
+            old,
+            new: Some(new),
+            conditions,
+        };
+        let (admitted, warnings) = match self.guard(&documents).admit(proposal)? {
+            Verdict::Admitted(admitted, warnings) => (admitted, warnings),
+            Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        self.record_change(&admitted, Some(linked))?;
+        Ok(outcome_of(Stored {
+            generation: previous.unwrap_or(0) + 1,
+            previous,
+            warnings,
+            tags_ignored: ignored,
+        }))
+    }
+
+    /// Finds where a payload lies, or where it will.
+    fn link(&self, prepared: Prepared) -> Result<Linked> {
+        let (written, chunks, staged) = match prepared.0 {
+            PreparedBody::Inline { payload, hash } => {
+                let state = PayloadState::Inline { length: payload.len() as u64, hash };
+                return Ok(Linked {
+                    state,
+                    inline: payload,
+                    content: None,
+                    chunks: Vec::new(),
+                    staged: None,
+                });
+            }
+            PreparedBody::Chunked { encoded, .. } => (encoded.written, encoded.chunks, None),
+            PreparedBody::Staged { written, staged, .. } => (written, Vec::new(), Some(staged)),
+        };
+        let known = self.view.get(Some(&self.changes), Table::Contents, &written.hash.0)?;
+        let (content, chunks, staged) = match known {
+            // The same content is there: the chunks are not needed, and what was staged is given back.
+            Some(row) => (ContentRow::decode(&row)?, Vec::new(), None),
+            None => {
+                let id =
+                    staged.as_ref().map_or_else(|| self.shared.next_payload_id(), crate::payload::Staged::id);
+                let content = ContentRow {
+                    id,
+                    references: 0,
+                    length: written.length,
+                    stored_length: written.stored_length,
+                    codec: written.codec,
+                    class: written.class,
+                };
+                (content, chunks, staged)
+            }
+        };
+        let state = PayloadState::Stored { length: written.length, hash: written.hash, id: content.id };
+        Ok(Linked { state, inline: Bytes::new(), content: Some((written.hash, content)), chunks, staged })
+    }
+
+    /// Gives a builder the generation, times and commit that follow from what is there.
+    fn successor(&self, mut builder: RecordBuilder, old: Option<&Row>) -> RecordBuilder {
+        let old = old.map(|row| &row.record);
+        builder.generation = old.map_or(0, Record::generation) + 1;
+        builder.created = old.map_or(self.info.time, Record::created);
+        builder.updated = self.info.time;
+        builder.commit = self.info.sequence;
+        builder
+    }
+
+    fn annotate_asset(
+        &mut self,
+        key: &Key,
+        annotation: Annotation,
+        conditions: &[Condition],
+    ) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        let guard = self.guard(&documents);
+        guard.access(Right::WRITE, key).map_err(|error| error.at(key))?;
+        let Some(old) = self.reading().row(key)? else { return Ok(Outcome::NotFound) };
+        let mut builder = self.successor(RecordBuilder::from_record(&old.record), Some(&old));
+        let ignored = annotate(&mut builder, &annotation, self.info.time);
+        let previous = old.record.generation();
+        let new = New {
+            builder,
+            inline: old.inline.clone(),
+            claim: None,
+            head: &old.inline.clone(),
+            is_new_payload: false,
+        };
+        let proposal = Proposal {
+            key,
+            right: Right::WRITE,
+            kind: EventKind::Annotated,
+            from: None,
+            old: Some(old),
+            new: Some(new),
+            conditions,
+        };
+        match guard.admit(proposal)? {
+            Verdict::Refused(refusal) => Ok(Outcome::Refused(refusal)),
+            Verdict::Admitted(admitted, warnings) => {
+                self.record_change(&admitted, None)?;
+                Ok(Outcome::Replaced(Stored {
+                    generation: previous + 1,
+                    previous: Some(previous),
+                    warnings,
+                    tags_ignored: ignored,
+                }))
+            }
+        }
+    }
+
+    fn delete_asset(&mut self, key: &Key, conditions: &[Condition]) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        let guard = self.guard(&documents);
+        guard.access(Right::DELETE, key).map_err(|error| error.at(key))?;
+        let old = self.reading().row(key)?;
+        if old.is_none() && conditions.is_empty() {
+            return Ok(Outcome::NotFound);
+        }
+        let kind = EventKind::Deleted;
+        let is_there = old.is_some();
+        let proposal = Proposal { key, right: Right::DELETE, kind, from: None, old, new: None, conditions };
+        match guard.admit(proposal)? {
+            Verdict::Refused(refusal) => Ok(Outcome::Refused(refusal)),
+            Verdict::Admitted(admitted, _) => {
+                if !is_there {
+                    return Ok(Outcome::NotFound);
+                }
+                self.record_change(&admitted, None)?;
+                Ok(Outcome::Removed { count: 1 })
+            }
+        }
+    }
+
+    /// Every key of a recursive operation is asked about before the first is changed.
+    fn tree(&self, place: &Prefix, right: Right) -> Result<Vec<(Key, Row)>> {
+        let guard = self.guard(&self.documents);
+        let is_uniform = match guard.uniform_below(right, place) {
+            Some(true) => true,
+            Some(false) => {
+                let refused = guard.access(right, place);
+                refused.map_err(|error| place.as_key().map_or(error.clone(), |key| error.at(key)))?;
+                false
+            }
+            None => false,
+        };
+        let (start, end) = place.subtree_range();
+        let start = std::ops::Bound::Included(start.into());
+        let end = end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(end.into()));
+        let mut rows = Vec::new();
+        for row in self.view.range(Some(&self.changes), Table::Records, start, end)? {
+            let (key, row) = row?;
+            let key = Key::decode(&key).map_err(|error| crate::store::corrupt(error.to_string()))?;
+            if !is_uniform {
+                guard.access(right, &key).map_err(|error| error.at(&key))?;
+            }
+            let (record, inline) = Record::split(&row).map_err(|error| Error::from(error).at(&key))?;
+            rows.push((key, Row { record, inline }));
+        }
+        Ok(rows)
+    }
+
+    fn delete_tree(&mut self, place: &Prefix) -> Result<Outcome> {
+        let rows = self.tree(place, Right::DELETE)?;
+        let count = rows.len() as u64;
+        if count == 0 {
+            return Ok(Outcome::NotFound);
+        }
+        let (start, end) = place.subtree_range();
+        self.changes.remove_range(Table::Records, start.into(), end.map(Bytes::from), count);
+        for (key, row) in &rows {
+            self.statistics.count(&row.record, -1);
+            for tag_row in tag_changes(key, Some(&row.record), None).0 {
+                self.changes.remove(Table::Tags, tag_row);
+            }
+            if let PayloadState::Stored { hash, .. } = row.record.payload() {
+                self.unlink(&hash)?;
+            }
+        }
+        self.events.push(EventRow {
+            kind: EventKind::TreeDeleted,
+            key: place.encoded().to_vec(),
+            from: Vec::new(),
+            old_generation: 0,
+            new_generation: 0,
+            bytes: count,
+        });
+        Ok(Outcome::Removed { count })
+    }
+
+    fn rename_asset(&mut self, from: &Key, to: &Key, conditions: &[Condition]) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        let guard = self.guard(&documents);
+        guard.access(Right::DELETE, from).map_err(|error| error.at(from))?;
+        guard.access(Right::WRITE, to).map_err(|error| error.at(to))?;
+        guard.reading(from)?;
+        let Some(row) = self.reading().row(from)? else { return Ok(Outcome::NotFound) };
+        if from != to && self.reading().row(to)?.is_some() {
+            return Err(Error::from(ErrorKind::AlreadyExists).at(to));
+        }
+        let removal = Proposal {
+            key: from,
+            right: Right::DELETE,
+            kind: EventKind::Deleted,
+            from: None,
+            old: Some(row.clone()),
+            new: None,
+            conditions,
+        };
+        let removed = match guard.admit(removal)? {
+            Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+            Verdict::Admitted(admitted, _) => admitted,
+        };
+        let stored = Stored {
+            generation: row.record.generation() + 1,
+            previous: Some(row.record.generation()),
+            warnings: Vec::new(),
+            tags_ignored: Vec::new(),
+        };
+        if from == to {
+            return Ok(Outcome::Replaced(Stored { generation: row.record.generation(), ..stored }));
+        }
+        let arrived = self.arrival(&guard, from, to, &row, EventKind::Renamed, &[])?;
+        // What arrives refers to the payload before what leaves lets go of it.
+        self.record_change(&arrived, None)?;
+        self.record_change(&removed, None)?;
+        Ok(Outcome::Replaced(stored))
+    }
+
+    /// Proposes the record of one key under another.
+    fn arrival(
+        &self,
+        guard: &Guard<'_>,
+        from: &Key,
+        to: &Key,
+        row: &Row,
+        kind: EventKind,
+        conditions: &[Condition],
+    ) -> Result<Box<Admitted>> {
+        let old = self.reading().row(to)?;
+        let mut builder = RecordBuilder::from_record(&row.record);
+        let generation = match kind {
+            EventKind::Renamed => row.record.generation(),
+            _ => old.as_ref().map_or(0, |row| row.record.generation()),
+        };
+        builder.generation = generation + 1;
+        builder.updated = self.info.time;
+        builder.commit = self.info.sequence;
+        if kind == EventKind::Copied {
+            builder.created = old.as_ref().map_or(self.info.time, |row| row.record.created());
+        }
+        let new = New {
+            builder,
+            inline: row.inline.clone(),
+            claim: None,
+            head: &row.inline,
+            is_new_payload: false,
+        };
+        let proposal = Proposal {
+            key: to,
+            right: Right::WRITE,
+            kind,
+            from: Some(from),
+            old,
+            new: Some(new),
+            conditions,
+        };
+        match guard.admit(proposal)? {
+            Verdict::Admitted(admitted, _) => Ok(admitted),
+            Verdict::Refused(refusal) => Err(refused(&refusal).at(to)),
+        }
+    }
+
+    fn rename_tree(&mut self, from: &Prefix, to: &Prefix) -> Result<Outcome> {
+        if let Some(to) = to.as_key()
+            && from.covers(to)
+        {
+            let got = format!("{to}, which lies below {from}");
+            let expected = "a place outside of what is moved".to_owned();
+            return Err(ErrorKind::InvalidArgument { argument: "to", expected, got }.into());
+        }
+        let documents = Arc::clone(&self.documents);
+        let guard = self.guard(&documents);
+        let rows = self.tree(from, Right::DELETE)?;
+        let mut admitted = Vec::with_capacity(rows.len() * 2);
+        for (key, row) in &rows {
+            guard.reading(key)?;
+            let target = key.rebase(from, to)?;
+            if self.reading().row(&target)?.is_some() {
+                return Err(Error::from(ErrorKind::AlreadyExists).at(&target));
+            }
+            let arrived = self.arrival(&guard, key, &target, row, EventKind::Renamed, &[])?;
+            let removal = Proposal {
+                key,
+                right: Right::DELETE,
+                kind: EventKind::Deleted,
+                from: None,
+                old: Some(row.clone()),
+                new: None,
+                conditions: &[],
+            };
+            let Verdict::Admitted(removed, _) = guard.admit(removal)? else { continue };
+            admitted.push((arrived, removed));
+        }
+        for (arrived, removed) in &admitted {
+            self.record_change(arrived, None)?;
+            self.record_change(removed, None)?;
+        }
+        match rows.len() as u64 {
+            0 => Ok(Outcome::NotFound),
+            count => Ok(Outcome::Removed { count }),
+        }
+    }
+
+    fn copy_asset(&mut self, from: &Key, to: &Key, conditions: &[Condition]) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        let guard = self.guard(&documents);
+        guard.access(Right::WRITE, to).map_err(|error| error.at(to))?;
+        guard.reading(from)?;
+        let Some(row) = self.reading().row(from)? else { return Ok(Outcome::NotFound) };
+        let previous = self.reading().row(to)?.map(|row| row.record.generation());
+        let proposal = Proposal {
+            key: to,
+            right: Right::WRITE,
+            kind: EventKind::Copied,
+            from: Some(from),
+            old: self.reading().row(to)?,
+            new: None,
+            conditions,
+        };
+        if let Verdict::Refused(refusal) = guard.admit(proposal)? {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let arrived = self.arrival(&guard, from, to, &row, EventKind::Copied, &[])?;
+        self.record_change(&arrived, None)?;
+        let generation = previous.unwrap_or(0) + 1;
+        Ok(outcome_of(Stored { generation, previous, warnings: Vec::new(), tags_ignored: Vec::new() }))
+    }
+
+    fn make_directory(&mut self, key: &Key) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        let guard = self.guard(&documents);
+        guard.access(Right::WRITE, key).map_err(|error| error.at(key))?;
+        match self.reading().row(key)? {
+            Some(row) if row.record.is_directory() => {
+                let generation = row.record.generation();
+                Ok(Outcome::Replaced(Stored {
+                    generation,
+                    previous: Some(generation),
+                    warnings: Vec::new(),
+                    tags_ignored: Vec::new(),
+                }))
+            }
+            Some(_) => Err(Error::from(ErrorKind::AlreadyExists).at(key)),
+            None => {
+                let payload = PayloadState::Absent(AbsentReason::Directory);
+                let mut builder = self.successor(RecordBuilder::new(payload), None);
+                builder.set_status(Status::Directory);
+                let new =
+                    New { builder, inline: Bytes::new(), claim: None, head: &[], is_new_payload: false };
+                let proposal = Proposal {
+                    key,
+                    right: Right::WRITE,
+                    kind: EventKind::DirectoryMade,
+                    from: None,
+                    old: None,
+                    new: Some(new),
+                    conditions: &[],
+                };
+                let Verdict::Admitted(admitted, warnings) = guard.admit(proposal)? else {
+                    return Ok(Outcome::NotFound);
+                };
+                self.record_change(&admitted, None)?;
+                Ok(Outcome::Created(Stored {
+                    generation: 1,
+                    previous: None,
+                    warnings,
+                    tags_ignored: Vec::new(),
+                }))
+            }
+        }
+    }
+
+    fn remove_directory(&mut self, key: &Key) -> Result<Outcome> {
+        let documents = Arc::clone(&self.documents);
+        self.guard(&documents).access(Right::DELETE, key).map_err(|error| error.at(key))?;
+        let (start, end) = Prefix::from(key).descendants_range();
+        let start = std::ops::Bound::Included(start.into());
+        let end = end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(end.into()));
+        let below = self.view.range(Some(&self.changes), Table::Records, start, end)?.take(1).count() as u64;
+        if below > 0 {
+            return Err(Error::from(ErrorKind::NotEmpty { below }).at(key));
+        }
+        match self.reading().row(key)? {
+            None => Ok(Outcome::NotFound),
+            Some(row) if row.record.is_directory() => self.delete_asset(key, &[]),
+            Some(_) => {
+                let expected = "a directory".to_owned();
+                let got = "an asset".to_owned();
+                Err(Error::from(ErrorKind::InvalidArgument { argument: "key", expected, got }).at(key))
+            }
+        }
+    }
+
+    /// Records an admitted change, and what follows from it: index, references, statistics, feed.
+    fn record_change(&mut self, admitted: &Admitted, linked: Option<Linked>) -> Result<()> {
+        let key = admitted.key();
+        let (old, new) = (admitted.old().map(|row| &row.record), admitted.new().map(|(record, _)| record));
+        let stored = |record: Option<&Record>| match record.map(Record::payload) {
+            Some(PayloadState::Stored { hash, .. }) => Some(hash),
+            _ => None,
+        };
+        let (old_content, new_content) = (stored(old), stored(new));
+        if old_content != new_content {
+            if let Some(hash) = new_content {
+                self.refer(&hash, linked)?;
+            }
+            if let Some(hash) = old_content {
+                self.unlink(&hash)?;
+            }
+        }
+        let (removed, added) = tag_changes(key, old, new);
+        for row in removed {
+            self.changes.remove(Table::Tags, row);
+        }
+        for row in added {
+            self.changes.put(Table::Tags, row, Bytes::new());
+        }
+        if let Some(old) = old {
+            self.statistics.count(old, -1);
+        }
+        match admitted.new() {
+            Some((record, row)) => {
+                self.statistics.count(record, 1);
+                self.changes.put(Table::Records, key.encoded_bytes(), row.clone());
+            }
+            None => self.changes.remove(Table::Records, key.encoded_bytes()),
+        }
+        self.events.push(EventRow {
+            kind: admitted.kind(),
+            key: key.encoded().to_vec(),
+            from: admitted.from().map(|from| from.encoded().to_vec()).unwrap_or_default(),
+            old_generation: old.map_or(0, Record::generation),
+            new_generation: new.map_or(0, Record::generation),
+            bytes: new.map_or(0, |record| record.payload().length()),
+        });
+        if self.shared.hooks.audit_allowed {
+            let right = if new.is_some() { Right::WRITE } else { Right::DELETE };
+            self.shared.audit_allowed(self.caller, right, key.as_str(), self.info.time);
+        }
+        Ok(())
+    }
+
+    /// Adds a reference to a content, writing it where it is new.
+    fn refer(&mut self, hash: &ContentHash, linked: Option<Linked>) -> Result<()> {
+        let known = self.view.get(Some(&self.changes), Table::Contents, &hash.0)?;
+        let mut content = match (known, &linked) {
+            (Some(row), _) => ContentRow::decode(&row)?,
+            (None, Some(Linked { content: Some((_, content)), .. })) => *content,
+            _ => return Err(crate::store::corrupt(format!("content {hash} has no row"))),
+        };
+        content.references += 1;
+        self.changes.put(Table::Contents, hash.0.to_vec(), content.encode());
+        if let Some(linked) = linked {
+            for (number, body) in linked.chunks {
+                self.changes.put(Table::Chunks, chunk_key(content.id, number).to_vec(), body);
+            }
+            if let Some(staged) = linked.staged {
+                self.changes.remove(Table::Staging, staged.id().to_be_bytes().to_vec());
+                self.staged.push(staged);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a reference away; the last one takes the content with it.
+    fn unlink(&mut self, hash: &ContentHash) -> Result<()> {
+        let Some(row) = self.view.get(Some(&self.changes), Table::Contents, &hash.0)? else {
+            return Err(crate::store::corrupt(format!("content {hash} has no row")));
+        };
+        let mut content = ContentRow::decode(&row)?;
+        content.references = content.references.saturating_sub(1);
+        if content.references > 0 {
+            self.changes.put(Table::Contents, hash.0.to_vec(), content.encode());
+            return Ok(());
+        }
+        self.changes.remove(Table::Contents, hash.0.to_vec());
+        // A few rows by name: a range would part the batch that it is in.
+        match crate::payload::row_numbers(
+            content.codec,
+            content.class,
+            content.length,
+            content.stored_length,
+            16,
+        ) {
+            Some(numbers) => {
+                for number in numbers {
+                    self.changes.remove(Table::Chunks, chunk_key(content.id, number).to_vec());
+                }
+                return Ok(());
+            }
+            None => {}
+        }
+        let start = Bytes::copy_from_slice(&chunk_key(content.id, 0));
+        let end = Bytes::copy_from_slice(&chunk_key(content.id + 1, 0));
+        self.changes.remove_range(Table::Chunks, start, Some(end), 0);
+        Ok(())
+    }
+
+    /// Sets a document: rules, limits or registry. Needs the right to administer, at the root.
+    ///
+    /// # Errors
+    /// [`AccessDenied`](ErrorKind::AccessDenied); [`InvalidDocument`](ErrorKind::InvalidDocument) with line and
+    /// remedy, if the text cannot be used.
+    pub fn set_document(&mut self, kind: DocumentKind, text: &str) -> Result<u64> {
+        let documents = Arc::clone(&self.documents);
+        let allowed = self.guard(&documents).access(Right::ADMIN, &Prefix::root());
+        self.audited(allowed)?;
+        let document = Document {
+            version: documents.get(kind).version + 1,
+            time: self.info.time,
+            principal: self.caller.name().to_owned(),
+            text: text.to_owned(),
+        };
+        let version = document.version;
+        let (key, row) = row_of(kind, &document);
+        self.documents = Arc::new(documents.with(kind, document)?);
+        self.documents_changed = true;
+        self.changes.put(Table::Documents, key, row);
+        self.events.push(EventRow {
+            kind: EventKind::DocumentChanged,
+            key: kind.name().as_bytes().to_vec(),
+            from: Vec::new(),
+            old_generation: version - 1,
+            new_generation: version,
+            bytes: text.len() as u64,
+        });
+        Ok(version)
+    }
+
+    /// Removes rows of the store's own keeping that are past their retention.
+    pub(crate) fn trim(&mut self, table: Table, end: Bytes, count: u64) {
+        self.changes.remove_range(table, Bytes::new(), Some(end), count);
+    }
+
+    /// Sets a number that the store keeps about itself.
+    pub(crate) fn mark(&mut self, name: &'static [u8], number: i64) {
+        self.changes.put(Table::State, name, number.to_le_bytes().to_vec());
+    }
+
+    /// Removes one row of the store's own keeping.
+    pub(crate) fn trim_row(&mut self, table: Table, key: Bytes) {
+        self.changes.remove(table, key);
+    }
+
+    /// Gives the receipt of an earlier commit with this idempotency key, if there was one.
+    pub(crate) fn earlier(&self, idempotency_key: &str) -> Result<Option<CommitInfo>> {
+        let key = OnceRow::key(self.caller.name(), idempotency_key)?;
+        self.view.get(Some(&self.changes), Table::Once, &key)?.map(|row| OnceRow::decode(&row)).transpose()
+    }
+
+    /// Encodes what was changed and hands it on; nothing, if nothing was.
+    pub(crate) fn finish(
+        mut self,
+        durability: Durability,
+        idempotency_key: &str,
+    ) -> Result<(CommitInfo, Option<Arc<Slot>>)> {
+        let nothing = self.changes.is_empty() && idempotency_key.is_empty();
+        if nothing && !(self.held.is_for_upkeep && !self.shared.audit.is_empty()) {
+            let info = CommitInfo { sequence: self.held.sequence, time: self.held.time };
+            return Ok((info, self.shared.commit.newest_slot()));
+        }
+        let mut statistics = self.held.statistics.clone_for(&self.statistics);
+        for (key, row) in statistics.absorb(&self.statistics) {
+            match row {
+                Some(row) => self.changes.put(Table::State, key, row),
+                None => self.changes.remove(Table::State, key),
+            }
+        }
+        let feed = FeedRow {
+            time: self.info.time,
+            principal: self.caller.name().to_owned(),
+            events: std::mem::take(&mut self.events),
+        };
+        if !feed.events.is_empty() {
+            self.changes.put(Table::Feed, self.info.sequence.to_be_bytes().to_vec(), feed.encode());
+        }
+        if !idempotency_key.is_empty() {
+            let key = OnceRow::key(self.caller.name(), idempotency_key)?;
+            self.changes.put(Table::Once, key, OnceRow::encode(&self.info));
+        }
+        let audit = self.shared.audit.take();
+        let mut audit_next = self.held.audit_next;
+        for entry in &audit {
+            self.changes.put(Table::Audit, audit_next.to_be_bytes().to_vec(), entry.encode());
+            audit_next += 1;
+        }
+        if !audit.is_empty() {
+            self.changes.put(Table::State, state_key::AUDIT_NEXT, audit_next.to_le_bytes().to_vec());
+        }
+        let header = WriteSetHeader {
+            sequence: self.info.sequence,
+            time: self.info.time,
+            store_id: self.shared.commit.store().identity().store_id,
+            base: self.held.identity,
+            principal: self.caller.name().to_owned(),
+            idempotency_key: idempotency_key.to_owned(),
+        };
+        let mut builder = WriteSetBuilder::default();
+        let encoded = self.changes.write(&mut builder).and_then(|()| builder.encode(&header));
+        let write_set = match encoded {
+            Ok(write_set) => write_set,
+            Err(error) => {
+                self.shared.audit.put_back(audit);
+                return Err(error.into());
+            }
+        };
+        let slot = Arc::new(Slot::default());
+        let identity = write_set.identity();
+        self.shared.commit.accept(Accepted {
+            write_set,
+            info: self.info,
+            durability,
+            documents: self.documents_changed.then(|| Arc::clone(&self.documents)),
+            feed: Arc::new(feed),
+            slot: Arc::clone(&slot),
+        })?;
+        self.held.sequence = self.info.sequence;
+        self.held.time = self.info.time;
+        self.held.identity = identity;
+        self.held.statistics.absorb(&self.statistics);
+        self.held.documents = Arc::clone(&self.documents);
+        self.held.audit_next = audit_next;
+        for staged in self.staged.drain(..) {
+            staged.keep();
+        }
+        Ok((self.info, Some(slot)))
+    }
+
+    /// Gives about how large the transaction is, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.changes.bytes()
+    }
+}
+
+fn outcome_of(stored: Stored) -> Outcome {
+    if stored.previous.is_none() { Outcome::Created(stored) } else { Outcome::Replaced(stored) }
+}
+
+/// The error for a refusal where that aborts.
+pub(crate) fn refused(refusal: &crate::edit::Refusal) -> Error {
+    let actual = match &refusal.actual {
+        None => "nothing, or nothing that may be told".to_owned(),
+        Some(actual) => format!("generation {}, status {}", actual.generation, actual.status),
+    };
+    ErrorKind::PreconditionFailed { expected: refusal.expected.to_string(), actual }.into()
+}
+
+/// The error for an outcome that is not what a call promises.
+pub(crate) fn unexpected(outcome: &Outcome, key: Option<&Key>) -> Error {
+    let error = match outcome {
+        Outcome::Refused(refusal) => refused(refusal),
+        _ => ErrorKind::NotFound.into(),
+    };
+    key.map_or(error.clone(), |key| error.at(key))
+}
+
+/// Changes metadata; gives the tags that were ignored.
+fn annotate(builder: &mut RecordBuilder, annotation: &Annotation, now: i64) -> Vec<String> {
+    if let Some(status) = &annotation.status {
+        builder.set_status(status.clone());
+    }
+    for (tag, text) in &annotation.texts {
+        builder.set_text(*tag, text);
+    }
+    if let Some(extra) = &annotation.extra {
+        builder.set_section(SectionTag::Extra.number(), extra.clone());
+    }
+    if let Some(expires) = annotation.expires {
+        builder.expires = expires;
+    }
+    if let Some(volatile) = annotation.volatile {
+        builder.flags = builder.flags.with(RecordFlags::VOLATILE, volatile);
+    }
+    if let Some(pinned) = annotation.pinned {
+        builder.flags = builder.flags.with(RecordFlags::PINNED, pinned);
+    }
+    if !annotation.attributes.is_empty() {
+        let mut attributes = builder.attributes();
+        for (name, value) in &annotation.attributes {
+            match value {
+                Some(value) => attributes.0.insert(name.clone(), value.clone()),
+                None => attributes.0.remove(name),
+            };
+        }
+        builder.set_attributes(&attributes);
+    }
+    if !annotation.log.is_empty() {
+        let mut log = builder.log();
+        let entries = annotation.log.iter();
+        log.extend(entries.map(|(kind, message)| LogEntry {
+            kind: *kind,
+            time: now,
+            message: message.clone(),
+        }));
+        builder.set_log(&log);
+    }
+    change_tags(builder, annotation)
+}
+
+fn change_tags(builder: &mut RecordBuilder, annotation: &Annotation) -> Vec<String> {
+    let replace = annotation.tag_policy == TagPolicy::Replace;
+    if annotation.tags.is_empty() && annotation.tags_removed.is_empty() && !replace {
+        return Vec::new();
+    }
+    let mut tags: Vec<String> = builder.tags().map(str::to_owned).collect();
+    let had_tags = !tags.is_empty();
+    let mut ignored = Vec::new();
+    if replace {
+        tags.clear();
+    }
+    for tag in &annotation.tags {
+        if tags.contains(tag) {
+            continue;
+        }
+        if annotation.tag_policy == TagPolicy::Keep && had_tags {
+            ignored.push(tag.clone());
+        } else {
+            tags.push(tag.clone());
+        }
+    }
+    tags.retain(|tag| !annotation.tags_removed.contains(tag));
+    builder.set_tags(tags.iter().map(String::as_str));
+    ignored
+}

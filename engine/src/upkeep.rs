@@ -1,0 +1,230 @@
+//! What is due without being asked for: flushes of a window, the audit, what is past its retention.
+
+use std::ops::Bound;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use larder_format::{FeedRow, Micros};
+use parking_lot::Mutex;
+
+use crate::authorizer::Caller;
+use crate::commit::Durability;
+use crate::error::{Error, ErrorKind, Result};
+use crate::larder::{FEED_TRIMMED, ONCE_TRIMMED, Shared};
+use crate::primitives::{AuditEntry, OnceRow};
+use crate::store::Table;
+use crate::txn::WriteTxn;
+
+/// The longest that the thread sleeps, and so the longest that a refusal waits for the audit.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// How often retention is looked at, in microseconds.
+const TRIM_EVERY: Micros = 60 * 1_000_000;
+/// How many rows are looked at in one go when something is trimmed.
+const TRIM_AT_ONCE: usize = 10_000;
+
+/// What upkeep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct UpkeepReport {
+    /// Whether what was visible was put on disk.
+    pub flushed: bool,
+    /// How many rows of the feed, the audit and the idempotency keys were dropped.
+    pub trimmed: u64,
+}
+
+/// The store's thread.
+pub(crate) struct Upkeep {
+    thread: Mutex<Option<JoinHandle<()>>>,
+    stop: crossbeam_channel::Sender<()>,
+}
+
+impl Upkeep {
+    /// Starts the thread, unless the caller drives upkeep.
+    pub(crate) fn start(shared: &Arc<Shared>, wakes: Receiver<()>) -> Result<Self> {
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        if shared.commit.is_inline() || shared.commit.store().is_read_only() {
+            return Ok(Self { thread: Mutex::new(None), stop });
+        }
+        let weak = Arc::downgrade(shared);
+        let thread = std::thread::Builder::new()
+            .name("larder-upkeep".to_owned())
+            .spawn(move || keep_up(&weak, &wakes, &stopped))
+            .map_err(|error| {
+                Error::from(ErrorKind::Io { doing: "starting the store's thread".to_owned() })
+                    .caused_by(error)
+            })?;
+        Ok(Self { thread: Mutex::new(Some(thread)), stop })
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(&self) {
+        let _ = self.stop.try_send(());
+        if let Some(thread) = self.thread.lock().take()
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread ended with a panic");
+        }
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) {
+    let mut trimmed_at = Micros::MIN;
+    loop {
+        // Woken, stopped, or nothing for a while.
+        crossbeam_channel::select! {
+            recv(stopped) -> _ => return,
+            recv(wakes) -> woken => if woken.is_err() { return },
+            default(SLEEP_MAX) => {}
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        shared.commit.lead_if_free();
+        let now = shared.clock.now();
+        let mut step = flush_if_due(&shared, now).map(drop).and_then(|()| shared.write_audit());
+        if now.saturating_sub(trimmed_at) >= TRIM_EVERY {
+            trimmed_at = now;
+            step = step.and_then(|()| trim(&shared, now).map(drop));
+        }
+        match step {
+            Err(error) if matches!(error.kind(), ErrorKind::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "upkeep failed");
+                // Not again at once: whatever it is will be there for a while.
+                if matches!(stopped.recv_timeout(SLEEP_MAX), Ok(()) | Err(RecvTimeoutError::Disconnected)) {
+                    return;
+                }
+            }
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Does what is due.
+pub(crate) fn run(shared: &Arc<Shared>, now: Micros) -> Result<UpkeepReport> {
+    shared.commit.lead_if_free();
+    let flushed = flush_if_due(shared, now)?;
+    shared.write_audit()?;
+    let trimmed = trim(shared, now)?;
+    Ok(UpkeepReport { flushed, trimmed })
+}
+
+fn flush_if_due(shared: &Shared, now: Micros) -> Result<bool> {
+    if shared.commit.flush_due() > now {
+        return Ok(false);
+    }
+    shared.commit.flush()?;
+    Ok(true)
+}
+
+/// Runs a transaction in the store's own name, as durable as the next flush.
+pub(crate) fn write_as_store(
+    shared: &Arc<Shared>,
+    change: impl FnOnce(&mut WriteTxn<'_>) -> Result<()>,
+) -> Result<()> {
+    let caller = Caller::root()?;
+    let wait = shared.settings.wait_max;
+    let mut held = shared.commit.sequencer().enter("upkeep", shared.clock.now(), wait)?;
+    held.is_for_upkeep = true;
+    let mut txn = WriteTxn::begin(shared, &caller, held)?;
+    change(&mut txn)?;
+    let (_, slot) = txn.finish(Durability::Lazy, "")?;
+    match slot {
+        Some(slot) => shared.commit.drive(&slot).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Drops what is past its retention: from the old end, by number and by age.
+fn trim(shared: &Arc<Shared>, now: Micros) -> Result<u64> {
+    if shared.commit.check_writable().is_err() {
+        return Ok(0);
+    }
+    let retention = shared.settings.retention;
+    let feed = past(shared, Table::Feed, retention.rows_max, |row| {
+        Ok(FeedRow::decode(row).map_err(|error| crate::store::corrupt(error.to_string()))?.time)
+            .map(|time| now.saturating_sub(time) > retention.age_max)
+    })?;
+    let audit = past(shared, Table::Audit, retention.rows_max, |row| {
+        Ok(now.saturating_sub(AuditEntry::decode(row)?.time) > retention.age_max)
+    })?;
+    let once = past_once(shared, now)?;
+    let count = feed.as_ref().map_or(0, |(_, count)| *count)
+        + audit.as_ref().map_or(0, |(_, count)| *count)
+        + once.len() as u64;
+    if count == 0 {
+        return Ok(0);
+    }
+    write_as_store(shared, |txn| {
+        if let Some((last, count)) = feed {
+            let trimmed = last.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            txn.mark(FEED_TRIMMED, trimmed.cast_signed());
+            txn.trim(Table::Feed, after(&last), count);
+        }
+        if let Some((last, count)) = audit {
+            txn.trim(Table::Audit, after(&last), count);
+        }
+        if !once.is_empty() {
+            txn.mark(ONCE_TRIMMED, now.saturating_sub(retention.idempotency_age_max));
+        }
+        for key in once {
+            txn.trim_row(Table::Once, key);
+        }
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// The first key behind this one.
+fn after(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
+}
+
+/// Finds the last row from the old end that is too many or too old, and how many there are up to it.
+fn past(
+    shared: &Shared,
+    table: Table,
+    rows_max: u64,
+    is_old: impl Fn(&[u8]) -> Result<bool>,
+) -> Result<Option<(Bytes, u64)>> {
+    let view = shared.commit.committed_view()?;
+    let surplus = shared.commit.count(table)?.saturating_sub(rows_max);
+    let mut last = None;
+    let rows = view.range(None, table, Bound::Unbounded, Bound::Unbounded)?;
+    for (number, row) in (1u64..).zip(rows.take(TRIM_AT_ONCE)) {
+        let (key, row) = row?;
+        if number > surplus && !is_old(&row)? {
+            break;
+        }
+        last = Some((key, number));
+    }
+    Ok(last)
+}
+
+/// Idempotency keys lie in the order of their names: those that are too old are looked for among all.
+fn past_once(shared: &Shared, now: Micros) -> Result<Vec<Bytes>> {
+    let retention = shared.settings.retention;
+    let view = shared.commit.committed_view()?;
+    let surplus = shared.commit.count(Table::Once)?.saturating_sub(retention.idempotency_keys_max);
+    let mut rows = Vec::new();
+    for row in view.range(None, Table::Once, Bound::Unbounded, Bound::Unbounded)? {
+        let (key, row) = row?;
+        let time = OnceRow::decode(&row)?.time;
+        if surplus > 0 || now.saturating_sub(time) > retention.idempotency_age_max {
+            rows.push((time, key));
+        }
+    }
+    rows.sort();
+    let old =
+        rows.iter().take_while(|(time, _)| now.saturating_sub(*time) > retention.idempotency_age_max).count();
+    let count = old.max(usize::try_from(surplus).unwrap_or(usize::MAX)).min(TRIM_AT_ONCE);
+    Ok(rows.into_iter().take(count).map(|(_, key)| key).collect())
+}
