@@ -88,7 +88,7 @@ impl Admitted {
     }
 
     /// The record and its row.
-    pub(crate) fn new(&self) -> Option<&(Record, Bytes)> {
+    pub(crate) fn new_record(&self) -> Option<&(Record, Bytes)> {
         self.new.as_ref()
     }
 }

@@ -50,6 +50,22 @@ pub(crate) struct Shared {
     waker: crossbeam_channel::Sender<()>,
 }
 
+/// What was read from and written to a file since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct InputOutput {
+    /// How many reads.
+    pub reads: u64,
+    /// How many writes.
+    pub writes: u64,
+    /// How many bytes were written.
+    pub bytes_written: u64,
+    /// How many syncs.
+    pub syncs: u64,
+    /// Whether a write found no room.
+    pub is_full: bool,
+}
+
 /// What a store is, and how much is in it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -68,6 +84,8 @@ pub struct Info {
     pub state: String,
     /// The length of the file in bytes.
     pub file_bytes: u64,
+    /// What was read from and written to the file since it was opened.
+    pub input_output: InputOutput,
     /// How much of what there is.
     pub statistics: Statistics,
     /// The version of the rules; 0 if none were set, and everything is allowed.
@@ -158,6 +176,7 @@ impl Larder {
             last_commit: CommitInfo { sequence: head.sequence, time: head.time },
             state: head.identity.to_string(),
             file_bytes: store.backend_state().length(),
+            input_output: store.input_output(),
             statistics: statistics_in(&view)?,
             rules_version: documents.get(DocumentKind::Rules).version,
             rules: documents.rules.rules().len(),

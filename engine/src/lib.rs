@@ -73,7 +73,7 @@ pub use edit::{
 };
 pub use error::{Action, Error, ErrorKind, Result};
 pub use feed::{Event, Notice, Subscription};
-pub use larder::{Info, Larder};
+pub use larder::{Info, InputOutput, Larder};
 pub use options::{Options, Retention, SlowHook, SlowOperation};
 pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedValue};
 pub use primitives::{AuditEntry, CommitOutcome, Count, Statistics};

@@ -8,7 +8,7 @@ use larder_format::{Claim, ContentHash, FeedRow, Key, PayloadState, Record, Stri
 
 use crate::documents::Documents;
 use crate::error::Result;
-use crate::payload::{ChunkSource, PayloadReader, Stored, row_numbers};
+use crate::payload::{ChunkSource, PayloadReader, row_numbers};
 use crate::primitives::{ContentRow, Statistics, StatisticsMap, tag_key};
 use crate::store::{Table, chunk_key, state_key};
 use crate::txn::View;
@@ -198,18 +198,14 @@ fn check_contents(
             }
             None => report.find(place.clone(), "no record refers to it", "it can be removed"),
         }
-        let numbers =
-            row_numbers(content.codec, content.class, content.length, content.stored_length, u64::MAX);
-        ids.insert(content.id, numbers.unwrap_or_default().into_iter().collect());
-        let stored = Stored {
-            id: content.id,
-            length: content.length,
-            stored_length: content.stored_length,
-            codec: content.codec,
-            class: content.class,
-            hash,
-        };
-        let read = PayloadReader::stored(Box::new(Source(view.clone())), stored)
+        let stored = content.stored(hash);
+        match row_numbers(&stored, u64::MAX) {
+            Ok(numbers) => {
+                ids.insert(content.id, numbers.unwrap_or_default().into_iter().collect());
+            }
+            Err(error) => report.find(place.clone(), error.to_string(), RESTORE),
+        }
+        let read = PayloadReader::stored(stored, Box::new(Source(view.clone())))
             .and_then(|mut reader| reader.verify());
         report.payloads += 1;
         if let Err(error) = read {

@@ -115,6 +115,9 @@ pub enum WriteSetError {
     },
 }
 
+/// The fixed part, the principal, the idempotency key, and where the operations begin.
+type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8], usize);
+
 /// An encoded write-set.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WriteSet {
@@ -226,7 +229,7 @@ impl WriteSet {
         }
     }
 
-    fn parts(&self) -> Result<(&[u8], &[u8], &[u8], usize), WriteSetError> {
+    fn parts(&self) -> Result<Parts<'_>, WriteSetError> {
         let malformed = |what| WriteSetError::Malformed { what };
         let (fixed, rest) = self
             .bytes

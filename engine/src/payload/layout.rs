@@ -59,10 +59,12 @@ impl ChunkClass {
 
     /// Chooses the class for a payload of this many bytes that is not to be contiguous.
     pub(crate) const fn for_length(length: u64) -> Self {
-        match length {
-            ..=SMALL_LENGTH_MAX => Self::Kib64,
-            ..=MIDDLE_LENGTH_MAX => Self::Kib256,
-            _ => Self::Mib1,
+        if length <= SMALL_LENGTH_MAX {
+            Self::Kib64
+        } else if length <= MIDDLE_LENGTH_MAX {
+            Self::Kib256
+        } else {
+            Self::Mib1
         }
     }
 

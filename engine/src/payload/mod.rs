@@ -16,7 +16,7 @@
 //! Invariants:
 //! 1. Codec, class, length and stored length alone say which rows there are, and how long each of them is.
 //! 2. A writer holds at most one chunk and two frames; only a contiguous payload is held whole.
-//! 3. A reader holds at most one chunk, one frame and one row of the seek table; only `bytes` and `range` hold
+//! 3. A reader holds at most one chunk, one frame and one row of the seek table; only `read_whole` and `range` hold
 //!    what they answer.
 //! 4. Whatever a source gives, the answer is the bytes that the descriptor promises or an error.
 
@@ -27,12 +27,12 @@ mod reader;
 mod typed;
 mod writer;
 
-pub(crate) use layout::{CONTIGUOUS_LENGTH_MAX, ChunkClass, Layout};
+pub(crate) use frame::SEEK_TABLE_NUMBER;
+pub(crate) use layout::CONTIGUOUS_LENGTH_MAX;
 pub(crate) use reader::{ChunkSource, Stored};
 pub(crate) use typed::{PayloadPage, archive};
 pub(crate) use writer::{ChunkSink, Encoded, PayloadWriter, Spec, Written, copy_from_reader, encode_small};
 
-pub(crate) use frame::{Codec, SEEK_TABLE_NUMBER, seek_table_rows};
 pub use prepared::Prepared;
 pub(crate) use prepared::{
     HEAD_LENGTH, INLINE_LENGTH_MAX, PreparedBody, STAGED_LENGTH_MIN, Staged, StagingSink,
@@ -46,15 +46,11 @@ fn in_memory(length: u64) -> usize {
 }
 
 /// Gives the numbers of all rows of a payload, if they are `most` or fewer.
-pub(crate) fn row_numbers(
-    codec: u8,
-    class: u8,
-    length: u64,
-    stored_length: u64,
-    most: u64,
-) -> Option<Vec<u64>> {
-    let (codec, class) = (Codec::from_number(codec)?, ChunkClass::from_number(class)?);
-    let (rows, seek_rows) = (Layout { class, stored_length }.count(), seek_table_rows(codec, length));
-    let few = rows.checked_add(seek_rows)? <= most;
-    few.then(|| (0..rows).chain((0..seek_rows).map(|row| SEEK_TABLE_NUMBER + row)).collect())
+///
+/// # Errors
+/// [`Corrupt`](crate::ErrorKind::Corrupt) where the descriptor contradicts itself.
+pub(crate) fn row_numbers(stored: &Stored, most: u64) -> crate::error::Result<Option<Vec<u64>>> {
+    let (rows, seek_rows) = stored.row_counts()?;
+    let few = rows.saturating_add(seek_rows) <= most;
+    Ok(few.then(|| (0..rows).chain((0..seek_rows).map(|row| SEEK_TABLE_NUMBER + row)).collect()))
 }

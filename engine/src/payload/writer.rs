@@ -292,8 +292,9 @@ impl Rows {
             let target = self.target();
             let wanted = target.saturating_sub(self.pending.len());
             let (now, rest) = bytes.split_at_checked(wanted).unwrap_or((bytes, &[]));
-            if let (true, Some(hint)) = (self.pending.is_empty(), self.size_hint) {
-                let expected = in_memory(hint.saturating_sub(self.stored_length));
+            if self.pending.is_empty() && self.class.is_some() {
+                let expected =
+                    self.size_hint.map_or(target, |hint| in_memory(hint.saturating_sub(self.stored_length)));
                 self.pending.reserve(expected.min(target).max(now.len()));
             }
             self.pending.extend_from_slice(now);
@@ -543,7 +544,7 @@ mod tests {
     fn full_rows_of_the_seek_table_leave_at_once() {
         let mut table = Table::default();
         let mut rows = Vec::new();
-        for length in 0..SEEK_ROW_ENTRIES as u32 + 2 {
+        for length in (0..).take(SEEK_ROW_ENTRIES + 2) {
             table.push(FrameEntry { stored_length: length + 1, raw: false }, &mut rows).unwrap();
         }
         assert_eq!((rows.len(), rows[0].1.len()), (1, 65_504));

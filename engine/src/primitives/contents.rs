@@ -5,7 +5,10 @@
 //!  8 8 references    24 8 stored length  33 1 class
 //! ```
 
+use larder_format::ContentHash;
+
 use crate::error::Result;
+use crate::payload::Stored;
 use crate::store::corrupt;
 
 /// Where a content lies, and who needs it.
@@ -20,6 +23,18 @@ pub(crate) struct ContentRow {
 }
 
 impl ContentRow {
+    /// Gives what a reader needs to know of it.
+    pub(crate) fn stored(&self, hash: ContentHash) -> Stored {
+        Stored {
+            id: self.id,
+            length: self.length,
+            stored_length: self.stored_length,
+            codec: self.codec,
+            class: self.class,
+            hash,
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut row = Vec::with_capacity(40);
         for number in [self.id, self.references, self.length, self.stored_length] {

@@ -248,15 +248,10 @@ impl BackendState {
         self.failed_sync.get().map(String::as_str)
     }
 
-    /// Tells whether a write found no room since [`clear_full`](Self::clear_full). A hint, no verdict on
+    /// Tells whether a write found no room since the file was opened. A hint, no verdict on
     /// a commit: redb also writes pages early that it can keep in memory when that fails.
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
-    }
-
-    /// Forgets that there was no room: room was made, and redb is opened anew.
-    pub(crate) fn clear_full(&self) {
-        self.full.store(false, Ordering::Release);
     }
 
     fn refuse_after_failed_sync(&self) -> io::Result<()> {
@@ -830,7 +825,7 @@ mod tests {
     }
 
     #[test]
-    fn want_of_room_is_noted_and_can_be_cleared() {
+    fn want_of_room_is_noted() {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge] {
             for name in ["write", "set_len"] {
                 let (storage, backend) = scripted();
@@ -841,10 +836,6 @@ mod tests {
                 assert_eq!((wrote.is_err(), grew.is_err()), (name == "write", name == "set_len"));
                 assert!(state.is_full(), "{kind:?} {name}");
                 assert!(state.failed_sync().is_none());
-                state.clear_full();
-                storage.work_again();
-                backend.write(0, b"x").unwrap();
-                assert!(!state.is_full());
             }
         }
         let (storage, backend) = scripted();

@@ -29,6 +29,7 @@ pub(crate) use snapshot::{Snapshot, SnapshotRange, chunk_key};
 pub(crate) use tables::{Table, meta_key, state_key};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::larder::InputOutput;
 
 /// The format version that is written.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -283,6 +284,17 @@ impl Store {
     /// Gives what the backend counts and remembers.
     pub(crate) fn backend_state(&self) -> &BackendState {
         &self.state
+    }
+
+    /// Gives what was read and written since the store was opened.
+    pub(crate) fn input_output(&self) -> InputOutput {
+        InputOutput {
+            reads: self.state.reads(),
+            writes: self.state.writes(),
+            bytes_written: self.state.bytes_written(),
+            syncs: self.state.syncs(),
+            is_full: self.state.is_full(),
+        }
     }
 
     /// Gives the newest published view.

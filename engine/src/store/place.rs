@@ -276,8 +276,6 @@ pub(crate) struct Opened {
     pub(crate) file: File,
     /// Which file it is.
     pub(crate) identity: FileIdentity,
-    /// How long it was.
-    pub(crate) length: u64,
 }
 
 /// Opens the file at a resolved path if it looks like a store, and changes nothing. Whoever goes on to
@@ -312,7 +310,7 @@ pub(crate) fn open_existing(path: &Path, access: Access) -> Result<Opened> {
         return Err(io_error("reading the beginning of the file", error));
     }
     check_beginning(&begin, length)?;
-    Ok(Opened { file, identity: FileIdentity::of(path, &opened), length })
+    Ok(Opened { file, identity: FileIdentity::of(path, &opened) })
 }
 
 fn check_beginning(begin: &[u8], length: u64) -> Result<()> {

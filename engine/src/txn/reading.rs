@@ -11,7 +11,7 @@ use super::view::{View, ViewRange, prefix_end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Row};
 use crate::larder::ReaderToken;
-use crate::payload::{ChunkSource, Loadable, PayloadReader, Stored, TypedValue};
+use crate::payload::{ChunkSource, Loadable, PayloadReader, TypedValue};
 use crate::primitives::{ContentRow, tag_prefix, tagged_key};
 use crate::store::{Table, chunk_key};
 
@@ -33,7 +33,7 @@ pub struct Asset {
 #[derive(Debug)]
 enum Payload {
     Read(Bytes),
-    Open(parking_lot::Mutex<PayloadReader>),
+    Open(Box<parking_lot::Mutex<PayloadReader>>),
     Absent,
 }
 
@@ -58,7 +58,7 @@ impl Asset {
     pub fn bytes(&self) -> Result<Bytes> {
         match &self.payload {
             Payload::Read(bytes) => Ok(bytes.clone()),
-            Payload::Open(reader) => reader.lock().bytes().map_err(|error| error.at(&self.key)),
+            Payload::Open(reader) => reader.lock().read_whole().map_err(|error| error.at(&self.key)),
             Payload::Absent => Err(unavailable(&self.key, &self.record)),
         }
     }
@@ -73,7 +73,7 @@ impl Asset {
                 let hash = self.record.payload().hash().unwrap_or_default();
                 Ok(PayloadReader::inline(bytes, hash))
             }
-            Payload::Open(reader) => Ok(reader.into_inner()),
+            Payload::Open(reader) => Ok((*reader).into_inner()),
             Payload::Absent => Err(unavailable(&self.key, &self.record)),
         }
     }
@@ -236,9 +236,9 @@ impl<'a> Reading<'a> {
             larder_format::PayloadState::Stored { .. } => {
                 let mut reader = self.open_row(key, &row)?;
                 if reader.len() <= EAGER_LENGTH_MAX {
-                    Payload::Read(reader.bytes().map_err(|error| error.at(key))?)
+                    Payload::Read(reader.read_whole().map_err(|error| error.at(key))?)
                 } else {
-                    Payload::Open(parking_lot::Mutex::new(reader))
+                    Payload::Open(Box::new(parking_lot::Mutex::new(reader)))
                 }
             }
         };
@@ -255,19 +255,11 @@ impl<'a> Reading<'a> {
         match row.record.payload() {
             PayloadState::Absent(_) => Err(unavailable(key, &row.record)),
             PayloadState::Inline { hash, .. } => Ok(PayloadReader::inline(row.inline.clone(), hash)),
-            PayloadState::Stored { hash, id, length } => {
+            PayloadState::Stored { hash, id, .. } => {
                 let content = self.content(key, &hash.0, id)?;
-                let stored = Stored {
-                    id,
-                    length,
-                    stored_length: content.stored_length,
-                    codec: content.codec,
-                    class: content.class,
-                    hash,
-                };
                 let own = self.own.map(|own| own_chunks(own, id)).unwrap_or_default();
                 let source = ViewSource { view: self.view.clone(), own, token: Arc::clone(self.token) };
-                PayloadReader::stored(Box::new(source), stored).map_err(|error| error.at(key))
+                PayloadReader::stored(content.stored(hash), Box::new(source)).map_err(|error| error.at(key))
             }
         }
     }
@@ -286,22 +278,19 @@ impl<'a> Reading<'a> {
         use larder_format::PayloadState;
         let row = self.found(key)?;
         let opened = match row.record.payload() {
-            PayloadState::Stored { hash, id, length } => {
-                let content = self.content(key, &hash.0, id)?;
-                let is_one_row = content.codec == 0 && content.stored_length == length;
-                let page = if is_one_row && self.own.is_none() {
-                    self.view.snapshot().chunk_in_place(id, 0)?
-                } else {
-                    None
+            PayloadState::Inline { .. } => TypedValue::from_page(Box::new(row.inline)),
+            PayloadState::Absent(_) => Err(unavailable(key, &row.record)),
+            PayloadState::Stored { hash, id, .. } => {
+                let (rows, _) = self.content(key, &hash.0, id)?.stored(hash).row_counts()?;
+                let page = match self.own {
+                    None if rows == 1 => self.view.snapshot().chunk_in_place(id, 0)?,
+                    _ => None,
                 };
                 match page {
-                    Some(page) if crate::payload::PayloadPage::body(&page).len() as u64 == length => {
-                        TypedValue::open(page)
-                    }
-                    _ => TypedValue::open(self.open_row(key, &row)?.bytes()?),
+                    Some(page) => TypedValue::from_page(Box::new(page)),
+                    None => TypedValue::from_assembled(self.open_row(key, &row)?.read_whole()?),
                 }
             }
-            _ => TypedValue::open(self.open_row(key, &row)?.bytes()?),
         };
         opened.map_err(|error| error.at(key))
     }

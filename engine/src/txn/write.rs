@@ -25,6 +25,9 @@ use crate::payload::{Loadable, PayloadReader, Prepared, PreparedBody, Storable, 
 use crate::primitives::{ContentRow, OnceRow, StatisticsMap, tag_changes};
 use crate::store::{Table, chunk_key, state_key};
 
+/// Chunks of a payload are removed one by one up to this many, and as a range beyond.
+const ROWS_BY_NAME_MAX: u64 = 16;
+
 /// A write transaction. Its closure runs on the thread that called, one at a time with all others; it sees its own
 /// changes, and everything that was accepted before it. An error, a panic or a drop leaves nothing.
 pub struct WriteTxn<'s> {
@@ -706,7 +709,8 @@ impl<'s> WriteTxn<'s> {
     /// Records an admitted change, and what follows from it: index, references, statistics, feed.
     fn record_change(&mut self, admitted: &Admitted, linked: Option<Linked>) -> Result<()> {
         let key = admitted.key();
-        let (old, new) = (admitted.old().map(|row| &row.record), admitted.new().map(|(record, _)| record));
+        let (old, new) =
+            (admitted.old().map(|row| &row.record), admitted.new_record().map(|(record, _)| record));
         let stored = |record: Option<&Record>| match record.map(Record::payload) {
             Some(PayloadState::Stored { hash, .. }) => Some(hash),
             _ => None,
@@ -730,7 +734,7 @@ impl<'s> WriteTxn<'s> {
         if let Some(old) = old {
             self.statistics.count(old, -1);
         }
-        match admitted.new() {
+        match admitted.new_record() {
             Some((record, row)) => {
                 self.statistics.count(record, 1);
                 self.changes.put(Table::Records, key.encoded_bytes(), row.clone());
@@ -787,20 +791,11 @@ impl<'s> WriteTxn<'s> {
         }
         self.changes.remove(Table::Contents, hash.0.to_vec());
         // A few rows by name: a range would part the batch that it is in.
-        match crate::payload::row_numbers(
-            content.codec,
-            content.class,
-            content.length,
-            content.stored_length,
-            16,
-        ) {
-            Some(numbers) => {
-                for number in numbers {
-                    self.changes.remove(Table::Chunks, chunk_key(content.id, number).to_vec());
-                }
-                return Ok(());
+        if let Some(numbers) = crate::payload::row_numbers(&content.stored(*hash), ROWS_BY_NAME_MAX)? {
+            for number in numbers {
+                self.changes.remove(Table::Chunks, chunk_key(content.id, number).to_vec());
             }
-            None => {}
+            return Ok(());
         }
         let start = Bytes::copy_from_slice(&chunk_key(content.id, 0));
         let end = Bytes::copy_from_slice(&chunk_key(content.id + 1, 0));
@@ -867,7 +862,8 @@ impl<'s> WriteTxn<'s> {
         idempotency_key: &str,
     ) -> Result<(CommitInfo, Option<Arc<Slot>>)> {
         let nothing = self.changes.is_empty() && idempotency_key.is_empty();
-        if nothing && !(self.held.is_for_upkeep && !self.shared.audit.is_empty()) {
+        let has_audit = self.held.is_for_upkeep && !self.shared.audit.is_empty();
+        if nothing && !has_audit {
             let info = CommitInfo { sequence: self.held.sequence, time: self.held.time };
             return Ok((info, self.shared.commit.newest_slot()));
         }

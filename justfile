@@ -1,0 +1,34 @@
+# The things one does here. `just` lists them.
+
+default:
+    @just --list
+
+# Everything that must hold before a change lands.
+ci:
+    .ci/run
+
+# Formatting and lints.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# All tests of the default tier.
+test:
+    cargo test
+
+# One crate's tests.
+test-of crate:
+    cargo test -p {{crate}}
+
+# Store a folder and look at it.
+import folder file="pantry.larder":
+    cargo run --release --bin larder -- import {{folder}} {{file}}
+    cargo run --release --bin larder -- info {{file}}
+
+# The measurements of the README.
+bench *filter:
+    cargo bench -p larder-benches -- {{filter}}
+
+# The documents of the library.
+doc:
+    cargo doc --workspace --no-deps --open
