@@ -1,0 +1,281 @@
+//! The figures that larder promises, each against its yardstick in one interleaved run: medians and ratios.
+//!
+//! Times on a shared machine mean little by themselves; the ratios of one run do.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use larder::{DocumentKind, Draft, Durability, Larder, Options};
+
+const PAYLOAD: usize = 1024;
+const ROUNDS: usize = 5;
+const TABLE: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("assets");
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let runs: [(&str, fn(&Path)); 4] =
+        [("durable", durable), ("overhead", overhead), ("stream", stream), ("listing", listing)];
+    for (name, run) in runs {
+        if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
+            let folder = tempfile::tempdir().expect("a folder for temporary files");
+            println!("\n{name}");
+            run(folder.path());
+        }
+    }
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+fn percentile(samples: &mut [f64], part: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[((samples.len() - 1) as f64 * part) as usize]
+}
+
+/// 1 KiB that does not repeat itself.
+fn payload(number: u64) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..PAYLOAD)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+fn draft(number: u64) -> Draft {
+    Draft::from(payload(number)).attribute("note", "x".repeat(100)).attribute("count", number as i64)
+}
+
+/// Runs `put` on as many threads for a while; gives puts a second and the latencies in microseconds.
+fn hammer(threads: u64, length: Duration, put: impl Fn(u64) + Sync) -> (f64, Vec<f64>) {
+    let stop = AtomicBool::new(false);
+    let began = Instant::now();
+    let mut latencies = Vec::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (put, stop) = (&put, &stop);
+                scope.spawn(move || {
+                    let mut times = Vec::new();
+                    let mut number = thread << 32;
+                    while !stop.load(Ordering::Relaxed) {
+                        let began = Instant::now();
+                        put(number);
+                        times.push(began.elapsed().as_secs_f64() * 1e6);
+                        number += 1;
+                    }
+                    times
+                })
+            })
+            .collect();
+        while began.elapsed() < length {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            latencies.extend(worker.join().expect("no worker panics"));
+        }
+    });
+    (latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies)
+}
+
+fn key(number: u64) -> String {
+    format!("assets/{:03}/{:016x}.bin", number % 997, number.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+/// 64 threads, every put on disk when it returns: 256 B of metadata and 1 KiB of payload.
+fn durable(folder: &Path) {
+    let larder = Larder::open(folder.join("durable.larder")).expect("a new store");
+    let session = larder.session("bench").expect("a session");
+    let database = redb::Database::create(folder.join("durable.redb")).expect("a new database");
+    for threads in [1, 64] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS as u64 {
+            let base = (round << 48) | (threads << 56);
+            let length = Duration::from_millis(1_000);
+            let (rate, times) = hammer(threads, length, |number| {
+                session.put(key(base | number), draft(number)).expect("a put");
+            });
+            ours.push(rate);
+            our_times.extend(times);
+            let (rate, times) = hammer(threads, length, |number| {
+                let mut value = vec![7; 256];
+                value.extend_from_slice(&payload(number));
+                let transaction = database.begin_write().expect("a transaction");
+                {
+                    let mut table = transaction.open_table(TABLE).expect("a table");
+                    table.insert(key(base | number).as_bytes(), value.as_slice()).expect("an insert");
+                }
+                transaction.commit().expect("a commit");
+            });
+            theirs.push(rate);
+            their_times.extend(times);
+        }
+        let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+        println!(
+            "  {threads:>2} threads  larder {ours:>7.0} puts/s  redb {theirs:>7.0} puts/s  ratio {:.2}x",
+            ours / theirs
+        );
+        for part in [0.5, 0.99] {
+            let (ours, theirs) = (percentile(&mut our_times, part), percentile(&mut their_times, part));
+            println!(
+                "              p{:<2} larder {ours:>8.0} us      redb {theirs:>8.0} us       ratio {:.3}",
+                part * 100.0,
+                ours / theirs
+            );
+        }
+    }
+}
+
+/// One put with rules, registry, hash, feed and statistics against a bare redb put of the same bytes, unsynced.
+fn overhead(folder: &Path) {
+    let options = || Options::new().durability(Durability::Lazy);
+    let larder = options().open(folder.join("overhead.larder")).expect("a new store");
+    let root = larder.root().expect("a session");
+    let mut rules = String::from("default = \"allow\"\n");
+    for number in 0..1_000 {
+        rules.push_str(&format!(
+            "[[rule]]\nname = \"r{number}\"\ndeny = [\"write\"]\nwho = [\"w{number}\"]\non = \"closed/{number}/**\"\n"
+        ));
+    }
+    root.set_document(DocumentKind::Rules, &rules).expect("rules");
+    let session = larder.session("bench").expect("a session");
+    let database = redb::Database::create(folder.join("overhead.redb")).expect("a new database");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for number in 0..20_000u64 {
+        let (key, value) = (key(number), payload(number));
+        let prepared = draft(number);
+        let began = Instant::now();
+        session.put(key.as_str(), prepared).expect("a put");
+        ours.push(began.elapsed().as_secs_f64() * 1e6);
+        let began = Instant::now();
+        let mut bytes = vec![7; 256];
+        bytes.extend_from_slice(&value);
+        let mut transaction = database.begin_write().expect("a transaction");
+        transaction.set_durability(redb::Durability::None).expect("a durability");
+        {
+            let mut table = transaction.open_table(TABLE).expect("a table");
+            table.insert(key.as_bytes(), bytes.as_slice()).expect("an insert");
+        }
+        transaction.commit().expect("a commit");
+        theirs.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+    println!("  one put, unsynced, 1 000 rules: larder {ours:.1} us  redb {theirs:.1} us  ratio {:.2}x", ours / theirs);
+}
+
+/// Bytes that do not compress, without end.
+struct Noise(u64);
+
+impl Read for Noise {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        for chunk in out.chunks_mut(8) {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            chunk.copy_from_slice(&self.0.to_le_bytes()[..chunk.len()]);
+        }
+        Ok(out.len())
+    }
+}
+
+fn memory_peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}
+
+/// A stream of 1 GiB that does not compress, with and without another writer.
+fn stream(folder: &Path) {
+    const LENGTH: u64 = 1 << 30;
+    let before = memory_peak_kib();
+    let larder = Options::new().cache_bytes(32 << 20).open(folder.join("stream.larder")).expect("a new store");
+    let session = larder.session("bench").expect("a session");
+    let mut rates = (Vec::new(), Vec::new());
+    for round in 0..3u64 {
+        let began = Instant::now();
+        session.put_reader("big.bin", &mut Noise(round + 1).take(LENGTH), "").expect("a stream");
+        rates.0.push(LENGTH as f64 / 1e6 / began.elapsed().as_secs_f64());
+        let began = Instant::now();
+        let path = folder.join("plain.bin");
+        let mut file = std::fs::File::create(&path).expect("a file");
+        let mut noise = Noise(round + 77).take(LENGTH);
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let count = noise.read(&mut buffer).expect("noise");
+            if count == 0 {
+                break;
+            }
+            file.write_all(&buffer[..count]).expect("a write");
+        }
+        file.sync_data().expect("a sync");
+        rates.1.push(LENGTH as f64 / 1e6 / began.elapsed().as_secs_f64());
+        std::fs::remove_file(path).expect("a removal");
+    }
+    let (ours, theirs) = (median(&mut rates.0), median(&mut rates.1));
+    println!("  1 GiB stream: larder {ours:.0} MB/s  plain file {theirs:.0} MB/s  ratio {:.2}", ours / theirs);
+    println!("  memory: {} MiB more at the peak", (memory_peak_kib() - before) / 1024);
+
+    let (mut waits, rate) = std::thread::scope(|scope| {
+        let streaming = scope.spawn(|| {
+            let began = Instant::now();
+            session.put_reader("other.bin", &mut Noise(4_711).take(LENGTH), "").expect("a stream");
+            LENGTH as f64 / 1e6 / began.elapsed().as_secs_f64()
+        });
+        let mut waits = Vec::new();
+        let mut number = 0;
+        while !streaming.is_finished() {
+            let began = Instant::now();
+            session.put(key(number), draft(number)).expect("a put");
+            waits.push(began.elapsed().as_secs_f64() * 1e3);
+            number += 1;
+        }
+        (waits, streaming.join().expect("the stream does not panic"))
+    });
+    println!(
+        "  beside another writer: {rate:.0} MB/s, ratio {:.2}; its puts waited p50 {:.1} ms, at most {:.0} ms",
+        rate / theirs,
+        percentile(&mut waits, 0.5),
+        percentile(&mut waits, 1.0)
+    );
+    let live = larder.statistics().expect("statistics").total.bytes;
+    larder.close().expect("a close");
+    let length = std::fs::metadata(folder.join("stream.larder")).expect("metadata").len();
+    println!("  file {:.2} GiB for {:.2} GiB live", length as f64 / (1u64 << 30) as f64, live as f64 / (1u64 << 30) as f64);
+}
+
+/// A directory of 1 000 entries above 200 000 descendants, and the removal of all of it.
+fn listing(folder: &Path) {
+    let larder =
+        Options::new().durability(Durability::Lazy).open(folder.join("listing.larder")).expect("a new store");
+    let session = larder.session("bench").expect("a session");
+    for directory in 0..1_000 {
+        session
+            .write(|txn| {
+                for leaf in 0..200 {
+                    txn.put(format!("top/{directory:04}/{leaf:03}.txt"), "x")?;
+                }
+                Ok(())
+            })
+            .expect("a batch");
+    }
+    let mut times: Vec<f64> = (0..21)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(session.list("top").expect("a listing").len(), 1_000);
+            began.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    println!("  1 000 entries above 200 000 assets: {:.2} ms", median(&mut times));
+    let began = Instant::now();
+    let gone = session.delete_tree("top").expect("a removal").value;
+    println!("  {gone} assets removed in one commit: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
+}
