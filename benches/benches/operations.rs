@@ -36,7 +36,9 @@ fn writes(criterion: &mut Criterion) {
     }
     session.put("one.txt", "soup").expect("a put");
     criterion.bench_function("annotate", |bencher| {
-        bencher.iter(|| session.annotate("one.txt", Annotation::new().attribute("seen", 1i64)).expect("annotated"));
+        bencher.iter(|| {
+            session.annotate("one.txt", Annotation::new().attribute("seen", 1i64)).expect("annotated")
+        });
     });
     criterion.bench_function("tag", |bencher| {
         bencher.iter(|| session.tag("one.txt", ["a", "b"], TagPolicy::Union).expect("tagged"));
@@ -74,10 +76,14 @@ fn reads(criterion: &mut Criterion) {
     session.put("big.bin", vec![7; 16 << 20]).expect("a put");
     let vector = vec![0.5; 100_000];
     session.put_typed("embedding", &Embedding { model: "m".into(), vector }).expect("a put");
-    criterion.bench_function("get", |bencher| bencher.iter(|| session.get("shelf/42/42.txt").expect("an asset")));
-    criterion.bench_function("record", |bencher| bencher.iter(|| session.record("shelf/42/42.txt").expect("one")));
-    criterion.bench_function("exists", |bencher| bencher.iter(|| session.exists("shelf/42/42.txt").expect("yes")));
-    criterion.bench_function("list of 100", |bencher| bencher.iter(|| session.list("shelf").expect("a list")));
+    criterion
+        .bench_function("get", |bencher| bencher.iter(|| session.get("shelf/42/42.txt").expect("an asset")));
+    criterion
+        .bench_function("record", |bencher| bencher.iter(|| session.record("shelf/42/42.txt").expect("one")));
+    criterion
+        .bench_function("exists", |bencher| bencher.iter(|| session.exists("shelf/42/42.txt").expect("yes")));
+    criterion
+        .bench_function("list of 100", |bencher| bencher.iter(|| session.list("shelf").expect("a list")));
     criterion.bench_function("page of 50", |bencher| {
         bencher.iter(|| session.page("shelf", &PageRequest::new()).expect("a page"));
     });

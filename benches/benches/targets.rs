@@ -14,7 +14,8 @@ const ROUNDS: usize = 5;
 const TABLE: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("assets");
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let runs: [(&str, fn(&Path)); 4] =
         [("durable", durable), ("overhead", overhead), ("stream", stream), ("listing", listing)];
     for (name, run) in runs {
@@ -150,7 +151,7 @@ fn overhead(folder: &Path) {
     let session = larder.session("bench").expect("a session");
     let database = redb::Database::create(folder.join("overhead.redb")).expect("a new database");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for number in 0..20_000u64 {
+    for number in 0..puts() {
         let (key, value) = (key(number), payload(number));
         let prepared = draft(number);
         let began = Instant::now();
@@ -169,7 +170,10 @@ fn overhead(folder: &Path) {
         theirs.push(began.elapsed().as_secs_f64() * 1e6);
     }
     let (ours, theirs) = (median(&mut ours), median(&mut theirs));
-    println!("  one put, unsynced, 1 000 rules: larder {ours:.1} us  redb {theirs:.1} us  ratio {:.2}x", ours / theirs);
+    println!(
+        "  one put, unsynced, 1 000 rules: larder {ours:.1} us  redb {theirs:.1} us  ratio {:.2}x",
+        ours / theirs
+    );
 }
 
 /// Bytes that do not compress, without end.
@@ -197,7 +201,8 @@ fn memory_peak_kib() -> u64 {
 fn stream(folder: &Path) {
     const LENGTH: u64 = 1 << 30;
     let before = memory_peak_kib();
-    let larder = Options::new().cache_bytes(32 << 20).open(folder.join("stream.larder")).expect("a new store");
+    let larder =
+        Options::new().cache_bytes(32 << 20).open(folder.join("stream.larder")).expect("a new store");
     let session = larder.session("bench").expect("a session");
     let mut rates = (Vec::new(), Vec::new());
     for round in 0..3u64 {
@@ -221,7 +226,10 @@ fn stream(folder: &Path) {
         std::fs::remove_file(path).expect("a removal");
     }
     let (ours, theirs) = (median(&mut rates.0), median(&mut rates.1));
-    println!("  1 GiB stream: larder {ours:.0} MB/s  plain file {theirs:.0} MB/s  ratio {:.2}", ours / theirs);
+    println!(
+        "  1 GiB stream: larder {ours:.0} MB/s  plain file {theirs:.0} MB/s  ratio {:.2}",
+        ours / theirs
+    );
     println!("  memory: {} MiB more at the peak", (memory_peak_kib() - before) / 1024);
 
     let (mut waits, rate) = std::thread::scope(|scope| {
@@ -249,7 +257,11 @@ fn stream(folder: &Path) {
     let live = larder.statistics().expect("statistics").total.bytes;
     larder.close().expect("a close");
     let length = std::fs::metadata(folder.join("stream.larder")).expect("metadata").len();
-    println!("  file {:.2} GiB for {:.2} GiB live", length as f64 / (1u64 << 30) as f64, live as f64 / (1u64 << 30) as f64);
+    println!(
+        "  file {:.2} GiB for {:.2} GiB live",
+        length as f64 / (1u64 << 30) as f64,
+        live as f64 / (1u64 << 30) as f64
+    );
 }
 
 /// A directory of 1 000 entries above 200 000 descendants, and the removal of all of it.
@@ -278,4 +290,9 @@ fn listing(folder: &Path) {
     let began = Instant::now();
     let gone = session.delete_tree("top").expect("a removal").value;
     println!("  {gone} assets removed in one commit: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
+}
+
+/// How many puts are compared: `PUTS` in the environment, for those who profile.
+fn puts() -> u64 {
+    std::env::var("PUTS").ok().and_then(|puts| puts.parse().ok()).unwrap_or(20_000)
 }

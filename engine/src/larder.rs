@@ -347,12 +347,7 @@ fn mark(view: &View, key: &[u8]) -> Result<i64> {
 }
 
 fn statistics_in(view: &View) -> Result<Statistics> {
-    let mut statistics = StatisticsMap::default();
-    for row in view.prefix(None, Table::State, state_key::STATISTICS)? {
-        let (key, body) = row?;
-        statistics.load(&key, &body)?;
-    }
-    Ok(statistics.public())
+    Ok(StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?.public())
 }
 
 /// The first payload id that no chunk has.
@@ -376,7 +371,7 @@ fn reclaim(commit: &Commit) -> Result<()> {
     if !ids.is_empty() {
         tracing::info!(uploads = ids.len(), "reclaiming unfinished uploads");
         commit.store().unstage(&ids)?;
-        commit.store().publish()?;
+        commit.store().publish(*view.snapshot().head())?;
     }
     Ok(())
 }

@@ -249,11 +249,7 @@ fn check_chunks(view: &View, ids: &BTreeMap<u64, BTreeSet<u64>>, report: &mut Ve
 }
 
 fn check_statistics(view: &View, counted: &Statistics, report: &mut VerifyReport) -> Result<()> {
-    let mut kept = StatisticsMap::default();
-    for row in view.prefix(None, Table::State, state_key::STATISTICS)? {
-        let (key, row) = row?;
-        kept.load(&key, &row)?;
-    }
+    let kept = StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?;
     let kept = kept.public();
     if kept != *counted {
         let what = format!("the counters say {:?}, a recount gives {:?}", kept.total, counted.total);

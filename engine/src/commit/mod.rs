@@ -265,7 +265,7 @@ impl Commit {
         if sync {
             *self.flush_due.lock() = i64::MAX;
         }
-        self.store.publish()?;
+        self.store.publish(head)?;
         if let Some(documents) = batch.iter().rev().find_map(|accepted| accepted.documents.as_ref()) {
             *self.documents.write() = Arc::clone(documents);
         }

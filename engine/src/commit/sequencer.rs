@@ -27,11 +27,8 @@ impl Sequenced {
     /// Reads the state of a store in which everything has been published.
     pub(crate) fn load(view: &View, documents: Arc<Documents>) -> Result<Self> {
         let head = *view.snapshot().head();
-        let mut statistics = StatisticsMap::default();
-        for row in view.prefix(None, Table::State, state_key::STATISTICS)? {
-            let (key, body) = row?;
-            statistics.load(&key, &body)?;
-        }
+        let statistics =
+            StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?;
         let audit_next = view
             .get(None, Table::State, state_key::AUDIT_NEXT)?
             .and_then(|row| row.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))

@@ -1,14 +1,15 @@
 //! How much of what there is: counted in the commit that changes it, read without a scan.
 //!
-//! Rows of the table `state`: `s:t` for all assets, `s:f:NAME` by data format, `s:s:NAME` by status; the value is
-//! how many, and the sum of the lengths of their payloads, each u64.
+//! One row of the table `state`, `statistics`: entries `[name length u8][assets i64][bytes i64][name]` in the order
+//! of their names. `t` counts all assets, `f:NAME` those of a data format, `s:NAME` those of a status. Names are cut
+//! after 255 bytes.
 
 use std::collections::BTreeMap;
 
 use larder_format::Record;
 
 use crate::error::Result;
-use crate::store::{corrupt, state_key};
+use crate::store::corrupt;
 
 /// How many assets, and the sum of the lengths of their payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,54 +49,66 @@ impl StatisticsMap {
     }
 
     fn add(&mut self, name: &[&[u8]], (assets, bytes): (i64, i64)) {
-        let key = [&[state_key::STATISTICS], name].concat().concat();
-        let entry = self.0.entry(key).or_default();
+        let mut name = name.concat();
+        name.truncate(usize::from(u8::MAX));
+        let entry = self.0.entry(name).or_default();
         entry.0 = entry.0.saturating_add(assets);
         entry.1 = entry.1.saturating_add(bytes);
     }
 
-    /// Adds what a transaction counted, and gives the rows that changed: `None` for one that is to go.
-    pub(crate) fn absorb(&mut self, delta: &Self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let mut rows = Vec::with_capacity(delta.0.len());
-        for (key, (assets, bytes)) in &delta.0 {
-            if (*assets, *bytes) == (0, 0) {
-                continue;
-            }
-            let entry = self.0.entry(key.clone()).or_default();
-            entry.0 = entry.0.saturating_add(*assets);
-            entry.1 = entry.1.saturating_add(*bytes);
-            if *entry == (0, 0) {
-                self.0.remove(key);
-                rows.push((key.clone(), None));
-            } else {
-                rows.push((key.clone(), Some([entry.0.to_le_bytes(), entry.1.to_le_bytes()].concat())));
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives the statistics with what a transaction counted.
+    pub(crate) fn with(&self, delta: &Self) -> Self {
+        let mut sum = self.clone();
+        for (name, (assets, bytes)) in &delta.0 {
+            sum.add(&[name], (*assets, *bytes));
+            if sum.0.get(name) == Some(&(0, 0)) {
+                sum.0.remove(name);
             }
         }
-        rows
+        sum
     }
 
-    /// Gives the part of the statistics that `delta` changes, to be changed by way of trial.
-    pub(crate) fn clone_for(&self, delta: &Self) -> Self {
-        Self(delta.0.keys().filter_map(|key| Some((key.clone(), *self.0.get(key)?))).collect())
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = Vec::with_capacity(self.0.len() * 32);
+        for (name, (assets, bytes)) in &self.0 {
+            row.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            row.extend_from_slice(&assets.to_le_bytes());
+            row.extend_from_slice(&bytes.to_le_bytes());
+            row.extend_from_slice(name);
+        }
+        row
     }
 
-    /// Takes in a row of the table `state`.
-    pub(crate) fn load(&mut self, key: &[u8], row: &[u8]) -> Result<()> {
-        let parts = row.split_first_chunk::<8>().zip(row.last_chunk::<8>()).filter(|_| row.len() == 16);
-        let Some(((assets, _), bytes)) = parts else {
-            return Err(corrupt("a row of the statistics is malformed"));
-        };
-        self.0.insert(key.to_vec(), (i64::from_le_bytes(*assets), i64::from_le_bytes(*bytes)));
-        Ok(())
+    /// Reads the row of the statistics; there is none in a new store.
+    pub(crate) fn load(row: Option<&[u8]>) -> Result<Self> {
+        let mut rest = row.unwrap_or_default();
+        let mut statistics = Self::default();
+        while !rest.is_empty() {
+            let entry = || {
+                let (length, rest) = rest.split_first()?;
+                let (assets, rest) = rest.split_first_chunk::<8>()?;
+                let (bytes, rest) = rest.split_first_chunk::<8>()?;
+                let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+                Some((name, (i64::from_le_bytes(*assets), i64::from_le_bytes(*bytes)), rest))
+            };
+            let (name, count, after) =
+                entry().ok_or_else(|| corrupt("the row of the statistics is malformed"))?;
+            statistics.0.insert(name.to_vec(), count);
+            rest = after;
+        }
+        Ok(statistics)
     }
 
     /// Gives the statistics in their public form.
     pub(crate) fn public(&self) -> Statistics {
         let mut statistics = Statistics::default();
-        for (key, (assets, bytes)) in &self.0 {
+        for (name, (assets, bytes)) in &self.0 {
             let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
             let count = Count { assets: unsigned(*assets), bytes: unsigned(*bytes) };
-            let name = key.strip_prefix(state_key::STATISTICS).unwrap_or_default();
             match name.split_at_checked(2) {
                 Some((b"f:", name)) => {
                     statistics.by_format.insert(String::from_utf8_lossy(name).into_owned(), count);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use larder_format::StateIdentity;
 use parking_lot::RwLock;
-use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
@@ -191,7 +191,7 @@ impl Store {
             Self::lay_out(database, &identity)?;
         }
         let identity = Self::identify(database)?;
-        let snapshot = Self::view_of(database)?;
+        let snapshot = Snapshot::open(Self::begin_read(database)?)?;
         Ok(Self {
             current: RwLock::new(Some(Arc::new(snapshot))),
             database: RwLock::new(closing.keep()),
@@ -302,10 +302,10 @@ impl Store {
         self.current.read().clone().ok_or_else(|| ErrorKind::Closed.into())
     }
 
-    /// Makes what was committed last the newest view.
-    pub(crate) fn publish(&self) -> Result<()> {
-        let snapshot = self.with_database(Self::view_of)?;
-        *self.current.write() = Some(Arc::new(snapshot));
+    /// Makes what was committed last the newest view; its position is known to who committed it.
+    pub(crate) fn publish(&self, head: Head) -> Result<()> {
+        let transaction = self.with_database(Self::begin_read)?;
+        *self.current.write() = Some(Arc::new(Snapshot::at(transaction, head)));
         Ok(())
     }
 
@@ -331,9 +331,8 @@ impl Store {
         self.file_identity.as_ref().is_none_or(place::FileIdentity::still_there)
     }
 
-    fn view_of(database: &Database) -> Result<Snapshot> {
-        let transaction = shield("begin to read", || database.begin_read().map_err(transaction_error))?;
-        Snapshot::open(&transaction)
+    fn begin_read(database: &Database) -> Result<ReadTransaction> {
+        shield("begin to read", || database.begin_read().map_err(transaction_error))
     }
 
     fn with_database<R>(&self, act: impl FnOnce(&Database) -> Result<R>) -> Result<R> {

@@ -1,7 +1,7 @@
 //! One consistent view of what redb holds, with its tables opened once and shared by all who read it.
 
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use larder_format::unseal;
@@ -27,26 +27,24 @@ pub(crate) fn chunk_key(id: u64, number: u64) -> [u8; 16] {
     ((u128::from(id) << 64) | u128::from(number)).to_be_bytes()
 }
 
-/// A consistent view of the tables.
+/// A consistent view of the tables. A table is opened by the first who reads it, for all who do.
 pub(crate) struct Snapshot {
     head: Head,
-    chunks: ChunkTable,
-    tables: Vec<BytesTable>,
+    chunks: OnceLock<ChunkTable>,
+    tables: [OnceLock<BytesTable>; Table::ALL.len()],
+    // After the tables: it must go last.
+    transaction: ReadTransaction,
 }
 
 impl Snapshot {
-    pub(super) fn open(transaction: &ReadTransaction) -> Result<Self> {
-        let chunks = shield("open a table", || transaction.open_table(CHUNKS).map_err(super::table_error))?;
-        let tables = Table::ALL
-            .into_iter()
-            .filter(|table| *table != Table::Chunks)
-            .map(|table| {
-                shield("open a table", || {
-                    transaction.open_table(bytes_definition(table)).map_err(super::table_error)
-                })
-            })
-            .collect::<Result<_>>()?;
-        let mut snapshot = Self { head: Head::default(), chunks, tables };
+    /// Opens the view at a position that is known.
+    pub(super) fn at(transaction: ReadTransaction, head: Head) -> Self {
+        Self { head, chunks: OnceLock::new(), tables: Default::default(), transaction }
+    }
+
+    /// Opens the view at the position that it says it is at.
+    pub(super) fn open(transaction: ReadTransaction) -> Result<Self> {
+        let mut snapshot = Self::at(transaction, Head::default());
         if let Some(row) = snapshot.get(Table::State, state_key::HEAD)? {
             snapshot.head = Head::decode(&row)?;
         }
@@ -73,7 +71,7 @@ impl Snapshot {
         shield("read", || {
             let guard = match table {
                 Table::Chunks => match <[u8; 16]>::try_from(key) {
-                    Ok(key) => self.chunks.get(key),
+                    Ok(key) => self.chunk_table()?.get(key),
                     Err(_) => return Ok(None),
                 },
                 other => self.bytes_table(other)?.get(key),
@@ -89,7 +87,7 @@ impl Snapshot {
     pub(crate) fn chunk_in_place(&self, id: u64, number: u64) -> Result<Option<ChunkPage>> {
         let key = chunk_key(id, number);
         shield("read a payload", || {
-            let Some(guard) = self.chunks.get_owned(key).map_err(storage)? else { return Ok(None) };
+            let Some(guard) = self.chunk_table()?.get_owned(key).map_err(storage)? else { return Ok(None) };
             unseal(Table::Chunks.number(), &key, guard.value())
                 .map_err(|error| damaged(Table::Chunks, &key, error))?;
             Ok(Some(ChunkPage { guard }))
@@ -100,7 +98,7 @@ impl Snapshot {
     pub(crate) fn count(&self, table: Table) -> Result<u64> {
         shield("count", || {
             match table {
-                Table::Chunks => self.chunks.len(),
+                Table::Chunks => self.chunk_table()?.len(),
                 other => self.bytes_table(other)?.len(),
             }
             .map_err(storage)
@@ -122,7 +120,9 @@ impl Snapshot {
                         Bound::Included(key) => Bound::Included(padded(key)),
                         Bound::Excluded(key) => Bound::Excluded(padded(key)),
                     };
-                    Rows::Chunks(self.chunks.range::<[u8; 16]>((bound(start), bound(end))).map_err(storage)?)
+                    Rows::Chunks(
+                        self.chunk_table()?.range::<[u8; 16]>((bound(start), bound(end))).map_err(storage)?,
+                    )
                 }
                 other => Rows::Bytes(self.bytes_table(other)?.range::<&[u8]>((start, end)).map_err(storage)?),
             })
@@ -131,8 +131,21 @@ impl Snapshot {
     }
 
     fn bytes_table(&self, table: Table) -> Result<&BytesTable> {
-        let at = usize::from(table.number()) - if table > Table::Chunks { 2 } else { 1 };
-        self.tables.get(at).ok_or_else(|| corrupt(format!("the table {} is not open", table.name())))
+        let slot = self.tables.get(usize::from(table.number()) - 1);
+        let slot = slot.ok_or_else(|| corrupt(format!("there is no table {}", table.name())))?;
+        if let Some(open) = slot.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(bytes_definition(table)).map_err(super::table_error)?;
+        Ok(slot.get_or_init(|| open))
+    }
+
+    fn chunk_table(&self) -> Result<&ChunkTable> {
+        if let Some(open) = self.chunks.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(CHUNKS).map_err(super::table_error)?;
+        Ok(self.chunks.get_or_init(|| open))
     }
 }
 

@@ -74,8 +74,8 @@ pub(crate) mod state_key {
     pub(crate) const HEAD: &[u8] = b"head";
     /// The next audit sequence number, u64.
     pub(crate) const AUDIT_NEXT: &[u8] = b"audit-next";
-    /// In front of the statistics.
-    pub(crate) const STATISTICS: &[u8] = b"s:";
+    /// How much of what there is.
+    pub(crate) const STATISTICS: &[u8] = b"statistics";
 }
 
 /// The key of a row of `Meta`.

@@ -867,12 +867,9 @@ impl<'s> WriteTxn<'s> {
             let info = CommitInfo { sequence: self.held.sequence, time: self.held.time };
             return Ok((info, self.shared.commit.newest_slot()));
         }
-        let mut statistics = self.held.statistics.clone_for(&self.statistics);
-        for (key, row) in statistics.absorb(&self.statistics) {
-            match row {
-                Some(row) => self.changes.put(Table::State, key, row),
-                None => self.changes.remove(Table::State, key),
-            }
+        let statistics = (!self.statistics.is_empty()).then(|| self.held.statistics.with(&self.statistics));
+        if let Some(statistics) = &statistics {
+            self.changes.put(Table::State, state_key::STATISTICS, statistics.encode());
         }
         let feed = FeedRow {
             time: self.info.time,
@@ -925,7 +922,9 @@ impl<'s> WriteTxn<'s> {
         self.held.sequence = self.info.sequence;
         self.held.time = self.info.time;
         self.held.identity = identity;
-        self.held.statistics.absorb(&self.statistics);
+        if let Some(statistics) = statistics {
+            self.held.statistics = statistics;
+        }
         self.held.documents = Arc::clone(&self.documents);
         self.held.audit_next = audit_next;
         for staged in self.staged.drain(..) {
