@@ -1,0 +1,160 @@
+//! The `larder` command. It goes through the same door as every other user of the library: a session.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "the tool is where terminal, clock and environment come in"
+)]
+
+mod change;
+mod export;
+mod govern;
+mod import;
+mod look;
+mod output;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use larder::{Larder, Options, Session};
+
+use output::{Failure, Output};
+
+/// Store assets in one file, look at them, get them back.
+///
+/// Exit codes: 0 done; 1 done, with findings or with items that were refused; 2 not done, the reason is on stderr.
+#[derive(Parser)]
+#[command(name = "larder", version)]
+struct Command {
+    /// Print JSON: one object, or one object a line.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Act as this principal instead of the file's holder, to whom no rule applies.
+    #[arg(long = "as", global = true, value_name = "PRINCIPAL")]
+    principal: Option<String>,
+    /// Act as a member of this group; may be given more than once.
+    #[arg(long = "group", global = true)]
+    groups: Vec<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Store the files of a folder. Hidden files are stored too, links are skipped, modification times are kept.
+    Import(import::Import),
+    /// Write assets to a folder: never outside of it, never over what is there unless asked to.
+    Export(export::Export),
+    /// List one level.
+    Ls(look::List),
+    /// Show everything below a place.
+    Tree(look::Tree),
+    /// Show what is known about an asset.
+    Stat(look::Stat),
+    /// Print a payload.
+    Cat(look::Cat),
+    /// Find assets by a tag.
+    Find(look::Find),
+    /// Show what a store is, and how much is in it.
+    Info(FileOnly),
+    /// Recount everything. Exit code 0: nothing found; 1: findings; 2: the file cannot be read.
+    Verify(FileOnly),
+    /// Show what happened.
+    Feed(look::Feed),
+    /// Show who was refused, and what was allowed where that is audited.
+    Audit(look::Feed),
+    /// Store one payload, from a file or from standard input.
+    Put(change::Put),
+    /// Remove an asset.
+    Rm(change::Remove),
+    /// Copy an asset.
+    Cp(change::Pair),
+    /// Give an asset another key.
+    Mv(change::Move),
+    /// Add tags to an asset.
+    Tag(change::Tag),
+    /// Access rules: show, set, explain.
+    #[command(subcommand)]
+    Acl(govern::Acl),
+    /// Size limits: show, set.
+    #[command(subcommand)]
+    Limits(govern::Document),
+    /// What the store adds to the registry of formats: show, set.
+    #[command(subcommand)]
+    Registry(govern::Document),
+}
+
+#[derive(Args)]
+struct FileOnly {
+    /// The store.
+    file: PathBuf,
+}
+
+/// What every verb is given.
+struct Context {
+    output: Output,
+    principal: Option<String>,
+    groups: Vec<String>,
+}
+
+impl Context {
+    fn session(&self, larder: &Larder) -> larder::Result<Session> {
+        let session = match &self.principal {
+            Some(principal) => larder.session(principal)?,
+            None => larder.root()?,
+        };
+        session.in_groups(self.groups.iter().map(String::as_str))
+    }
+
+    /// Opens a store to look at it; not one byte of it is changed.
+    fn look(&self, file: &Path) -> larder::Result<(Larder, Session)> {
+        let larder = Options::new().open_read_only(file)?;
+        let session = self.session(&larder)?;
+        Ok((larder, session))
+    }
+
+    /// Opens a store to change it.
+    fn change(&self, file: &Path) -> larder::Result<(Larder, Session)> {
+        let larder = Options::new().existing_only().open(file)?;
+        let session = self.session(&larder)?;
+        Ok((larder, session))
+    }
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let output = Output { json: command.json };
+    let context = Context { output, principal: command.principal, groups: command.groups };
+    let done = match command.verb {
+        Verb::Import(verb) => verb.run(&context),
+        Verb::Export(verb) => verb.run(&context),
+        Verb::Ls(verb) => verb.run(&context),
+        Verb::Tree(verb) => verb.run(&context),
+        Verb::Stat(verb) => verb.run(&context),
+        Verb::Cat(verb) => verb.run(&context),
+        Verb::Find(verb) => verb.run(&context),
+        Verb::Info(verb) => look::info(&context, &verb.file),
+        Verb::Verify(verb) => look::verify(&context, &verb.file),
+        Verb::Feed(verb) => verb.feed(&context),
+        Verb::Audit(verb) => verb.audit(&context),
+        Verb::Put(verb) => verb.run(&context),
+        Verb::Rm(verb) => verb.run(&context),
+        Verb::Cp(verb) => verb.run(&context),
+        Verb::Mv(verb) => verb.run(&context),
+        Verb::Tag(verb) => verb.run(&context),
+        Verb::Acl(verb) => verb.run(&context),
+        Verb::Limits(verb) => verb.run(&context, larder::DocumentKind::Limits),
+        Verb::Registry(verb) => verb.run(&context, larder::DocumentKind::Registry),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        // Whoever read the output has seen enough.
+        Err(Failure::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            context.output.failure(&failure);
+            ExitCode::from(2)
+        }
+    }
+}
