@@ -2,6 +2,12 @@
 //!
 //! Times on a shared machine mean little by themselves; the ratios of one run do.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::type_complexity,
+    reason = "a measurement reads the machine's clock"
+)]
+
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -17,6 +17,8 @@ struct Inner {
     key: Option<Key>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     items: Vec<(usize, Error)>,
+    /// The denial behind an error that must not tell of it; for the audit alone.
+    denial: Option<ErrorKind>,
 }
 
 /// What the caller does next.
@@ -150,7 +152,7 @@ error_kinds! {
         limit: u64,
         /// Which limit it is.
         by: String
-    } => "{} is larger than the limit of {} ({by}); nothing was stored", larder_format::ByteSize(*size), larder_format::ByteSize(*limit);
+    } => "{} than the limit of {} ({by}); nothing was stored", Larger(*size, *limit), larder_format::ByteSize(*limit);
     /// The metadata are larger than the limit.
     402 CorrectTheArgument MetadataTooLarge {
         /// The size in bytes.
@@ -339,11 +341,25 @@ error_kinds! {
     } => "the feed begins at commit {first}, {wanted} was asked for; read the state anew and go on from there";
 }
 
+/// Shows a size that is beyond a limit, to the byte where it would look the same.
+struct Larger(u64, u64);
+
+impl fmt::Display for Larger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (size, limit) = (larder_format::ByteSize(self.0), larder_format::ByteSize(self.1));
+        if size.to_string() == limit.to_string() {
+            write!(f, "{} bytes, {} more", self.0, self.0.saturating_sub(self.1))
+        } else {
+            write!(f, "{size} is larger")
+        }
+    }
+}
+
 impl Error {
     /// Makes an error of this kind.
     #[must_use]
     pub fn new(kind: ErrorKind) -> Self {
-        Self(Arc::new(Inner { kind, key: None, source: None, items: Vec::new() }))
+        Self(Arc::new(Inner { kind, key: None, source: None, items: Vec::new(), denial: None }))
     }
 
     /// Gives up a transaction from inside its closure, for a reason of the application's own.
@@ -374,12 +390,28 @@ impl Error {
         Self::new(kind).rebuilt(|inner| inner.items = items)
     }
 
+    /// Remembers the denial that is not told to the caller.
+    pub(crate) fn in_place_of(self, denied: &Self) -> Self {
+        let denial = denied.0.kind.clone();
+        self.rebuilt(|inner| inner.denial = Some(denial))
+    }
+
+    /// Gives the denial that this error is, or stands in place of.
+    pub(crate) fn denial(&self) -> Option<&ErrorKind> {
+        self.0
+            .denial
+            .as_ref()
+            .or(Some(&self.0.kind))
+            .filter(|kind| matches!(kind, ErrorKind::AccessDenied { .. }))
+    }
+
     fn rebuilt(self, change: impl FnOnce(&mut Inner)) -> Self {
         let mut inner = Inner {
             kind: self.0.kind.clone(),
             key: self.0.key.clone(),
             source: self.0.source.clone(),
             items: self.0.items.clone(),
+            denial: self.0.denial.clone(),
         };
         change(&mut inner);
         Self(Arc::new(inner))

@@ -141,11 +141,11 @@ impl Guard<'_> {
 
     /// Checks the right to read: who may not even list here is not told whether anything is here.
     pub(crate) fn reading(&self, key: &Key) -> Result<()> {
-        match self.decide(Right::READ, key) {
-            Ok(()) => Ok(()),
-            Err(by) if self.allows(Right::LIST, key) => Err(denied(self.caller, Right::READ, by).at(key)),
-            Err(_) => Err(Error::from(ErrorKind::NotFound).at(key)),
+        let Err(denied) = self.access(Right::READ, key) else { return Ok(()) };
+        if self.allows(Right::LIST, key) {
+            return Err(denied.at(key));
         }
+        Err(Error::from(ErrorKind::NotFound).in_place_of(&denied).at(key))
     }
 
     /// Tells whether a right is given at a place.

@@ -279,7 +279,7 @@ impl Shared {
 
     /// Notes a refusal for the audit; other errors are none of its business.
     pub(crate) fn audit_refusal(&self, caller: &Caller, error: &Error) {
-        let ErrorKind::AccessDenied { right, by, .. } = error.kind() else { return };
+        let Some(ErrorKind::AccessDenied { right, by, .. }) = error.denial() else { return };
         self.audit.push(AuditEntry {
             time: self.clock.now(),
             principal: caller.name().to_owned(),
