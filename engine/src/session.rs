@@ -256,7 +256,7 @@ impl Session {
         self.shared.commit.check_writable()?;
         let documents = self.shared.commit.documents();
         let allowed = self.with_guard(|guard| guard.access(Right::WRITE, key));
-        self.audited(allowed).map_err(|error| error.at(key))?;
+        self.audited(allowed.map_err(|error| error.at(key)))?;
         prepare_reader(&self.shared, &documents, key, draft, reader, None).map_err(|error| error.at(key))
     }
 
@@ -362,7 +362,7 @@ impl Session {
             self.shared.commit.check_writable()?;
             let documents = self.shared.commit.documents();
             let allowed = self.with_guard(|guard| guard.access(Right::WRITE, key));
-            self.audited(allowed).map_err(|error| error.at(key))?;
+            self.audited(allowed.map_err(|error| error.at(key)))?;
             ready = Some(prepare(&self.shared, &documents, key, draft).map_err(|error| error.at(key))?);
         }
         self.write(|txn| match (change, ready) {
@@ -580,7 +580,7 @@ impl Session {
         let key = key.into_key()?;
         let documents = self.shared.commit.documents();
         let allowed = self.with_guard(|guard| guard.access(Right::WRITE, &key));
-        self.audited(allowed).map_err(|error| error.at(&key))?;
+        self.audited(allowed.map_err(|error| error.at(&key)))?;
         check_size(&documents, &key, size).map_err(|error| error.at(&key))
     }
 

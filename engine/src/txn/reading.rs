@@ -352,15 +352,17 @@ impl<'a> Reading<'a> {
         Ok(entries)
     }
 
-    /// Leaves of an entry what the caller may see of it.
+    /// Leaves of an entry what the caller may see of it. A directory that nobody made is there for those only who
+    /// may see something in it.
     fn visible(&self, mut entry: Entry) -> Result<Option<Entry>> {
         let below = Prefix::from(&entry.key);
-        if self.guard.allows(Right::LIST, &entry.key) {
-            return Ok(Some(entry));
+        if !self.guard.allows(Right::LIST, &entry.key) {
+            entry.record = None;
         }
-        entry.record = None;
-        entry.has_children = entry.has_children && self.walk(&below, None)?.next().transpose()?.is_some();
-        Ok(entry.has_children.then_some(entry))
+        entry.has_children = entry.has_children
+            && (self.guard.uniform_below(Right::LIST, &below) == Some(true)
+                || self.walk(&below, Some(&entry.key))?.next().transpose()?.is_some());
+        Ok((entry.record.is_some() || entry.has_children).then_some(entry))
     }
 
     pub(crate) fn page(&self, place: &Prefix, request: &PageRequest) -> Result<Page> {
