@@ -28,8 +28,9 @@ use crate::verify::{VerifyReport, verify};
 /// The last handle to go closes the store; [`Larder::close`] does it and tells how it went.
 #[derive(Clone)]
 pub struct Larder {
-    shared: Arc<Shared>,
+    // Goes first, while there is still a store to write to.
     upkeep: Arc<Upkeep>,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Larder {

@@ -37,6 +37,7 @@ pub struct UpkeepReport {
 
 /// The store's thread.
 pub(crate) struct Upkeep {
+    shared: Weak<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     stop: crossbeam_channel::Sender<()>,
 }
@@ -46,9 +47,10 @@ impl Upkeep {
     pub(crate) fn start(shared: &Arc<Shared>, wakes: Receiver<()>) -> Result<Self> {
         let (stop, stopped) = crossbeam_channel::bounded(1);
         if shared.commit.is_inline() || shared.commit.store().is_read_only() {
-            return Ok(Self { thread: Mutex::new(None), stop });
+            return Ok(Self { shared: Arc::downgrade(shared), thread: Mutex::new(None), stop });
         }
         let weak = Arc::downgrade(shared);
+        let shared = Weak::clone(&weak);
         let thread = std::thread::Builder::new()
             .name("larder-upkeep".to_owned())
             .spawn(move || keep_up(&weak, &wakes, &stopped))
@@ -56,7 +58,7 @@ impl Upkeep {
                 Error::from(ErrorKind::Io { doing: "starting the store's thread".to_owned() })
                     .caused_by(error)
             })?;
-        Ok(Self { thread: Mutex::new(Some(thread)), stop })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), stop })
     }
 
     /// Ends the thread and waits for it.
@@ -74,6 +76,12 @@ impl Upkeep {
 impl Drop for Upkeep {
     fn drop(&mut self) {
         self.stop();
+        // The last handle goes: what waits for the audit is written now, or never.
+        if let Some(shared) = self.shared.upgrade()
+            && let Err(error) = shared.write_audit()
+        {
+            tracing::warn!(%error, "the last entries of the audit were lost");
+        }
     }
 }
 

@@ -179,7 +179,7 @@ fn hostile_documents_are_refused_each_for_its_own_reason() {
             "limit 1, on",
             |k| matches!(k, Kind::Pattern(error) if error.kind == PatternErrorKind::PartialWildcard),
         ),
-        ("[[strictness]]\non = \"a\"\nlevel = \"permissive\"", 3, "strictness 1, level", |k| {
+        ("[[strictness]]\non = \"a\"\nlevel = \"lenient\"", 3, "strictness 1, level", |k| {
             matches!(k, Kind::WrongValue { .. })
         }),
         ("[limit]\non = \"a\"", 1, "limit", |k| matches!(k, Kind::WrongType { .. })),

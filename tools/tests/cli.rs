@@ -1,0 +1,248 @@
+//! The command, from outside: what it prints, what it leaves behind, how it ends.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+struct Kitchen {
+    folder: tempfile::TempDir,
+}
+
+impl Kitchen {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.at(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_larder"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+/// A folder with what real folders have: nesting, nothing, much, names of all kinds.
+fn tree(kitchen: &Kitchen) {
+    for number in 0..40 {
+        kitchen.write(
+            &format!("tree/src/m{}/f{number}.rs", number % 5),
+            format!("fn f{number}() {{}}\n").repeat(number),
+        );
+    }
+    kitchen.write("tree/empty.txt", "");
+    kitchen.write("tree/menus/käse & brot.json", "{}");
+    kitchen.write("tree/.hidden", "yes");
+    kitchen.write("tree/noext", [0u8, 255, 3]);
+    let noise: Vec<u8> = (0..3_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 12) as u8).collect();
+    kitchen.write("tree/big.bin", noise);
+}
+
+fn files(root: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let modified = path.metadata().unwrap().modified().unwrap();
+                found.insert(
+                    path.strip_prefix(root).unwrap().to_owned(),
+                    (std::fs::read(&path).unwrap(), modified),
+                );
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_tree_goes_in_and_comes_out_the_same_to_the_byte_and_the_nanosecond() {
+    let kitchen = Kitchen::new();
+    tree(&kitchen);
+    let text = kitchen.ok(&["import", "tree", "p.larder"]);
+    assert!(text.contains("45 files") && text.contains("45 new"), "{text}");
+    let text = kitchen.ok(&["import", "tree", "p.larder"]);
+    assert!(text.contains("0 new, 0 changed, 45 unchanged"), "{text}");
+    kitchen.ok(&["verify", "p.larder"]);
+    kitchen.ok(&["export", "p.larder", "back"]);
+    assert_eq!(files(&kitchen.at("tree")), files(&kitchen.at("back")));
+    kitchen.write("tree/empty.txt", "no more");
+    let text = kitchen.ok(&["import", "tree", "p.larder"]);
+    assert!(text.contains("1 changed, 44 unchanged"), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_not_followed_in_either_direction() {
+    let kitchen = Kitchen::new();
+    kitchen.write("tree/a/f.txt", "inside");
+    kitchen.write("outside/secret.txt", "outside");
+    std::os::unix::fs::symlink(kitchen.at("outside"), kitchen.at("tree/link")).unwrap();
+    let text = kitchen.ok(&["import", "tree", "p.larder"]);
+    assert!(text.contains("1 links skipped"), "{text}");
+    // A link where a directory of the export would be.
+    std::fs::create_dir(kitchen.at("back")).unwrap();
+    std::os::unix::fs::symlink(kitchen.at("outside"), kitchen.at("back/a")).unwrap();
+    kitchen.fails(1, &["export", "p.larder", "back"]);
+    assert!(!kitchen.at("outside/f.txt").exists());
+}
+
+#[test]
+fn liquers_sidecars_are_understood_both_ways() {
+    let kitchen = Kitchen::new();
+    let sidecar = r#"{"type_identifier":"text","data_format":"txt","title":"Soup","status":"Ready","is_volatile":false,"x":1}"#;
+    kitchen.write("tree/soup", "leek");
+    kitchen.write("tree/soup.__metadata__", sidecar);
+    kitchen.ok(&["import", "tree", "p.larder"]);
+    assert_eq!(kitchen.ok(&["ls", "p.larder"]), "soup\n");
+    let stat = kitchen.ok(&["stat", "p.larder", "soup", "--json"]);
+    assert!(stat.contains("\"data_format\":\"txt\"") && stat.contains("\"status\":\"ready\""), "{stat}");
+    kitchen.ok(&["export", "p.larder", "back", "--sidecars"]);
+    assert_eq!(std::fs::read_to_string(kitchen.at("back/soup.__metadata__")).unwrap(), sidecar);
+}
+
+#[test]
+fn single_assets_are_put_shown_tagged_moved_and_removed() {
+    let kitchen = Kitchen::new();
+    kitchen.write("leek.txt", "leek soup");
+    kitchen.ok(&["put", "p.larder", "menus/friday.txt", "leek.txt", "--tag", "soup"]);
+    assert_eq!(kitchen.ok(&["cat", "p.larder", "menus/friday.txt"]), "leek soup");
+    assert_eq!(kitchen.ok(&["find", "p.larder", "--tag", "soup"]), "menus/friday.txt\n");
+    kitchen.ok(&["tag", "p.larder", "menus/friday.txt", "warm"]);
+    kitchen.ok(&["cp", "p.larder", "menus/friday.txt", "menus/monday.txt"]);
+    kitchen.ok(&["mv", "p.larder", "menus/monday.txt", "old/monday.txt"]);
+    assert_eq!(
+        kitchen.ok(&["tree", "p.larder"]),
+        "├── menus/\n│   └── friday.txt\n└── old/\n    └── monday.txt\n"
+    );
+    kitchen.ok(&["rm", "p.larder", "old", "-r"]);
+    kitchen.fails(1, &["rm", "p.larder", "old/monday.txt"]);
+    let feed = kitchen.ok(&["feed", "p.larder"]);
+    assert!(feed.contains("renamed") && feed.contains("tree-deleted"), "{feed}");
+    let info = kitchen.ok(&["info", "p.larder"]);
+    assert!(info.contains("format 1") && info.contains("default allow"), "{info}");
+    kitchen.ok(&["verify", "p.larder"]);
+}
+
+const RULES: &str = r#"
+default = "deny"
+[[rule]]
+name = "own drawer"
+allow = ["read", "write", "delete", "list"]
+who = ["*"]
+on = "users/{principal}/**"
+[[rule]]
+name = "nobody reads a private drawer but its owner"
+deny = ["read", "list"]
+who = ["*"]
+except = ["{owner}"]
+on = "users/{owner}/private/**"
+[[limit]]
+on = "users/*/uploads/**"
+max_binary_size = "10 KiB"
+"#;
+
+#[test]
+fn rules_are_set_obeyed_and_explained() {
+    let kitchen = Kitchen::new();
+    kitchen.write("rules.toml", RULES);
+    kitchen.write("film.mov", vec![7; 14_541]);
+    kitchen.write("diary.txt", "salt");
+    kitchen.ok(&["put", "p.larder", "users/ana/private/diary.txt", "diary.txt"]);
+    kitchen.ok(&["acl", "set", "p.larder", "rules.toml"]);
+    let output =
+        kitchen.run(&["acl", "explain", "p.larder", "--as", "bob", "read", "users/ana/private/diary.txt"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        text,
+        "denied   read   users/ana/private/diary.txt   bob\n  by \"nobody reads a private drawer but its owner\"  \
+         (rule 2, deny; captures owner = ana)\n  \"own drawer\" (rule 1) does not match: captures principal = ana\n"
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let error =
+        kitchen.fails(2, &["put", "p.larder", "users/ana/uploads/film.mov", "film.mov", "--as", "ana"]);
+    assert_eq!(
+        error,
+        "larder: users/ana/uploads/film.mov: 14.2 KiB is larger than the limit of 10 KiB (limit 1 on \
+         \"users/*/uploads/**\"); nothing was stored\n"
+    );
+    kitchen.fails(2, &["put", "p.larder", "users/ana/x.txt", "diary.txt", "--as", "bob"]);
+    let audit = kitchen.ok(&["audit", "p.larder"]);
+    assert!(
+        audit.contains("denied") && audit.contains("users/ana/x.txt") && audit.contains("bob"),
+        "{audit}"
+    );
+    kitchen.write("bad.toml", "default = \"perhaps\"\n");
+    let error = kitchen.fails(2, &["acl", "set", "p.larder", "bad.toml"]);
+    assert!(error.contains("line 1"), "{error}");
+    assert!(kitchen.ok(&["limits", "show", "p.larder"]).contains("uploads"));
+}
+
+#[test]
+fn what_is_not_a_store_is_refused_and_left_as_it_is() {
+    let kitchen = Kitchen::new();
+    kitchen.write("not.larder", "hello");
+    for verb in ["ls", "info", "verify", "tree", "feed"] {
+        let error = kitchen.fails(2, &[verb, "not.larder"]);
+        assert!(error.contains("not a larder file"), "{verb}: {error}");
+        kitchen.fails(2, &[verb, "none.larder"]);
+    }
+    assert_eq!(std::fs::read(kitchen.at("not.larder")).unwrap(), b"hello");
+    assert!(!kitchen.at("none.larder").exists());
+    let error = kitchen.fails(2, &["stat", "none.larder", "k", "--json"]);
+    assert!(error.contains("\"name\":\"NoSuchFile\""), "{error}");
+}
+
+#[test]
+fn looking_changes_no_byte() {
+    let kitchen = Kitchen::new();
+    tree(&kitchen);
+    kitchen.ok(&["import", "tree", "p.larder"]);
+    let before = std::fs::read(kitchen.at("p.larder")).unwrap();
+    for arguments in [
+        &["ls", "p.larder", "-l"][..],
+        &["tree", "p.larder"],
+        &["info", "p.larder", "--json"],
+        &["verify", "p.larder", "--json"],
+        &["cat", "p.larder", "big.bin"],
+        &["registry", "show", "p.larder"],
+    ] {
+        kitchen.run(arguments);
+    }
+    assert!(before == std::fs::read(kitchen.at("p.larder")).unwrap());
+}
