@@ -66,7 +66,8 @@ fn tree(kitchen: &Kitchen) {
     kitchen.write("tree/menus/käse & brot.json", "{}");
     kitchen.write("tree/.hidden", "yes");
     kitchen.write("tree/noext", [0u8, 255, 3]);
-    let noise: Vec<u8> = (0..3_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 12) as u8).collect();
+    let noise: Vec<u8> =
+        (0..3_000_000u32).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[1]).collect();
     kitchen.write("tree/big.bin", noise);
 }
 
