@@ -43,6 +43,8 @@ pub struct WriteTxn<'s> {
     staged: Vec<crate::payload::Staged>,
     info: CommitInfo,
     documents_changed: bool,
+    /// Whether a commit with the same idempotency key was found: this one changes nothing.
+    is_repeat: bool,
 }
 
 impl std::fmt::Debug for WriteTxn<'_> {
@@ -78,6 +80,7 @@ impl<'s> WriteTxn<'s> {
             staged: Vec::new(),
             info,
             documents_changed: false,
+            is_repeat: false,
         })
     }
 
@@ -850,9 +853,11 @@ impl<'s> WriteTxn<'s> {
     }
 
     /// Gives the receipt of an earlier commit with this idempotency key, if there was one.
-    pub(crate) fn earlier(&self, idempotency_key: &str) -> Result<Option<CommitInfo>> {
+    pub(crate) fn earlier(&mut self, idempotency_key: &str) -> Result<Option<CommitInfo>> {
         let key = OnceRow::key(self.caller.name(), idempotency_key)?;
-        self.view.get(Some(&self.changes), Table::Once, &key)?.map(|row| OnceRow::decode(&row)).transpose()
+        let row = self.view.get(Some(&self.changes), Table::Once, &key)?;
+        self.is_repeat = row.is_some();
+        row.map(|row| OnceRow::decode(&row)).transpose()
     }
 
     /// Encodes what was changed and hands it on; nothing, if nothing was.
@@ -861,6 +866,7 @@ impl<'s> WriteTxn<'s> {
         durability: Durability,
         idempotency_key: &str,
     ) -> Result<(CommitInfo, Option<Arc<Slot>>)> {
+        let idempotency_key = if self.is_repeat { "" } else { idempotency_key };
         let nothing = self.changes.is_empty() && idempotency_key.is_empty();
         let has_audit = self.held.is_for_upkeep && !self.shared.audit.is_empty();
         if nothing && !has_audit {
