@@ -1,0 +1,478 @@
+//! The write transaction: what a closure changes, and how the outcome becomes a write-set.
+
+mod edits;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_format::{
+    ContentHash, EventKind, EventRow, FeedRow, Key, PayloadState, Prefix, Record, Right, WriteSetBuilder,
+    WriteSetHeader,
+};
+
+use super::changes::Changes;
+use super::reading::{Asset, Entry, Page, PageRequest, Reading};
+use super::view::View;
+use crate::authorizer::Caller;
+use crate::commit::{Accepted, CommitInfo, Durability, Held, Slot};
+use crate::documents::{Document, DocumentKind, Documents, row_of};
+use crate::edit::{Annotation, Draft, Edit, IntoKey, IntoPlace, Outcome, Stored};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::{Admitted, Guard};
+use crate::larder::{ReaderToken, Shared};
+use crate::payload::{Loadable, PayloadReader, Storable, TypedValue};
+use crate::primitives::{ContentRow, OnceRow, StatisticsMap, tag_changes};
+use crate::store::{Table, chunk_key, state_key};
+
+/// Chunks of a payload are removed one by one up to this many, and as a range beyond.
+const ROWS_BY_NAME_MAX: u64 = 16;
+
+/// A write transaction. Its closure runs on the thread that called, one at a time with all others; it sees its own
+/// changes, and everything that was accepted before it. An error, a panic or a drop leaves nothing.
+pub struct WriteTxn<'s> {
+    shared: &'s Arc<Shared>,
+    caller: &'s Caller,
+    held: Held<'s>,
+    view: View,
+    token: Arc<ReaderToken>,
+    changes: Changes,
+    documents: Arc<Documents>,
+    statistics: StatisticsMap,
+    events: Vec<EventRow>,
+    staged: Vec<crate::payload::Staged>,
+    info: CommitInfo,
+    documents_changed: bool,
+    /// Whether a commit with the same idempotency key was found: this one changes nothing.
+    is_repeat: bool,
+}
+
+impl std::fmt::Debug for WriteTxn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteTxn").field("commit", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// Where the payload of a new record is, and what has to be written for it.
+struct Linked {
+    state: PayloadState,
+    inline: Bytes,
+    content: Option<(ContentHash, ContentRow)>,
+    chunks: Vec<(u64, Bytes)>,
+    staged: Option<crate::payload::Staged>,
+}
+
+impl<'s> WriteTxn<'s> {
+    pub(crate) fn begin(shared: &'s Arc<Shared>, caller: &'s Caller, held: Held<'s>) -> Result<Self> {
+        let view = shared.commit.accepted_view()?;
+        let info = CommitInfo { sequence: held.sequence + 1, time: shared.clock.now().max(held.time) };
+        let documents = Arc::clone(&held.documents);
+        Ok(Self {
+            shared,
+            caller,
+            held,
+            view,
+            token: Arc::new(ReaderToken::unlimited(shared)),
+            changes: Changes::default(),
+            documents,
+            statistics: StatisticsMap::default(),
+            events: Vec::new(),
+            staged: Vec::new(),
+            info,
+            documents_changed: false,
+            is_repeat: false,
+        })
+    }
+
+    fn guard<'g>(&'g self, documents: &'g Documents) -> Guard<'g> {
+        Guard { caller: self.caller, documents, hooks: &self.shared.hooks }
+    }
+
+    fn reading(&self) -> Reading<'_> {
+        Reading {
+            view: &self.view,
+            own: Some(&self.changes),
+            guard: self.guard(&self.documents),
+            token: &self.token,
+        }
+    }
+
+    fn audited<R>(&self, result: Result<R>) -> Result<R> {
+        result.inspect_err(|error| self.shared.audit_refusal(self.caller, error))
+    }
+
+    /// Gives what this transaction will be called when it is committed, with its time.
+    #[must_use]
+    pub fn info(&self) -> CommitInfo {
+        self.info
+    }
+
+    /// Gives an asset as it is now, in this transaction.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound), [`AccessDenied`](ErrorKind::AccessDenied),
+    /// [`Corrupt`](ErrorKind::Corrupt).
+    pub fn get(&self, key: impl IntoKey) -> Result<Asset> {
+        self.audited(self.reading().asset(&key.into_key()?))
+    }
+
+    /// Gives a record as it is now, without its payload.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::get`].
+    pub fn record(&self, key: impl IntoKey) -> Result<Record> {
+        self.audited(self.reading().record(&key.into_key()?))
+    }
+
+    /// Tells whether something is stored under a key that the caller may know of.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt).
+    pub fn exists(&self, key: impl IntoKey) -> Result<bool> {
+        self.reading().exists(&key.into_key()?)
+    }
+
+    /// Opens a payload as it is now.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::get`], and [`PayloadUnavailable`](ErrorKind::PayloadUnavailable).
+    pub fn open(&self, key: impl IntoKey) -> Result<PayloadReader> {
+        self.audited(self.reading().open(&key.into_key()?))
+    }
+
+    /// Opens a typed payload as it is now.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::open`], and [`TypeMismatch`](ErrorKind::TypeMismatch).
+    pub fn get_typed<T: Loadable>(&self, key: impl IntoKey) -> Result<TypedValue<T>> {
+        self.audited(self.reading().typed(&key.into_key()?))
+    }
+
+    /// Lists one level below a place.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::list`](crate::ReadTxn::list).
+    pub fn list(&self, place: impl IntoPlace) -> Result<Vec<Entry>> {
+        self.audited(self.reading().list(&place.into_place()?))
+    }
+
+    /// Gives a page of the assets at and below a place.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::page`](crate::ReadTxn::page).
+    pub fn page(&self, place: impl IntoPlace, request: &PageRequest) -> Result<Page> {
+        self.audited(self.reading().page(&place.into_place()?, request))
+    }
+
+    /// Gives the assets that have a tag.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt).
+    pub fn find_by_tag(&self, tag: &str) -> Result<Vec<(Key, Record)>> {
+        self.reading().tagged(tag)
+    }
+
+    /// Stores a draft under a key, in place of what is there.
+    ///
+    /// # Errors
+    /// Every refusal of the guard; then nothing of the put is in the transaction, which can go on.
+    pub fn put(&mut self, key: impl IntoKey, draft: impl Into<Draft>) -> Result<Stored> {
+        self.stored(Edit::put(key, draft))
+    }
+
+    /// Stores a value in its archived form.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::put`], and [`Serialization`](ErrorKind::Serialization).
+    pub fn put_typed<T: Storable>(&mut self, key: impl IntoKey, value: &T) -> Result<Stored> {
+        self.put(key, Draft::typed(value))
+    }
+
+    /// Changes the metadata of an asset; its payload stays.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::put`], and [`NotFound`](ErrorKind::NotFound) if nothing is there.
+    pub fn annotate(&mut self, key: impl IntoKey, annotation: Annotation) -> Result<Stored> {
+        self.stored(Edit::annotate(key, annotation))
+    }
+
+    /// Removes an asset; tells whether it was there.
+    ///
+    /// # Errors
+    /// [`AccessDenied`](ErrorKind::AccessDenied), whether or not anything is there.
+    pub fn delete(&mut self, key: impl IntoKey) -> Result<bool> {
+        self.apply(Edit::delete(key)).map(|outcome| outcome.is_done())
+    }
+
+    fn stored(&mut self, edit: Edit) -> Result<Stored> {
+        let key = edit.change.as_ref().ok().map(|change| change.key().cloned());
+        match self.apply(edit)? {
+            Outcome::Created(stored) | Outcome::Replaced(stored) => Ok(stored),
+            other => Err(unexpected(&other, key.flatten().as_ref())),
+        }
+    }
+
+    /// Applies an edit with its conditions.
+    ///
+    /// # Errors
+    /// Every refusal of the guard but a condition that does not hold, which is an [`Outcome`]. After an error
+    /// nothing of the edit is in the transaction, which can go on.
+    pub fn apply(&mut self, edit: Edit) -> Result<Outcome> {
+        let Edit { change, conditions } = edit;
+        let result = change.and_then(|change| self.change(change, &conditions));
+        self.audited(result)
+    }
+
+    /// Records an admitted change, and what follows from it: index, references, statistics, feed.
+    fn record_change(&mut self, admitted: &Admitted, linked: Option<Linked>) -> Result<()> {
+        let key = admitted.key();
+        let (old, new) =
+            (admitted.old().map(|row| &row.record), admitted.new_record().map(|(record, _)| record));
+        let stored = |record: Option<&Record>| match record.map(Record::payload) {
+            Some(PayloadState::Stored { hash, .. }) => Some(hash),
+            _ => None,
+        };
+        let (old_content, new_content) = (stored(old), stored(new));
+        if old_content != new_content {
+            if let Some(hash) = new_content {
+                self.refer(&hash, linked)?;
+            }
+            if let Some(hash) = old_content {
+                self.unlink(&hash)?;
+            }
+        }
+        let (removed, added) = tag_changes(key, old, new);
+        for row in removed {
+            self.changes.remove(Table::Tags, row);
+        }
+        for row in added {
+            self.changes.put(Table::Tags, row, Bytes::new());
+        }
+        if let Some(old) = old {
+            self.statistics.count(old, -1);
+        }
+        match admitted.new_record() {
+            Some((record, row)) => {
+                self.statistics.count(record, 1);
+                self.changes.put(Table::Records, key.encoded_bytes(), row.clone());
+            }
+            None => self.changes.remove(Table::Records, key.encoded_bytes()),
+        }
+        self.events.push(EventRow {
+            kind: admitted.kind(),
+            key: key.encoded().to_vec(),
+            from: admitted.from().map(|from| from.encoded().to_vec()).unwrap_or_default(),
+            old_generation: old.map_or(0, Record::generation),
+            new_generation: new.map_or(0, Record::generation),
+            bytes: new.map_or(0, |record| record.payload().length()),
+        });
+        if self.shared.hooks.audit_allowed {
+            let right = if new.is_some() { Right::WRITE } else { Right::DELETE };
+            self.shared.audit_allowed(self.caller, right, key.as_str(), self.info.time);
+        }
+        Ok(())
+    }
+
+    /// Adds a reference to a content, writing it where it is new.
+    fn refer(&mut self, hash: &ContentHash, linked: Option<Linked>) -> Result<()> {
+        let known = self.view.get(Some(&self.changes), Table::Contents, &hash.0)?;
+        let mut content = match (known, &linked) {
+            (Some(row), _) => ContentRow::decode(&row)?,
+            (None, Some(Linked { content: Some((_, content)), .. })) => *content,
+            _ => return Err(crate::store::corrupt(format!("content {hash} has no row"))),
+        };
+        content.references += 1;
+        self.changes.put(Table::Contents, hash.0.to_vec(), content.encode());
+        if let Some(linked) = linked {
+            for (number, body) in linked.chunks {
+                self.changes.put(Table::Chunks, chunk_key(content.id, number).to_vec(), body);
+            }
+            if let Some(staged) = linked.staged {
+                self.changes.remove(Table::Staging, staged.id().to_be_bytes().to_vec());
+                self.staged.push(staged);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a reference away; the last one takes the content with it.
+    fn unlink(&mut self, hash: &ContentHash) -> Result<()> {
+        let Some(row) = self.view.get(Some(&self.changes), Table::Contents, &hash.0)? else {
+            return Err(crate::store::corrupt(format!("content {hash} has no row")));
+        };
+        let mut content = ContentRow::decode(&row)?;
+        content.references = content.references.saturating_sub(1);
+        if content.references > 0 {
+            self.changes.put(Table::Contents, hash.0.to_vec(), content.encode());
+            return Ok(());
+        }
+        self.changes.remove(Table::Contents, hash.0.to_vec());
+        // A few rows by name: a range would part the batch that it is in.
+        if let Some(numbers) = crate::payload::row_numbers(&content.stored(*hash), ROWS_BY_NAME_MAX)? {
+            for number in numbers {
+                self.changes.remove(Table::Chunks, chunk_key(content.id, number).to_vec());
+            }
+            return Ok(());
+        }
+        let start = Bytes::copy_from_slice(&chunk_key(content.id, 0));
+        let end = Bytes::copy_from_slice(&chunk_key(content.id + 1, 0));
+        self.changes.remove_range(Table::Chunks, start, Some(end), 0);
+        Ok(())
+    }
+
+    /// Sets a document: rules, limits or registry. Needs the right to administer, at the root.
+    ///
+    /// # Errors
+    /// [`AccessDenied`](ErrorKind::AccessDenied); [`InvalidDocument`](ErrorKind::InvalidDocument) with line and
+    /// remedy, if the text cannot be used.
+    pub fn set_document(&mut self, kind: DocumentKind, text: &str) -> Result<u64> {
+        let documents = Arc::clone(&self.documents);
+        let allowed = self.guard(&documents).access(Right::ADMIN, &Prefix::root());
+        self.audited(allowed)?;
+        let document = Document {
+            version: documents.get(kind).version + 1,
+            time: self.info.time,
+            principal: self.caller.name().to_owned(),
+            text: text.to_owned(),
+        };
+        let version = document.version;
+        let (key, row) = row_of(kind, &document);
+        self.documents = Arc::new(documents.with(kind, document)?);
+        self.documents_changed = true;
+        self.changes.put(Table::Documents, key, row);
+        self.events.push(EventRow {
+            kind: EventKind::DocumentChanged,
+            key: kind.name().as_bytes().to_vec(),
+            from: Vec::new(),
+            old_generation: version - 1,
+            new_generation: version,
+            bytes: text.len() as u64,
+        });
+        Ok(version)
+    }
+
+    /// Removes rows of the store's own keeping that are past their retention.
+    pub(crate) fn trim(&mut self, table: Table, end: Bytes, count: u64) {
+        self.changes.remove_range(table, Bytes::new(), Some(end), count);
+    }
+
+    /// Sets a number that the store keeps about itself.
+    pub(crate) fn mark(&mut self, name: &'static [u8], number: i64) {
+        self.changes.put(Table::State, name, number.to_le_bytes().to_vec());
+    }
+
+    /// Removes one row of the store's own keeping.
+    pub(crate) fn trim_row(&mut self, table: Table, key: Bytes) {
+        self.changes.remove(table, key);
+    }
+
+    /// Gives the receipt of an earlier commit with this idempotency key, if there was one.
+    pub(crate) fn earlier(&mut self, idempotency_key: &str) -> Result<Option<CommitInfo>> {
+        let key = OnceRow::key(self.caller.name(), idempotency_key)?;
+        let row = self.view.get(Some(&self.changes), Table::Once, &key)?;
+        self.is_repeat = row.is_some();
+        row.map(|row| OnceRow::decode(&row)).transpose()
+    }
+
+    /// Encodes what was changed and hands it on; nothing, if nothing was.
+    pub(crate) fn finish(
+        mut self,
+        durability: Durability,
+        idempotency_key: &str,
+    ) -> Result<(CommitInfo, Option<Arc<Slot>>)> {
+        let idempotency_key = if self.is_repeat { "" } else { idempotency_key };
+        let nothing = self.changes.is_empty() && idempotency_key.is_empty();
+        let has_audit = self.held.is_for_upkeep && !self.shared.audit.is_empty();
+        if nothing && !has_audit {
+            let info = CommitInfo { sequence: self.held.sequence, time: self.held.time };
+            return Ok((info, self.shared.commit.newest_slot()));
+        }
+        let statistics = (!self.statistics.is_empty()).then(|| self.held.statistics.with(&self.statistics));
+        if let Some(statistics) = &statistics {
+            self.changes.put(Table::State, state_key::STATISTICS, statistics.encode());
+        }
+        let feed = FeedRow {
+            time: self.info.time,
+            principal: self.caller.name().to_owned(),
+            events: std::mem::take(&mut self.events),
+        };
+        if !feed.events.is_empty() {
+            self.changes.put(Table::Feed, self.info.sequence.to_be_bytes().to_vec(), feed.encode());
+        }
+        if !idempotency_key.is_empty() {
+            let key = OnceRow::key(self.caller.name(), idempotency_key)?;
+            self.changes.put(Table::Once, key, OnceRow::encode(&self.info));
+        }
+        let audit = self.shared.audit.take();
+        let mut audit_next = self.held.audit_next;
+        for entry in &audit {
+            self.changes.put(Table::Audit, audit_next.to_be_bytes().to_vec(), entry.encode());
+            audit_next += 1;
+        }
+        if !audit.is_empty() {
+            self.changes.put(Table::State, state_key::AUDIT_NEXT, audit_next.to_le_bytes().to_vec());
+        }
+        let header = WriteSetHeader {
+            sequence: self.info.sequence,
+            time: self.info.time,
+            store_id: self.shared.commit.store().identity().store_id,
+            base: self.held.identity,
+            principal: self.caller.name().to_owned(),
+            idempotency_key: idempotency_key.to_owned(),
+        };
+        let mut builder = WriteSetBuilder::default();
+        let encoded = self.changes.write(&mut builder).and_then(|()| builder.encode(&header));
+        let write_set = match encoded {
+            Ok(write_set) => write_set,
+            Err(error) => {
+                self.shared.audit.put_back(audit);
+                return Err(error.into());
+            }
+        };
+        let slot = Arc::new(Slot::default());
+        let identity = write_set.identity();
+        self.shared.commit.accept(Accepted {
+            write_set,
+            info: self.info,
+            durability,
+            documents: self.documents_changed.then(|| Arc::clone(&self.documents)),
+            feed: Arc::new(feed),
+            slot: Arc::clone(&slot),
+        })?;
+        self.held.sequence = self.info.sequence;
+        self.held.time = self.info.time;
+        self.held.identity = identity;
+        if let Some(statistics) = statistics {
+            self.held.statistics = statistics;
+        }
+        self.held.documents = Arc::clone(&self.documents);
+        self.held.audit_next = audit_next;
+        for staged in self.staged.drain(..) {
+            staged.keep();
+        }
+        Ok((self.info, Some(slot)))
+    }
+
+    /// Gives about how large the transaction is, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.changes.bytes()
+    }
+}
+
+/// The error for a refusal where that aborts.
+pub(crate) fn refused(refusal: &crate::edit::Refusal) -> Error {
+    let actual = match &refusal.actual {
+        None => "nothing, or nothing that may be told".to_owned(),
+        Some(actual) => format!("generation {}, status {}", actual.generation, actual.status),
+    };
+    ErrorKind::PreconditionFailed { expected: refusal.expected.to_string(), actual }.into()
+}
+
+/// The error for an outcome that is not what a call promises.
+pub(crate) fn unexpected(outcome: &Outcome, key: Option<&Key>) -> Error {
+    let error = match outcome {
+        Outcome::Refused(refusal) => refused(refusal),
+        _ => ErrorKind::NotFound.into(),
+    };
+    key.map_or(error.clone(), |key| error.at(key))
+}
