@@ -191,6 +191,10 @@ fn trim(shared: &Arc<Shared>, now: Micros) -> Result<u64> {
     Ok(count)
 }
 
+fn sequence_of(key: &[u8]) -> u64 {
+    key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
 /// The first key behind this one.
 fn after(key: &[u8]) -> Bytes {
     [key, &[0]].concat().into()
@@ -204,12 +208,16 @@ fn past(
     is_old: impl Fn(&[u8]) -> Result<bool>,
 ) -> Result<Option<(Bytes, u64)>> {
     let view = shared.commit.committed_view()?;
-    let surplus = shared.commit.count(table)?.saturating_sub(rows_max);
+    // Keys are sequence numbers: first and last tell how many there are, or a few more where commits had no events.
+    let ends = |back| view.snapshot().end_of(table, back);
+    let (Some(first), Some(newest)) = (ends(false)?, ends(true)?) else { return Ok(None) };
+    let surplus = (sequence_of(&newest) + 1).saturating_sub(sequence_of(&first)).saturating_sub(rows_max);
     let mut last = None;
     let rows = view.range(None, table, Bound::Unbounded, Bound::Unbounded)?;
     for (number, row) in (1u64..).zip(rows.take(TRIM_AT_ONCE)) {
         let (key, row) = row?;
-        if number > surplus && !is_old(&row)? {
+        let is_surplus = sequence_of(&key).saturating_sub(sequence_of(&first)) < surplus;
+        if !is_surplus && !is_old(&row)? {
             break;
         }
         last = Some((key, number));

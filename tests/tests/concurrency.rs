@@ -45,6 +45,12 @@ fn t40_many_writers_lose_nothing_and_the_feed_is_whole_and_in_order() {
 
 #[test]
 fn counters_in_transactions_lose_no_increment() {
+    for _ in 0..20 {
+        count_together();
+    }
+}
+
+fn count_together() {
     let larder = Options::new().open_in_memory().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {

@@ -160,7 +160,7 @@ impl Commit {
 
     /// Takes in a write-set; the caller holds the sequencer, so that the order is that of the sequence numbers.
     pub(crate) fn accept(&self, accepted: Accepted) -> Result<()> {
-        self.newest_layer().absorb(accepted.info.sequence, &accepted.write_set)?;
+        self.absorb(&accepted)?;
         if let Durability::Window { milliseconds } = accepted.durability {
             let due = accepted.info.time.saturating_add(i64::from(milliseconds) * 1_000);
             let mut flush_due = self.flush_due.lock();
@@ -172,16 +172,19 @@ impl Commit {
         Ok(())
     }
 
-    fn newest_layer(&self) -> Arc<Layer> {
+    /// Takes a write-set into the newest layer. The list is held until that is done: a leader must not find the layer
+    /// all published, and drop it, while something is on its way into it.
+    fn absorb(&self, accepted: &Accepted) -> Result<()> {
         let mut layers = self.layers.write();
-        match layers.first() {
+        let newest = match layers.first() {
             Some(layer) if layer.bytes() < overlay::LAYER_BYTES => Arc::clone(layer),
             _ => {
                 let layer = Arc::new(Layer::default());
                 *layers = std::iter::once(Arc::clone(&layer)).chain(layers.iter().cloned()).collect();
                 layer
             }
-        }
+        };
+        newest.absorb(accepted.info.sequence, &accepted.write_set)
     }
 
     /// Waits for a commit, leading others where nobody does.

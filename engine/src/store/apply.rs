@@ -8,6 +8,7 @@ use larder_format::{Operation, WriteSet, seal_into};
 use redb::{Durability, Table as RedbTable, WriteTransaction};
 
 use super::snapshot::{CHUNKS, bytes_definition, chunk_key};
+use super::tables::{Tree, tree_key};
 use super::{Head, Store, Table, commit_error, shield, state_key, storage, table_error};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,9 +33,9 @@ enum Target<'txn> {
 
 impl<'txn> Target<'txn> {
     fn open(transaction: &'txn WriteTransaction, table: Table) -> Result<Self> {
-        Ok(match table {
-            Table::Chunks => Self::Chunks(transaction.open_table(CHUNKS).map_err(table_error)?),
-            other => Self::Bytes(transaction.open_table(bytes_definition(other)).map_err(table_error)?),
+        Ok(match table.tree().0 {
+            Tree::Own(Table::Chunks) => Self::Chunks(transaction.open_table(CHUNKS).map_err(table_error)?),
+            tree => Self::Bytes(transaction.open_table(bytes_definition(tree)).map_err(table_error)?),
         })
     }
 
@@ -173,7 +174,14 @@ fn carry(transaction: &WriteTransaction, write_sets: &[&WriteSet], head: &Head) 
                 Operation::DeleteRange { table, start, end, .. } => {
                     // What came before the range must be there to be removed with it.
                     carry_changes(transaction, std::mem::take(&mut changes))?;
-                    Target::open(transaction, known(table)?)?.remove_range(&start, end.as_deref())?;
+                    let table = known(table)?;
+                    let start = tree_key(table, &start);
+                    let end = match (end.as_deref(), table.tree().1) {
+                        (Some(end), _) => Some(tree_key(table, end).into_owned()),
+                        (None, Some(front)) => Some(vec![front + 1]),
+                        (None, None) => None,
+                    };
+                    Target::open(transaction, table)?.remove_range(&start, end.as_deref())?;
                 }
             }
         }
@@ -188,13 +196,19 @@ fn carry_changes(
     transaction: &WriteTransaction,
     changes: BTreeMap<(Table, Bytes), Option<Bytes>>,
 ) -> Result<()> {
-    let mut open: Option<(Table, Target<'_>)> = None;
+    // Open until the end: `state` and `feed` share a tree, and are not next to each other.
+    let mut open: Vec<(Tree, Target<'_>)> = Vec::new();
     for ((table, key), value) in changes {
-        if open.as_ref().is_none_or(|(is_open, _)| *is_open != table) {
-            drop(open.take());
-            open = Some((table, Target::open(transaction, table)?));
-        }
-        let Some((_, target)) = &mut open else { continue };
+        let tree = table.tree().0;
+        let at = match open.iter().position(|(is_open, _)| *is_open == tree) {
+            Some(at) => at,
+            None => {
+                open.push((tree, Target::open(transaction, table)?));
+                open.len() - 1
+            }
+        };
+        let Some((_, target)) = open.get_mut(at) else { continue };
+        let key = tree_key(table, &key);
         match value {
             Some(value) => target.insert(&key, &value)?,
             None => target.remove(&key)?,

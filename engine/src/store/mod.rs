@@ -26,6 +26,7 @@ pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
 pub(crate) use snapshot::{Snapshot, SnapshotRange, chunk_key};
+use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -208,15 +209,16 @@ impl Store {
         shield("create the file", || {
             let transaction = database.begin_write().map_err(transaction_error)?;
             {
-                for table in Table::ALL {
-                    if table == Table::Chunks {
+                for tree in Tree::all() {
+                    if tree == Tree::Own(Table::Chunks) {
                         transaction.open_table(snapshot::CHUNKS).map_err(table_error)?;
                     } else {
-                        transaction.open_table(snapshot::bytes_definition(table)).map_err(table_error)?;
+                        transaction.open_table(snapshot::bytes_definition(tree)).map_err(table_error)?;
                     }
                 }
-                let mut meta =
-                    transaction.open_table(snapshot::bytes_definition(Table::Meta)).map_err(table_error)?;
+                let mut meta = transaction
+                    .open_table(snapshot::bytes_definition(Tree::Own(Table::Meta)))
+                    .map_err(table_error)?;
                 let rows: [(&[u8], Vec<u8>); 4] = [
                     (meta_key::FORMAT, identity.format.to_le_bytes().to_vec()),
                     (meta_key::FEATURES_REQUIRED, 0u64.to_le_bytes().to_vec()),
@@ -238,7 +240,7 @@ impl Store {
         let not_larder = |found: &str| Error::new(ErrorKind::NotALarderFile { found: found.to_owned() });
         shield("read what the file is", || {
             let transaction = database.begin_read().map_err(transaction_error)?;
-            let meta = match transaction.open_table(snapshot::bytes_definition(Table::Meta)) {
+            let meta = match transaction.open_table(snapshot::bytes_definition(Tree::Own(Table::Meta))) {
                 Ok(meta) => meta,
                 Err(
                     redb::TableError::TableDoesNotExist(_)

@@ -1,5 +1,6 @@
 //! One consistent view of what redb holds, with its tables opened once and shared by all who read it.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use larder_format::unseal;
 use redb::{OwnedAccessGuard, ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition};
 
-use super::tables::{Table, state_key};
+use super::tables::{Table, Tree, state_key, tree_key};
 use super::{Head, corrupt, shield, storage};
 use crate::error::Result;
 use crate::payload::PayloadPage;
@@ -15,8 +16,8 @@ use crate::payload::PayloadPage;
 pub(super) type BytesTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 pub(super) type ChunkTable = ReadOnlyTable<[u8; 16], &'static [u8]>;
 
-pub(super) const fn bytes_definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-    TableDefinition::new(table.name())
+pub(super) const fn bytes_definition(tree: Tree) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(tree.name())
 }
 
 pub(super) const CHUNKS: TableDefinition<'static, [u8; 16], &'static [u8]> =
@@ -31,7 +32,7 @@ pub(crate) fn chunk_key(id: u64, number: u64) -> [u8; 16] {
 pub(crate) struct Snapshot {
     head: Head,
     chunks: OnceLock<ChunkTable>,
-    tables: [OnceLock<BytesTable>; Table::ALL.len()],
+    trees: [OnceLock<BytesTable>; Table::ALL.len() + 1],
     // After the tables: it must go last.
     transaction: ReadTransaction,
 }
@@ -39,7 +40,7 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Opens the view at a position that is known.
     pub(super) fn at(transaction: ReadTransaction, head: Head) -> Self {
-        Self { head, chunks: OnceLock::new(), tables: Default::default(), transaction }
+        Self { head, chunks: OnceLock::new(), trees: Default::default(), transaction }
     }
 
     /// Opens the view at the position that it says it is at.
@@ -74,7 +75,7 @@ impl Snapshot {
                     Ok(key) => self.chunk_table()?.get(key),
                     Err(_) => return Ok(None),
                 },
-                other => self.bytes_table(other)?.get(key),
+                other => self.bytes_table(other)?.get(tree_key(other, key).as_ref()),
             };
             let Some(guard) = guard.map_err(storage)? else { return Ok(None) };
             let body =
@@ -94,7 +95,7 @@ impl Snapshot {
         })
     }
 
-    /// Tells how many rows a table has.
+    /// Tells how many rows a table has that has a tree of its own.
     pub(crate) fn count(&self, table: Table) -> Result<u64> {
         shield("count", || {
             match table {
@@ -124,19 +125,32 @@ impl Snapshot {
                         self.chunk_table()?.range::<[u8; 16]>((bound(start), bound(end))).map_err(storage)?,
                     )
                 }
-                other => Rows::Bytes(self.bytes_table(other)?.range::<&[u8]>((start, end)).map_err(storage)?),
+                other => {
+                    let (start, end) = (tree_bound(other, start, 0), tree_bound(other, end, 1));
+                    let bounds =
+                        (start.as_ref().map(|key| key.as_ref()), end.as_ref().map(|key| key.as_ref()));
+                    Rows::Bytes(self.bytes_table(other)?.range::<&[u8]>(bounds).map_err(storage)?)
+                }
             })
         })?;
         Ok(SnapshotRange { rows: Some(rows), table, _snapshot: Arc::clone(self) })
     }
 
+    /// Gives the first key of a table, or the last.
+    pub(crate) fn end_of(self: &Arc<Self>, table: Table, back: bool) -> Result<Option<Bytes>> {
+        let mut rows = self.range(table, Bound::Unbounded, Bound::Unbounded)?;
+        let row = if back { rows.next_back() } else { rows.next() };
+        Ok(row.transpose()?.map(|(key, _)| key))
+    }
+
     fn bytes_table(&self, table: Table) -> Result<&BytesTable> {
-        let slot = self.tables.get(usize::from(table.number()) - 1);
+        let tree = table.tree().0;
+        let slot = self.trees.get(tree.place());
         let slot = slot.ok_or_else(|| corrupt(format!("there is no table {}", table.name())))?;
         if let Some(open) = slot.get() {
             return Ok(open);
         }
-        let open = self.transaction.open_table(bytes_definition(table)).map_err(super::table_error)?;
+        let open = self.transaction.open_table(bytes_definition(tree)).map_err(super::table_error)?;
         Ok(slot.get_or_init(|| open))
     }
 
@@ -151,6 +165,17 @@ impl Snapshot {
 
 fn damaged(table: Table, key: &[u8], error: larder_format::ChecksumError) -> crate::error::Error {
     corrupt(format!("table {}, key {}: {error}", table.name(), key.escape_ascii()))
+}
+
+/// A bound in the tree of a table; where there is none, that of the table in the tree that it shares.
+fn tree_bound(table: Table, bound: Bound<&[u8]>, beyond: u8) -> Bound<Cow<'_, [u8]>> {
+    match (bound, table.tree().1) {
+        (Bound::Included(key), _) => Bound::Included(tree_key(table, key)),
+        (Bound::Excluded(key), _) => Bound::Excluded(tree_key(table, key)),
+        (Bound::Unbounded, None) => Bound::Unbounded,
+        (Bound::Unbounded, Some(front)) if beyond == 0 => Bound::Included(vec![front].into()),
+        (Bound::Unbounded, Some(front)) => Bound::Excluded(vec![front + beyond].into()),
+    }
 }
 
 /// A key of the chunk table from one that may be shorter: what is missing is zero.
@@ -201,7 +226,8 @@ impl SnapshotRange {
                         return Ok(None);
                     };
                     let (key, value) = item.map_err(storage)?;
-                    row(key.value(), value.value()).map(Some)
+                    let shared = usize::from(table.tree().1.is_some());
+                    row(key.value().get(shared..).unwrap_or_default(), value.value()).map(Some)
                 }
                 Rows::Chunks(rows) => {
                     let Some(item) = (if back { rows.next_back() } else { rows.next() }) else {

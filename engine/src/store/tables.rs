@@ -51,6 +51,18 @@ impl Table {
         Self::ALL.into_iter().find(|table| table.number() == number)
     }
 
+    /// The table of redb that the rows lie in, and the byte in front of their keys there, if they share it.
+    ///
+    /// Every commit changes `state` and `feed`; together in one tree they cost one update of its root instead of two.
+    pub(super) const fn tree(self) -> (Tree, Option<u8>) {
+        match self {
+            Self::State => (Tree::Journal, Some(1)),
+            // The greater byte: its rows come in order, and fill their pages at the end of the tree.
+            Self::Feed => (Tree::Journal, Some(2)),
+            other => (Tree::Own(other), None),
+        }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
@@ -65,6 +77,48 @@ impl Table {
             Self::Documents => "documents",
             Self::Staging => "staging",
         }
+    }
+}
+
+/// A table of redb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tree {
+    /// That of one table.
+    Own(Table),
+    /// That of `state` and `feed`.
+    Journal,
+}
+
+impl Tree {
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        Table::ALL
+            .into_iter()
+            .map(|table| table.tree().0)
+            .filter(|tree| *tree != Self::Journal)
+            .chain([Self::Journal])
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Own(table) => table.name(),
+            Self::Journal => "journal",
+        }
+    }
+
+    /// Where the tree stands among those of a view.
+    pub(super) const fn place(self) -> usize {
+        match self {
+            Self::Own(table) => table.number() as usize,
+            Self::Journal => 0,
+        }
+    }
+}
+
+/// The key under which a row lies in its tree.
+pub(super) fn tree_key(table: Table, key: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    match table.tree().1 {
+        None => key.into(),
+        Some(front) => [&[front], key].concat().into(),
     }
 }
 
