@@ -166,7 +166,7 @@ impl Larder {
     /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
     pub fn info(&self) -> Result<Info> {
         let view = self.shared.commit.committed_view()?;
-        let (head, store) = (*view.snapshot().head(), self.shared.commit.store());
+        let (head, store) = (view.snapshot().head()?, self.shared.commit.store());
         let documents = self.shared.commit.documents();
         let (readers, oldest_reader) = self.shared.readers.count();
         Ok(Info {
@@ -372,7 +372,7 @@ fn reclaim(commit: &Commit) -> Result<()> {
     if !ids.is_empty() {
         tracing::info!(uploads = ids.len(), "reclaiming unfinished uploads");
         commit.store().unstage(&ids)?;
-        commit.store().publish(*view.snapshot().head())?;
+        commit.store().publish();
     }
     Ok(())
 }

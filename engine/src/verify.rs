@@ -259,7 +259,7 @@ fn check_statistics(view: &View, counted: &Statistics, report: &mut VerifyReport
 }
 
 fn check_feed(view: &View, report: &mut VerifyReport) -> Result<()> {
-    let head = *view.snapshot().head();
+    let head = view.snapshot().head()?;
     let mut last_time = i64::MIN;
     for row in view.range(None, Table::Feed, Bound::Unbounded, Bound::Unbounded)? {
         let (key, row) = row?;

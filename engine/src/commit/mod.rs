@@ -268,7 +268,7 @@ impl Commit {
         if sync {
             *self.flush_due.lock() = i64::MAX;
         }
-        self.store.publish(head)?;
+        self.store.publish();
         if let Some(documents) = batch.iter().rev().find_map(|accepted| accepted.documents.as_ref()) {
             *self.documents.write() = Arc::clone(documents);
         }

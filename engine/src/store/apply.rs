@@ -90,6 +90,7 @@ impl Store {
                     .map_err(|error| super::corrupt(error.to_string()))?;
             }
             carry(&transaction, write_sets, head)?;
+            self.retire_view();
             Ok(transaction)
         })
         .map_err(ApplyError::Before)?;

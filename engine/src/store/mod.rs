@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use larder_format::StateIdentity;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
@@ -100,7 +100,7 @@ pub(crate) enum Place<'a> {
 /// An open store.
 pub(crate) struct Store {
     // Before the database: a view must go before what it looks at. Both are taken when the store is closed.
-    current: RwLock<Option<Arc<Snapshot>>>,
+    current: Mutex<Option<Arc<Snapshot>>>,
     database: RwLock<Option<Database>>,
     state: Arc<BackendState>,
     /// The file once more, to push pages to the disk without redb's help.
@@ -192,9 +192,8 @@ impl Store {
             Self::lay_out(database, &identity)?;
         }
         let identity = Self::identify(database)?;
-        let snapshot = Snapshot::open(Self::begin_read(database)?)?;
         Ok(Self {
-            current: RwLock::new(Some(Arc::new(snapshot))),
+            current: Mutex::new(None),
             database: RwLock::new(closing.keep()),
             state,
             file: None,
@@ -299,16 +298,30 @@ impl Store {
         }
     }
 
-    /// Gives the newest published view.
+    /// Gives the view of what was committed last; the first who asks after a commit opens it for all.
     pub(crate) fn current(&self) -> Result<Arc<Snapshot>> {
-        self.current.read().clone().ok_or_else(|| ErrorKind::Closed.into())
+        let mut current = self.current.lock();
+        match &*current {
+            Some(snapshot) => Ok(Arc::clone(snapshot)),
+            None => {
+                let snapshot = Arc::new(Snapshot::of(self.with_database(Self::begin_read)?));
+                *current = Some(Arc::clone(&snapshot));
+                Ok(snapshot)
+            }
+        }
     }
 
-    /// Makes what was committed last the newest view; its position is known to who committed it.
-    pub(crate) fn publish(&self, head: Head) -> Result<()> {
-        let transaction = self.with_database(Self::begin_read)?;
-        *self.current.write() = Some(Arc::new(Snapshot::at(transaction, head)));
-        Ok(())
+    /// Lets go of the view that was opened last: whoever reads next opens a new one.
+    ///
+    /// Done before a commit as well as after it: a view that is open keeps redb from using pages again at once, and
+    /// makes it keep a list of them instead.
+    pub(super) fn retire_view(&self) {
+        drop(self.current.lock().take());
+    }
+
+    /// Lets everybody see what was committed last.
+    pub(crate) fn publish(&self) {
+        self.retire_view();
     }
 
     /// Pushes what was written so far to the disk, without a commit and without holding up one.
@@ -319,7 +332,7 @@ impl Store {
 
     /// Closes the file. Views that are still held stay as they are.
     pub(crate) fn close(&self) {
-        drop(self.current.write().take());
+        self.retire_view();
         drop(Closing(self.database.write().take()));
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn chunk_key(id: u64, number: u64) -> [u8; 16] {
 
 /// A consistent view of the tables. A table is opened by the first who reads it, for all who do.
 pub(crate) struct Snapshot {
-    head: Head,
+    head: OnceLock<Head>,
     chunks: OnceLock<ChunkTable>,
     trees: [OnceLock<BytesTable>; Table::ALL.len() + 1],
     // After the tables: it must go last.
@@ -38,23 +38,20 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens the view at a position that is known.
-    pub(super) fn at(transaction: ReadTransaction, head: Head) -> Self {
-        Self { head, chunks: OnceLock::new(), trees: Default::default(), transaction }
-    }
-
-    /// Opens the view at the position that it says it is at.
-    pub(super) fn open(transaction: ReadTransaction) -> Result<Self> {
-        let mut snapshot = Self::at(transaction, Head::default());
-        if let Some(row) = snapshot.get(Table::State, state_key::HEAD)? {
-            snapshot.head = Head::decode(&row)?;
-        }
-        Ok(snapshot)
+    pub(super) fn of(transaction: ReadTransaction) -> Self {
+        Self { head: OnceLock::new(), chunks: OnceLock::new(), trees: Default::default(), transaction }
     }
 
     /// Gives the position up to which write-sets are in the view.
-    pub(crate) fn head(&self) -> &Head {
-        &self.head
+    pub(crate) fn head(&self) -> Result<Head> {
+        if let Some(head) = self.head.get() {
+            return Ok(*head);
+        }
+        let head = match self.get(Table::State, state_key::HEAD)? {
+            Some(row) => Head::decode(&row)?,
+            None => Head::default(),
+        };
+        Ok(*self.head.get_or_init(|| head))
     }
 
     /// Gives the body under a key, as a copy, after comparing its checksum.

@@ -51,10 +51,12 @@ impl ReadTxn {
     }
 
     /// Gives the newest commit that the view contains.
-    #[must_use]
-    pub fn commit(&self) -> CommitInfo {
-        let head = self.view.snapshot().head();
-        CommitInfo { sequence: head.sequence, time: head.time }
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt).
+    pub fn commit(&self) -> Result<CommitInfo> {
+        let head = self.view.snapshot().head()?;
+        Ok(CommitInfo { sequence: head.sequence, time: head.time })
     }
 
     /// Gives an asset: its record and its payload.

@@ -28,8 +28,7 @@ impl View {
 
     /// A view of what is in the store, and nothing else.
     pub(crate) fn of(snapshot: Arc<Snapshot>) -> Self {
-        let upto = snapshot.head().sequence;
-        Self { layers: Arc::new([]), snapshot, upto }
+        Self { layers: Arc::new([]), snapshot, upto: u64::MAX }
     }
 
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
