@@ -1,9 +1,12 @@
 //! What the tests share: a storage in memory that can fail, freeze, and tell what a crash would leave.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
-use larder::Storage;
+use larder::{Error, Larder, ManualClock, Options, Storage, VerifyReport};
 use parking_lot::Mutex;
 
 /// What goes wrong, and when.
@@ -15,6 +18,8 @@ pub struct Plan {
     pub fail_sync: Option<u64>,
     /// Writes fail for want of room from this one on, counted from 0.
     pub full_at: Option<u64>,
+    /// This read fails, counted from 0; nothing else does.
+    pub fail_read: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +30,7 @@ struct State {
     operations: u64,
     writes: u64,
     syncs: u64,
+    reads: u64,
     plan: Plan,
 }
 
@@ -77,6 +83,16 @@ impl FaultyStorage {
         self.0.lock().syncs
     }
 
+    /// Counts the reads that were asked for.
+    pub fn reads(&self) -> u64 {
+        self.0.lock().reads
+    }
+
+    /// Sets what goes wrong from now on, counted as before.
+    pub fn set_plan(&self, plan: Plan) {
+        self.0.lock().plan = plan;
+    }
+
     /// Counts the operations that change something, so that each can be made to fail.
     pub fn operations(&self) -> u64 {
         self.0.lock().operations
@@ -100,7 +116,12 @@ impl Storage for FaultyStorage {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
+        let at = state.reads;
+        state.reads += 1;
+        if state.plan.fail_read == Some(at) {
+            return Err(io::Error::other("the disk cannot read this"));
+        }
         let from = state.current.get(offset as usize..).and_then(|rest| rest.get(..out.len()));
         out.copy_from_slice(from.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
         Ok(())
@@ -141,5 +162,47 @@ impl Storage for FaultyStorage {
         state.current[start..end].copy_from_slice(bytes);
         state.pending.push((offset, bytes.to_vec()));
         Ok(())
+    }
+}
+
+/// Options with a clock that stands, and without a thread of the store's own.
+pub fn still() -> Options {
+    Options::new().inline().cache_bytes(4 << 20).clock(Arc::new(ManualClock::at(1_000_000)))
+}
+
+/// A store in memory, on a clock that stands.
+pub fn in_memory() -> Larder {
+    still().open_in_memory().expect("a store in memory")
+}
+
+/// Recounts everything and demands that all of it agrees.
+#[track_caller]
+pub fn verified(larder: &Larder) -> VerifyReport {
+    let report = larder.verify(&mut |_| {}).expect("a store that can be read");
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    report
+}
+
+/// The name of the kind of an error that must be there.
+#[track_caller]
+pub fn kind_of<T: std::fmt::Debug>(result: Result<T, Error>) -> &'static str {
+    result.expect_err("an error").kind().name()
+}
+
+/// The smallest executor there is.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
     }
 }
