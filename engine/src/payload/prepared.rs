@@ -136,6 +136,8 @@ impl StagingSink {
         if !self.rows.is_empty() || self.staged.is_none() {
             self.write_out()?;
         }
+        // Views from here on have the chunks: of a transaction that reads what it put, and of those after it.
+        self.commit.store().publish();
         match self.staged.take() {
             Some(staged) => Ok(Prepared(PreparedBody::Staged { written, head, staged })),
             None => Err(crate::store::corrupt("a staged payload was lost")),

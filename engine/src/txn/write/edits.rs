@@ -121,7 +121,7 @@ impl WriteTxn<'_> {
     }
 
     /// Finds where a payload lies, or where it will.
-    fn link(&self, prepared: Prepared) -> Result<Linked> {
+    fn link(&mut self, prepared: Prepared) -> Result<Linked> {
         let (written, chunks, staged) = match prepared.0 {
             PreparedBody::Inline { payload, hash } => {
                 let state = PayloadState::Inline { length: payload.len() as u64, hash };
@@ -134,7 +134,12 @@ impl WriteTxn<'_> {
                 });
             }
             PreparedBody::Chunked { encoded, .. } => (encoded.written, encoded.chunks, None),
-            PreparedBody::Staged { written, staged, .. } => (written, Vec::new(), Some(staged)),
+            PreparedBody::Staged { written, staged, .. } => {
+                // The chunks came into the store after this transaction began. Nothing else has changed: the
+                // sequencer is held.
+                self.view = self.shared.commit.accepted_view()?;
+                (written, Vec::new(), Some(staged))
+            }
         };
         let known = self.view.get(Some(&self.changes), Table::Contents, &written.hash.0)?;
         let (content, chunks, staged) = match known {
