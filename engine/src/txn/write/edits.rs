@@ -393,6 +393,8 @@ impl WriteTxn<'_> {
         for (key, row) in &rows {
             guard.reading(key)?;
             let target = key.rebase(from, to)?;
+            // Before anything is said about what is there.
+            guard.access(Right::WRITE, &target).map_err(|error| error.at(&target))?;
             if self.reading().row(&target)?.is_some() {
                 return Err(Error::from(ErrorKind::AlreadyExists).at(&target));
             }
