@@ -1,0 +1,80 @@
+//! What went wrong once: found by the model, and kept as small as it can be said.
+
+use larder::{DocumentKind, Edit, Options};
+use larder_tests::{block_on, in_memory, kind_of, still, verified};
+
+fn noise(length: usize) -> Vec<u8> {
+    (0..length as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+#[test]
+fn a_transaction_reads_the_large_payload_that_it_put() {
+    let directory = tempfile::tempdir().unwrap();
+    for larder in [in_memory(), still().open(directory.path().join("a.larder")).unwrap()] {
+        let session = larder.session("ana").unwrap();
+        for length in [1_048_575, 1_048_576, 1_200_000, 9_000_000] {
+            let (key, copy) = (format!("{length}"), format!("{length}.copy"));
+            session
+                .write(|txn| {
+                    txn.put(key.as_str(), noise(length))?;
+                    assert!(txn.get(key.as_str())?.bytes()? == noise(length));
+                    let _ = txn.apply(Edit::copy(key.as_str(), copy.as_str()))?;
+                    let mut reader = txn.open(copy.as_str())?;
+                    assert!(reader.range(1_000_000..1_000_100)? == noise(length)[1_000_000..1_000_100]);
+                    Ok(())
+                })
+                .unwrap();
+        }
+        verified(&larder);
+    }
+}
+
+#[test]
+fn a_transaction_reads_the_large_payload_of_one_that_is_on_its_way() {
+    for options in [still(), Options::new()] {
+        let larder = options.open_in_memory().unwrap();
+        let session = larder.session("ana").unwrap();
+        let (_, first) = session.submit(|txn| txn.put("a", noise(3_000_000))).unwrap();
+        let (bytes, second) = session.submit(|txn| txn.get("a")?.bytes()).unwrap();
+        assert!(bytes == noise(3_000_000));
+        block_on(first).unwrap();
+        block_on(second).unwrap();
+    }
+}
+
+#[test]
+fn a_large_payload_that_was_given_up_leaves_nothing() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    let given_up = session.write(|txn| {
+        txn.put("a", noise(3_000_000))?;
+        assert_eq!(txn.get("a")?.bytes()?.len(), 3_000_000);
+        Err::<(), _>(larder::Error::abort("no"))
+    });
+    assert_eq!(kind_of(given_up), "Aborted");
+    larder.flush().unwrap();
+    session.put("b", "x").unwrap();
+    assert_eq!(verified(&larder).chunks, 0);
+}
+
+#[test]
+fn nobody_learns_by_moving_a_tree_what_is_there_where_he_has_no_right() {
+    let larder = in_memory();
+    let root = larder.root().unwrap();
+    root.put("secret/there", "x").unwrap();
+    let rules = "default = \"deny\"\n[[rule]]\nallow = [\"read\", \"write\", \"delete\", \"list\"]\nwho = [\"bob\"]\non = \"bob/**\"\n";
+    root.set_document(DocumentKind::Rules, rules).unwrap();
+    let bob = larder.session("bob").unwrap();
+    for name in ["there", "not-there"] {
+        bob.put(format!("bob/{name}/{name}"), "x").unwrap();
+        bob.put(format!("bob/{name}"), "x").unwrap();
+        let target = format!("secret/{name}");
+        assert_eq!(kind_of(bob.rename_tree(format!("bob/{name}"), target.as_str())), "AccessDenied");
+        assert_eq!(kind_of(bob.rename(format!("bob/{name}"), target.as_str())), "AccessDenied");
+        assert_eq!(kind_of(bob.copy(format!("bob/{name}"), target.as_str())), "AccessDenied");
+        assert_eq!(kind_of(bob.put(target.as_str(), "x")), "AccessDenied");
+        assert_eq!(kind_of(bob.make_directory(target.as_str())), "AccessDenied");
+        assert_eq!(kind_of(bob.remove_directory(target.as_str())), "AccessDenied");
+        assert_eq!(kind_of(bob.delete(target.as_str())), "AccessDenied");
+    }
+}
