@@ -306,6 +306,23 @@ error_kinds! {
         /// Where, and what was found.
         what: String
     } => "the file is damaged: {what}; run: larder verify FILE";
+    /// The commit log that was in use is not there.
+    806 Repair LogMissing {
+        /// Where it should be.
+        path: String
+    } => "commits may lie in the commit log, and {path} is not there; put it back, or give up what is in it only: larder recover --discard-log FILE";
+    /// The commit log is not that of this file, or of another state of it.
+    807 Repair LogDiverged {
+        /// What does not agree.
+        what: String
+    } => "the commit log does not belong to this state of the file: {what}; put the right log back, or set this one aside: larder recover --discard-log FILE";
+    /// Commits that were on disk cannot be read from the commit log any more.
+    808 Repair LogDamaged {
+        /// The last commit that can be read.
+        readable: u64,
+        /// The last commit that is known to have been on disk.
+        synced: u64
+    } => "the commit log is damaged: it was on disk up to commit {synced}, and can be read up to commit {readable}; keep what can be read: larder recover --discard-log FILE";
     /// The operating system reported an error.
     802 Reopen Io {
         /// What larder was doing.

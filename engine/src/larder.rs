@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::authorizer::{Caller, Hooks};
 use crate::clock::Clock;
-use crate::commit::{Commit, CommitInfo};
+use crate::commit::{Commit, CommitInfo, RecoveryReport};
 use crate::documents::DocumentKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Options, SlowOperation};
@@ -48,7 +48,6 @@ pub(crate) struct Shared {
     pub(crate) settings: Options,
     readers: Arc<Readers>,
     next_payload: AtomicU64,
-    waker: crossbeam_channel::Sender<()>,
 }
 
 /// What was read from and written to a file since it was opened.
@@ -65,6 +64,14 @@ pub struct InputOutput {
     pub syncs: u64,
     /// Whether a write found no room.
     pub is_full: bool,
+    /// How many writes to the commit log.
+    pub log_writes: u64,
+    /// How many bytes were written to the commit log.
+    pub log_bytes_written: u64,
+    /// How many syncs of the commit log.
+    pub log_syncs: u64,
+    /// How many bytes of the commit log hold commits that are not on disk in the file itself.
+    pub log_bytes: u64,
 }
 
 /// What a store is, and how much is in it.
@@ -119,15 +126,14 @@ impl Larder {
             options.clock.now(),
             options.ids.next_id().to_be_bytes(),
         )?;
-        let commit = Arc::new(Commit::new(store, options.inline)?);
         let (waker, wakes) = crossbeam_channel::bounded(1);
+        let commit = Arc::new(Commit::new(store, &options, waker)?);
         let shared = Arc::new(Shared {
             clock: Arc::clone(&options.clock),
             hooks: options.hooks.clone(),
             audit: AuditBuffer::default(),
             readers: Arc::default(),
             next_payload: AtomicU64::new(next_payload_id(&commit)?),
-            waker,
             settings: options,
             commit,
         });
@@ -166,7 +172,7 @@ impl Larder {
     /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
     pub fn info(&self) -> Result<Info> {
         let view = self.shared.commit.committed_view()?;
-        let (head, store) = (view.snapshot().head()?, self.shared.commit.store());
+        let (head, store) = (*view.head(), self.shared.commit.store());
         let documents = self.shared.commit.documents();
         let (readers, oldest_reader) = self.shared.readers.count();
         Ok(Info {
@@ -174,10 +180,10 @@ impl Larder {
             format: store.identity().format,
             store_id: u128::from_be_bytes(store.identity().store_id),
             created: store.identity().created,
-            last_commit: CommitInfo { sequence: head.sequence, time: head.time },
+            last_commit: head.info(),
             state: head.identity.to_string(),
             file_bytes: store.backend_state().length(),
-            input_output: store.input_output(),
+            input_output: self.shared.commit.input_output(),
             statistics: statistics_in(&view)?,
             rules_version: documents.get(DocumentKind::Rules).version,
             rules: documents.rules.rules().len(),
@@ -193,8 +199,16 @@ impl Larder {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed); damage is a finding, not an error, as far as the file can be read at all.
     pub fn verify(&self, progress: &mut dyn FnMut(&VerifyReport)) -> Result<VerifyReport> {
+        // Nothing that is checked then hides what it covers.
+        self.shared.commit.drain_all()?;
         let documents = self.shared.commit.documents();
         verify(&self.shared.commit.committed_view()?, &documents, progress)
+    }
+
+    /// Tells what was found beside the file when it was opened: nothing, if it was closed cleanly.
+    #[must_use]
+    pub fn recovery(&self) -> Option<&RecoveryReport> {
+        self.shared.commit.recovery()
     }
 
     /// Puts everything that is visible on disk.
@@ -253,8 +267,7 @@ impl Shared {
 
     /// Lets the store's thread know that there is something to do.
     pub(crate) fn wake(&self) {
-        // A full channel has a wake-up in it already.
-        let _ = self.waker.try_send(());
+        self.commit.wake();
     }
 
     /// Runs an operation under a span, and reports it if it was slow.
@@ -353,7 +366,7 @@ fn statistics_in(view: &View) -> Result<Statistics> {
 
 /// The first payload id that no chunk has.
 fn next_payload_id(commit: &Commit) -> Result<u64> {
-    let snapshot = commit.store().current()?;
+    let snapshot = commit.store().view()?;
     let last = snapshot.range(Table::Chunks, Bound::Unbounded, Bound::Unbounded)?.next_back().transpose()?;
     Ok(last.and_then(|(key, _)| key.first_chunk().map(|id| u64::from_be_bytes(*id))).unwrap_or(0) + 1)
 }
@@ -372,7 +385,7 @@ fn reclaim(commit: &Commit) -> Result<()> {
     if !ids.is_empty() {
         tracing::info!(uploads = ids.len(), "reclaiming unfinished uploads");
         commit.store().unstage(&ids)?;
-        commit.store().publish();
+        commit.refresh()?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ mod verify;
 
 pub use authorizer::{AccessDecision, AccessRequest, Authorizer, Objection, Validator};
 pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
-pub use commit::{CommitInfo, CommitTicket, Durability};
+pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};
 pub use documents::{Document, DocumentKind};
 pub use edit::{
     Actual, Annotation, BatchMode, Condition, Draft, Edit, IntoKey, IntoPlace, Outcome, Refusal, Stored,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_format::{Micros, Pattern};
+use larder_format::{LOG_BLOCK, Micros, Pattern};
 
 use crate::authorizer::{Authorizer, Hooks, Validator};
 use crate::clock::{Clock, IdSource, RandomIds, SystemClock};
@@ -88,6 +88,8 @@ pub struct Options {
     pub(crate) slow_hook: Option<SlowHook>,
     pub(crate) reader_age_max: Micros,
     pub(crate) retention: Retention,
+    pub(crate) discard_log: bool,
+    pub(crate) log_segment_bytes: u64,
 }
 
 impl std::fmt::Debug for Options {
@@ -117,6 +119,8 @@ impl Default for Options {
             slow_hook: None,
             reader_age_max: 3_600 * 1_000_000,
             retention: Retention::default(),
+            discard_log: false,
+            log_segment_bytes: 32 << 20,
         }
     }
 }
@@ -232,6 +236,25 @@ impl Options {
         self
     }
 
+    /// Goes on without a commit log that is missing, damaged, or not that of the file: what can be read of it in
+    /// order is applied, and the log is set aside under another name. Commits that were acknowledged may be lost;
+    /// [`Larder::recovery`] tells what was done.
+    #[must_use]
+    pub fn discard_log(mut self) -> Self {
+        self.discard_log = true;
+        self
+    }
+
+    /// Sets how long each of the two segments of the commit log may become, in bytes; 32 MiB by default, at least
+    /// 512 KiB, in whole blocks of 4 096. When one is full what it has is made durable in the file, while the other
+    /// takes what comes. The longer they are, the rarer that is, and the longer it takes to open a file that was not
+    /// closed.
+    #[must_use]
+    pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
+        self.log_segment_bytes = bytes.clamp(512 << 10, 1 << 29).next_multiple_of(LOG_BLOCK as u64);
+        self
+    }
+
     /// Opens a file.
     ///
     /// # Errors
@@ -259,11 +282,21 @@ impl Options {
         Larder::start(self, Place::Memory)
     }
 
-    /// Opens a store in a storage of the caller's own, for tests with faults and for exotic hosts.
+    /// Opens a store in a storage of the caller's own, for tests with faults and for exotic hosts. Without a commit
+    /// log, what has to be on disk is committed into the store itself.
     ///
     /// # Errors
     /// As [`Options::open`].
     pub fn open_storage(self, storage: Box<dyn Storage>) -> Result<Larder> {
-        Larder::start(self, Place::Custom(storage))
+        Larder::start(self, Place::Custom(storage, None))
+    }
+
+    /// Opens a store in a storage of the caller's own, with its commit log in another, which is empty while the
+    /// store is closed.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_storages(self, storage: Box<dyn Storage>, log: Arc<dyn Storage>) -> Result<Larder> {
+        Larder::start(self, Place::Custom(storage, Some(log)))
     }
 }

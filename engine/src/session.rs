@@ -193,6 +193,7 @@ impl Session {
         let shared = &self.shared;
         shared.observed("write", "", || {
             shared.commit.check_writable()?;
+            shared.commit.wait_for_room()?;
             let now = shared.clock.now();
             let held = shared.commit.sequencer().enter(self.caller.name(), now, self.wait_max)?;
             // Again, now that nobody can close or fail in between.

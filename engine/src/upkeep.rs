@@ -86,18 +86,20 @@ impl Drop for Upkeep {
 }
 
 fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) {
-    let mut trimmed_at = Micros::MIN;
+    let (mut trimmed_at, mut sleep) = (Micros::MIN, SLEEP_MAX);
     loop {
         // Woken, stopped, or nothing for a while.
         crossbeam_channel::select! {
             recv(stopped) -> _ => return,
             recv(wakes) -> woken => if woken.is_err() { return },
-            default(SLEEP_MAX) => {}
+            default(sleep) => {}
         }
         let Some(shared) = shared.upgrade() else { return };
         shared.commit.lead_if_free();
         let now = shared.clock.now();
-        let mut step = flush_if_due(&shared, now).map(drop).and_then(|()| shared.write_audit());
+        let mut step = flush_if_due(&shared, now)
+            .and_then(|_| shared.write_audit())
+            .and_then(|()| shared.commit.drain_if_due().map(drop));
         if now.saturating_sub(trimmed_at) >= TRIM_EVERY {
             trimmed_at = now;
             step = step.and_then(|()| trim(&shared, now).map(drop));
@@ -113,6 +115,8 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             }
             Ok(()) => {}
         }
+        let until_due = shared.commit.flush_due().saturating_sub(shared.clock.now()).max(0);
+        sleep = SLEEP_MAX.min(Duration::from_micros(until_due.cast_unsigned()));
     }
 }
 
@@ -122,6 +126,7 @@ pub(crate) fn run(shared: &Arc<Shared>, now: Micros) -> Result<UpkeepReport> {
     let flushed = flush_if_due(shared, now)?;
     shared.write_audit()?;
     let trimmed = trim(shared, now)?;
+    shared.commit.drain_all()?;
     Ok(UpkeepReport { flushed, trimmed })
 }
 
@@ -156,6 +161,8 @@ fn trim(shared: &Arc<Shared>, now: Micros) -> Result<u64> {
     if shared.commit.check_writable().is_err() {
         return Ok(0);
     }
+    // The ends of tables are looked for in the store.
+    shared.commit.drain_all()?;
     let retention = shared.settings.retention;
     let feed = past(shared, Table::Feed, retention.rows_max, |row| {
         Ok(FeedRow::decode(row).map_err(|error| crate::store::corrupt(error.to_string()))?.time)

@@ -8,6 +8,7 @@ mod envelope;
 mod event;
 mod key;
 mod limits;
+mod log;
 mod pattern;
 mod policy;
 mod record;
@@ -24,6 +25,7 @@ pub use envelope::{
 pub use event::{EventKind, EventRow, FeedRow, FeedRowError};
 pub use key::{Child, Key, KeyError, Prefix};
 pub use limits::{ByteSize, Limit, LimitedBy, Limits, MAX_LIMITS};
+pub use log::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LOG_VERSION, LogError, LogFileHeader};
 pub use pattern::{
     Captures, MAX_CAPTURE_NAME_BYTES, MAX_LITERAL_BYTES, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, Pattern,
     PatternError, PatternErrorKind, PatternSegment, PatternSet,

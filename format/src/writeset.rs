@@ -2,7 +2,7 @@
 //!
 //! A write-set is the unit of commit, of the log, of incremental snapshots and of replication. It names the
 //! state that it builds on by its identity, and gives the next one: a hash chained over write-sets. Nothing
-//! that applies it asks a clock or draws a random number. The layout is section 8 of SPEC.md.
+//! that applies it asks a clock or draws a random number. The layout is section 9 of SPEC.md.
 //!
 //! ```text
 //!  0  4  magic "LWS\x01"              80  2  length of the principal, p
@@ -153,6 +153,14 @@ impl WriteSet {
             operation?;
         }
         Ok(write_set)
+    }
+
+    /// Gives the length that a write-set says it has, in bytes, where one begins at the front of `bytes`.
+    #[must_use]
+    pub fn length_at(bytes: &[u8]) -> Option<usize> {
+        let fixed = bytes.first_chunk::<WRITE_SET_HEADER_LENGTH>()?;
+        let length = usize::try_from(u64::from_le_bytes(array_at(fixed, 72))).ok()?;
+        (array_at(fixed, 0) == MAGIC && length >= WRITE_SET_HEADER_LENGTH).then_some(length)
     }
 
     /// Reads the header.

@@ -4,10 +4,11 @@
 
 use bytes::Bytes;
 use larder_format::{
-    ByteOrder, CHECKSUM_LENGTH, ContentHash, ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EventKind,
-    FeedRow, Key, Operation, PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, RKYV_FORMAT, Record,
-    RecordBuilder, SectionTag, StateIdentity, Status, Tuple, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX,
-    WriteSet, WriteSetBuilder, seal_into, type_fingerprint, unseal,
+    BATCH_HEADER_LENGTH, BatchHeader, ByteOrder, CHECKSUM_LENGTH, ContentHash, ENVELOPE_ALIGNMENT_MAX,
+    ENVELOPE_LENGTH, Envelope, EventKind, FeedRow, Key, LOG_BLOCK, LOG_VERSION, LogFileHeader, Operation,
+    PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, RKYV_FORMAT, Record, RecordBuilder, SectionTag,
+    StateIdentity, Status, Tuple, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
+    seal_into, type_fingerprint, unseal,
 };
 
 const SPEC: &str = include_str!("../../SPEC.md");
@@ -24,12 +25,15 @@ fn cells(line: &str) -> Vec<&str> {
 
 #[test]
 fn the_constants_are_those_of_the_code() {
-    let constants: [(&str, usize); 13] = [
+    let constants: [(&str, usize); 16] = [
         ("CHECKSUM_LENGTH", CHECKSUM_LENGTH),
         ("RECORD_HEADER_LENGTH", RECORD_HEADER_LENGTH),
         ("RECORD_VERSION", RECORD_VERSION.into()),
         ("WRITE_SET_HEADER_LENGTH", WRITE_SET_HEADER_LENGTH),
         ("WRITE_SET_LENGTH_MAX", WRITE_SET_LENGTH_MAX),
+        ("LOG_BLOCK", LOG_BLOCK),
+        ("LOG_VERSION", LOG_VERSION as usize),
+        ("BATCH_HEADER_LENGTH", BATCH_HEADER_LENGTH),
         ("ENVELOPE_LENGTH", ENVELOPE_LENGTH),
         ("ENVELOPE_ALIGNMENT_MAX", ENVELOPE_ALIGNMENT_MAX.into()),
         ("RKYV_FORMAT", RKYV_FORMAT.into()),
@@ -141,6 +145,41 @@ fn t24_decoders_withstand_what_is_cut_and_flipped() {
     withstands("writeset", |bytes| WriteSet::decode(bytes).is_ok());
     withstands("key", |bytes| Key::decode(&bytes).is_ok_and(|key| key.as_str() == "menus/friday.json"));
     withstands("seal", |bytes| unseal(3, b"a\0b\0", &bytes).is_ok());
+}
+
+#[test]
+fn the_headers_of_the_log_are_as_the_tables_say() {
+    let file =
+        LogFileHeader { store_id: [7; 16], log_id: [8; 16], process: 0x0102_0304, segment_length: 1 << 20 };
+    let bytes = file.encode();
+    assert_eq!(&bytes[..12], b"LARDLOG\x01\x01\0\0\0");
+    assert_eq!(
+        (&bytes[12..16], &bytes[16..32], &bytes[32..48]),
+        (&[4u8, 3, 2, 1][..], &[7; 16][..], &[8; 16][..])
+    );
+    assert_eq!(bytes[48..56], (1u64 << 20).to_le_bytes());
+    let write_set = golden("writeset");
+    let batch = BatchHeader {
+        count: 1,
+        generation: 2,
+        store_id: [7; 16],
+        log_id: [8; 16],
+        length: write_set.len() as u64,
+        first: 5,
+        last: 5,
+        synced: 4,
+        base: StateIdentity([9; 32]),
+        checksum: BatchHeader::checksum_of(&write_set),
+    };
+    let bytes = batch.encode();
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    assert_eq!(&bytes[..8], b"LBT\x01\x01\0\0\0");
+    assert_eq!(
+        (&bytes[16..32], &bytes[32..48], &bytes[80..112]),
+        (&[7u8; 16][..], &[8u8; 16][..], &[9u8; 32][..])
+    );
+    assert_eq!([8, 48, 56, 64, 72].map(number), [2, write_set.len() as u64, 5, 5, 4]);
+    assert_eq!(number(112), BatchHeader::checksum_of(&write_set));
 }
 
 #[test]

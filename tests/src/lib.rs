@@ -1,4 +1,4 @@
-//! What the tests share: a storage in memory that can fail, freeze, and tell what a crash would leave.
+//! What the tests share: a disk in memory that can fail, freeze, and tell what a crash would leave.
 
 use std::future::Future;
 use std::io;
@@ -22,11 +22,19 @@ pub struct Plan {
     pub fail_read: Option<u64>,
 }
 
+/// The files of a store: itself, and its commit log.
+pub const STORE: usize = 0;
+/// The commit log.
+pub const LOG: usize = 1;
+
+/// What is in the files.
+pub type Image = [Vec<u8>; 2];
+
 #[derive(Debug, Default)]
 struct State {
-    current: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<(u64, Vec<u8>)>,
+    current: Image,
+    durable: Image,
+    pending: Vec<(usize, u64, Vec<u8>)>,
     operations: u64,
     writes: u64,
     syncs: u64,
@@ -34,28 +42,56 @@ struct State {
     plan: Plan,
 }
 
-/// A storage in memory.
+/// A disk in memory with two files, and one plan for both.
 #[derive(Debug, Clone, Default)]
-pub struct FaultyStorage(Arc<Mutex<State>>);
+pub struct FaultyDisk(Arc<Mutex<State>>);
 
-impl FaultyStorage {
+/// One of its files.
+#[derive(Debug, Clone)]
+pub struct FaultyStorage(Arc<Mutex<State>>, usize);
+
+impl FaultyDisk {
     /// Makes one that holds these bytes, all of them durable.
-    pub fn holding(bytes: Vec<u8>, plan: Plan) -> Self {
-        Self(Arc::new(Mutex::new(State { durable: bytes.clone(), current: bytes, plan, ..State::default() })))
+    pub fn holding(image: Image, plan: Plan) -> Self {
+        Self(Arc::new(Mutex::new(State { durable: image.clone(), current: image, plan, ..State::default() })))
+    }
+
+    /// Makes one with a store on it that was closed.
+    pub fn closed(store: Vec<u8>, plan: Plan) -> Self {
+        Self::holding([store, Vec::new()], plan)
+    }
+
+    /// Opens the store on it, with a commit log beside it or without.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(&self, options: Options, with_log: bool) -> Result<Larder, Error> {
+        let store = Box::new(self.file(STORE));
+        if with_log {
+            options.open_storages(store, Arc::new(self.file(LOG)))
+        } else {
+            options.open_storage(store)
+        }
+    }
+
+    /// Gives one of the files.
+    pub fn file(&self, file: usize) -> FaultyStorage {
+        FaultyStorage(Arc::clone(&self.0), file)
     }
 
     /// Gives what is there after a crash that loses everything since the last sync.
-    pub fn durable(&self) -> Vec<u8> {
+    pub fn durable(&self) -> Image {
         self.0.lock().durable.clone()
     }
 
     /// Gives what is there after a crash that keeps a part of the writes since the last sync, chosen by a seed, and
     /// tears one of them at a sector of 512 bytes.
-    pub fn torn(&self, seed: u64) -> Vec<u8> {
+    pub fn torn(&self, seed: u64) -> Image {
         let state = self.0.lock();
         let mut image = state.durable.clone();
         let mut random = seed | 1;
-        for (offset, bytes) in &state.pending {
+        for (file, offset, bytes) in &state.pending {
+            let file = &mut image[*file];
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
@@ -65,17 +101,22 @@ impl FaultyStorage {
                 _ => bytes.len(),
             };
             let (start, end) = (*offset as usize, *offset as usize + length);
-            if image.len() < end {
-                image.resize(end, 0);
+            if file.len() < end {
+                file.resize(end, 0);
             }
-            image[start..end].copy_from_slice(&bytes[..length]);
+            file[start..end].copy_from_slice(&bytes[..length]);
         }
         image
     }
 
     /// Gives what is there now.
-    pub fn current(&self) -> Vec<u8> {
+    pub fn current(&self) -> Image {
         self.0.lock().current.clone()
+    }
+
+    /// Gives what is in the store's file now.
+    pub fn store(&self) -> Vec<u8> {
+        self.0.lock().current[STORE].clone()
     }
 
     /// Counts the syncs that were asked for.
@@ -112,7 +153,7 @@ impl State {
 
 impl Storage for FaultyStorage {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().current.len() as u64)
+        Ok(self.0.lock().current[self.1].len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -122,7 +163,7 @@ impl Storage for FaultyStorage {
         if state.plan.fail_read == Some(at) {
             return Err(io::Error::other("the disk cannot read this"));
         }
-        let from = state.current.get(offset as usize..).and_then(|rest| rest.get(..out.len()));
+        let from = state.current[self.1].get(offset as usize..).and_then(|rest| rest.get(..out.len()));
         out.copy_from_slice(from.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
         Ok(())
     }
@@ -130,7 +171,7 @@ impl Storage for FaultyStorage {
     fn set_len(&self, length: u64) -> io::Result<()> {
         let mut state = self.0.lock();
         state.step()?;
-        state.current.resize(length as usize, 0);
+        state.current[self.1].resize(length as usize, 0);
         Ok(())
     }
 
@@ -142,8 +183,8 @@ impl Storage for FaultyStorage {
         if state.plan.fail_sync == Some(at) {
             return Err(io::Error::other("the disk says no"));
         }
-        state.durable = state.current.clone();
-        state.pending.clear();
+        state.durable[self.1] = state.current[self.1].clone();
+        state.pending.retain(|(file, ..)| *file != self.1);
         Ok(())
     }
 
@@ -156,18 +197,23 @@ impl Storage for FaultyStorage {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         let (start, end) = (offset as usize, offset as usize + bytes.len());
-        if state.current.len() < end {
-            state.current.resize(end, 0);
+        let file = &mut state.current[self.1];
+        if file.len() < end {
+            file.resize(end, 0);
         }
-        state.current[start..end].copy_from_slice(bytes);
-        state.pending.push((offset, bytes.to_vec()));
+        file[start..end].copy_from_slice(bytes);
+        state.pending.push((self.1, offset, bytes.to_vec()));
         Ok(())
     }
 }
 
 /// Options with a clock that stands, and without a thread of the store's own.
 pub fn still() -> Options {
-    Options::new().inline().cache_bytes(4 << 20).clock(Arc::new(ManualClock::at(1_000_000)))
+    Options::new()
+        .inline()
+        .log_segment_bytes(512 << 10)
+        .cache_bytes(4 << 20)
+        .clock(Arc::new(ManualClock::at(1_000_000)))
 }
 
 /// A store in memory, on a clock that stands.

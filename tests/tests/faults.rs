@@ -1,16 +1,23 @@
 //! What survives: crashes at every step, failing syncs, a full disk, flipped bits.
 
 use larder::{Durability, ErrorKind, Larder, ManualClock, Options};
-use larder_tests::{FaultyStorage, Plan};
+use larder_tests::{FaultyDisk, Image, Plan};
 use std::sync::Arc;
 
 fn options() -> Options {
-    Options::new().inline().cache_bytes(1 << 20).clock(Arc::new(ManualClock::at(1_000_000)))
+    Options::new()
+        .inline()
+        .log_segment_bytes(512 << 10)
+        .cache_bytes(1 << 20)
+        .clock(Arc::new(ManualClock::at(1_000_000)))
 }
 
-fn open(storage: &FaultyStorage) -> larder::Result<Larder> {
-    options().open_storage(Box::new(storage.clone()))
+fn open(disk: &FaultyDisk, with_log: bool) -> larder::Result<Larder> {
+    disk.open(options(), with_log)
 }
+
+/// Commits go through the log, or straight into the store.
+const BOTH: [bool; 2] = [true, false];
 
 const COMMITS: u64 = 6;
 
@@ -40,8 +47,8 @@ fn program(larder: &Larder) -> u64 {
 }
 
 /// What must hold after a crash: every acknowledged commit is there, none is half there, everything recounts.
-fn check(image: Vec<u8>, acknowledged: u64, what: &str) {
-    let larder = open(&FaultyStorage::holding(image, Plan::default()))
+fn check(image: Image, with_log: bool, acknowledged: u64, what: &str) {
+    let larder = open(&FaultyDisk::holding(image, Plan::default()), with_log)
         .unwrap_or_else(|error| panic!("{what}: does not open: {error}"));
     let session = larder.session("ana").unwrap();
     let count = match session.get("count.txt") {
@@ -63,12 +70,12 @@ fn check(image: Vec<u8>, acknowledged: u64, what: &str) {
 }
 
 /// A store that was made, and nothing else, with how many operations the program takes on it.
-fn fresh() -> (Vec<u8>, u64) {
-    let storage = FaultyStorage::default();
-    open(&storage).unwrap().close().unwrap();
-    let bytes = storage.current();
-    let counted = FaultyStorage::holding(bytes.clone(), Plan::default());
-    let larder = open(&counted).unwrap();
+fn fresh(with_log: bool) -> (Vec<u8>, u64) {
+    let disk = FaultyDisk::default();
+    open(&disk, with_log).unwrap().close().unwrap();
+    let bytes = disk.store();
+    let counted = FaultyDisk::closed(bytes.clone(), Plan::default());
+    let larder = open(&counted, with_log).unwrap();
     assert_eq!(program(&larder), COMMITS);
     larder.close().unwrap();
     (bytes, counted.operations())
@@ -76,32 +83,39 @@ fn fresh() -> (Vec<u8>, u64) {
 
 #[test]
 fn t01_t04_a_crash_at_every_operation_loses_nothing_that_was_acknowledged() {
-    let (bytes, operations) = fresh();
-    assert!(operations > 50, "{operations}");
-    for at in 0..operations {
-        let plan = Plan { freeze_at: Some(at), ..Plan::default() };
-        let storage = FaultyStorage::holding(bytes.clone(), plan);
-        let acknowledged = open(&storage).map_or(0, |larder| program(&larder));
-        check(storage.durable(), acknowledged, &format!("operation {at}, nothing unsynced kept"));
-        for seed in 0..3 {
-            let image = storage.torn(at * 31 + seed + 1);
-            check(image, acknowledged, &format!("operation {at}, torn {seed}"));
+    for with_log in BOTH {
+        let (bytes, operations) = fresh(with_log);
+        assert!(operations > 30, "{operations}");
+        for at in 0..operations {
+            let plan = Plan { freeze_at: Some(at), ..Plan::default() };
+            let disk = FaultyDisk::closed(bytes.clone(), plan);
+            let acknowledged = open(&disk, with_log).map_or(0, |larder| program(&larder));
+            let what = format!("log {with_log}, operation {at}");
+            check(disk.durable(), with_log, acknowledged, &format!("{what}, nothing unsynced kept"));
+            for seed in 0..4 {
+                let image = disk.torn(at * 31 + seed + 1);
+                check(image, with_log, acknowledged, &format!("{what}, torn {seed}"));
+            }
         }
     }
 }
 
 #[test]
 fn t06_a_failed_sync_poisons_the_handle_and_is_never_tried_again() {
-    let (bytes, _) = fresh();
-    let counted = FaultyStorage::holding(bytes.clone(), Plan::default());
-    let larder = open(&counted).unwrap();
+    BOTH.into_iter().for_each(a_failed_sync_poisons);
+}
+
+fn a_failed_sync_poisons(with_log: bool) {
+    let (bytes, _) = fresh(with_log);
+    let counted = FaultyDisk::closed(bytes.clone(), Plan::default());
+    let larder = open(&counted, with_log).unwrap();
     program(&larder);
     let syncs = counted.syncs();
     drop(larder);
     for at in 1..syncs {
         let plan = Plan { fail_sync: Some(at), ..Plan::default() };
-        let storage = FaultyStorage::holding(bytes.clone(), plan);
-        let Ok(larder) = open(&storage) else { continue };
+        let storage = FaultyDisk::closed(bytes.clone(), plan);
+        let Ok(larder) = open(&storage, with_log) else { continue };
         let acknowledged = program(&larder);
         if acknowledged == COMMITS {
             continue; // the sync belongs to the closing
@@ -112,19 +126,23 @@ fn t06_a_failed_sync_poisons_the_handle_and_is_never_tried_again() {
         assert!(matches!(error.kind(), ErrorKind::Poisoned { .. }), "sync {at}: {error}");
         assert_eq!(storage.syncs(), tried, "sync {at} was tried again");
         drop(larder);
-        check(storage.durable(), acknowledged, &format!("sync {at}"));
-        check(storage.current(), acknowledged, &format!("sync {at}, cache kept"));
+        check(storage.durable(), with_log, acknowledged, &format!("sync {at}"));
+        check(storage.current(), with_log, acknowledged, &format!("sync {at}, cache kept"));
     }
 }
 
 #[test]
 fn t06_a_commit_whose_outcome_is_unknown_says_so_and_can_be_asked_for() {
-    let (bytes, _) = fresh();
+    BOTH.into_iter().for_each(an_unknown_outcome_can_be_asked_for);
+}
+
+fn an_unknown_outcome_can_be_asked_for(with_log: bool) {
+    let (bytes, _) = fresh(with_log);
     let mut unknown = 0;
     for at in 1..12 {
         let plan = Plan { fail_sync: Some(at), ..Plan::default() };
-        let storage = FaultyStorage::holding(bytes.clone(), plan);
-        let Ok(larder) = open(&storage) else { continue };
+        let storage = FaultyDisk::closed(bytes.clone(), plan);
+        let Ok(larder) = open(&storage, with_log) else { continue };
         let session = larder.session("ana").unwrap();
         let put = session.write_once("order-1", |txn| txn.put("a.txt", "x"));
         drop(session);
@@ -133,7 +151,7 @@ fn t06_a_commit_whose_outcome_is_unknown_says_so_and_can_be_asked_for() {
             unknown += 1;
             assert!(matches!(error.kind(), ErrorKind::OutcomeUnknown { .. }), "{error}");
             for image in [storage.durable(), storage.current()] {
-                let larder = open(&FaultyStorage::holding(image, Plan::default())).unwrap();
+                let larder = open(&FaultyDisk::holding(image, Plan::default()), with_log).unwrap();
                 let session = larder.session("ana").unwrap();
                 let known =
                     matches!(session.outcome_of("order-1").unwrap(), larder::CommitOutcome::Committed(_));
@@ -149,12 +167,16 @@ fn t06_a_commit_whose_outcome_is_unknown_says_so_and_can_be_asked_for() {
 
 #[test]
 fn t07_a_full_disk_is_a_typed_error_and_loses_nothing() {
-    let (bytes, operations) = fresh();
+    BOTH.into_iter().for_each(a_full_disk);
+}
+
+fn a_full_disk(with_log: bool) {
+    let (bytes, operations) = fresh(with_log);
     let mut full = 0;
     for at in 0..operations {
         let plan = Plan { full_at: Some(at), ..Plan::default() };
-        let storage = FaultyStorage::holding(bytes.clone(), plan);
-        let Ok(larder) = open(&storage) else { continue };
+        let storage = FaultyDisk::closed(bytes.clone(), plan);
+        let Ok(larder) = open(&storage, with_log) else { continue };
         let session = larder.session("ana").unwrap();
         let mut acknowledged = 0;
         for commit in 1..=COMMITS {
@@ -171,7 +193,7 @@ fn t07_a_full_disk_is_a_typed_error_and_loses_nothing() {
         }
         drop(session);
         drop(larder);
-        let larder = open(&FaultyStorage::holding(storage.durable(), Plan::default())).unwrap();
+        let larder = open(&FaultyDisk::holding(storage.durable(), Plan::default()), with_log).unwrap();
         let session = larder.session("ana").unwrap();
         for commit in 1..=acknowledged {
             assert_eq!(session.get(format!("x/{commit}.bin")).unwrap().bytes().unwrap(), payload(commit));
@@ -202,18 +224,17 @@ fn t11_a_panic_in_a_closure_harms_nobody() {
 
 #[test]
 fn t20_no_flipped_bit_gives_wrong_bytes() {
-    let storage = FaultyStorage::default();
-    let larder = open(&storage).unwrap();
+    let disk = FaultyDisk::default();
+    let larder = open(&disk, true).unwrap();
     program(&larder);
     larder.close().unwrap();
-    let bytes = storage.current();
+    let bytes = disk.store();
     // Every 61st byte, another bit each time: redb's page layout repeats in powers of two, which this steps across.
     let (mut same, mut noticed) = (0, 0);
     for at in (0..bytes.len()).step_by(61) {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);
-        let opened = options().open_storage(Box::new(FaultyStorage::holding(flipped, Plan::default())));
-        let Ok(larder) = opened else {
+        let Ok(larder) = open(&FaultyDisk::closed(flipped, Plan::default()), true) else {
             noticed += 1;
             continue;
         };
@@ -235,8 +256,12 @@ fn t20_no_flipped_bit_gives_wrong_bytes() {
 
 #[test]
 fn an_unfinished_upload_is_reclaimed_at_the_next_open() {
-    let storage = FaultyStorage::default();
-    let larder = open(&storage).unwrap();
+    BOTH.into_iter().for_each(an_unfinished_upload_is_reclaimed);
+}
+
+fn an_unfinished_upload_is_reclaimed(with_log: bool) {
+    let storage = FaultyDisk::default();
+    let larder = open(&storage, with_log).unwrap();
     let session = larder.session("ana").unwrap();
     let noise: Vec<u8> = (0..6_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let key = larder::Key::parse("big.bin").unwrap();
@@ -244,7 +269,7 @@ fn an_unfinished_upload_is_reclaimed_at_the_next_open() {
     larder.flush().unwrap();
     let crashed = storage.durable();
     drop(prepared);
-    let larder = open(&FaultyStorage::holding(crashed, Plan::default())).unwrap();
+    let larder = open(&FaultyDisk::holding(crashed, Plan::default()), with_log).unwrap();
     let report = larder.verify(&mut |_| {}).unwrap();
     assert!(report.is_clean(), "{:?}", report.findings);
     assert_eq!(report.chunks, 0);
@@ -252,9 +277,13 @@ fn an_unfinished_upload_is_reclaimed_at_the_next_open() {
 
 #[test]
 fn s4_2_3_what_survives_of_lazy_commits_is_a_prefix() {
-    let (bytes, _) = fresh();
-    let storage = FaultyStorage::holding(bytes, Plan::default());
-    let larder = open(&storage).unwrap();
+    BOTH.into_iter().for_each(what_survives_is_a_prefix);
+}
+
+fn what_survives_is_a_prefix(with_log: bool) {
+    let (bytes, _) = fresh(with_log);
+    let storage = FaultyDisk::closed(bytes, Plan::default());
+    let larder = open(&storage, with_log).unwrap();
     let session = larder.session("ana").unwrap().durability(Durability::Lazy);
     for number in 0..40 {
         session.put(format!("{number:02}.txt"), "x").unwrap();
@@ -263,7 +292,7 @@ fn s4_2_3_what_survives_of_lazy_commits_is_a_prefix() {
         }
     }
     for seed in 1..40 {
-        let larder = open(&FaultyStorage::holding(storage.torn(seed), Plan::default())).unwrap();
+        let larder = open(&FaultyDisk::holding(storage.torn(seed), Plan::default()), with_log).unwrap();
         let session = larder.session("ana").unwrap();
         let there: Vec<bool> = (0..40).map(|n| session.exists(format!("{n:02}.txt")).unwrap()).collect();
         let count = there.iter().take_while(|there| **there).count();

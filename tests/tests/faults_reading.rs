@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use larder::{Annotation, Durability, ErrorKind, Larder, Result};
-use larder_tests::{FaultyStorage, Plan, still, verified};
+use larder_tests::{FaultyDisk, Image, Plan, still, verified};
 
-fn open(storage: &FaultyStorage) -> Result<Larder> {
-    still().open_storage(Box::new(storage.clone()))
+fn open(storage: &FaultyDisk) -> Result<Larder> {
+    storage.open(still(), true)
 }
 
 /// One that keeps no pages: every read reaches the storage.
-fn open_uncached(storage: &FaultyStorage) -> Result<Larder> {
-    still().cache_bytes(0).open_storage(Box::new(storage.clone()))
+fn open_uncached(storage: &FaultyDisk) -> Result<Larder> {
+    storage.open(still().cache_bytes(0), true)
 }
 
 fn noise(seed: u32, length: usize) -> Vec<u8> {
@@ -22,11 +22,12 @@ fn noise(seed: u32, length: usize) -> Vec<u8> {
 /// What a store of the program below holds: in rows, in chunks, and staged.
 fn contents() -> BTreeMap<String, Vec<u8>> {
     let sizes = [0usize, 1, 900, 1_024, 1_025, 6_000, 70_000];
-    let small = (0..40u32).map(|n| (format!("k/{}/{n}.bin", n % 5), noise(n, sizes[n as usize % sizes.len()])));
+    let small =
+        (0..40u32).map(|n| (format!("k/{}/{n}.bin", n % 5), noise(n, sizes[n as usize % sizes.len()])));
     small.chain([("large.bin".to_owned(), noise(99, 1_200_000))]).collect()
 }
 
-fn filled(storage: &FaultyStorage) {
+fn filled(storage: &FaultyDisk) {
     let larder = open(storage).unwrap();
     let session = larder.session("ana").unwrap().durability(Durability::Lazy);
     for (key, bytes) in contents() {
@@ -65,16 +66,16 @@ fn read_all(larder: &Larder, expected: &BTreeMap<String, Vec<u8>>, what: &str) -
 
 #[test]
 fn t08_a_read_that_fails_is_an_error_or_nothing_and_is_no_lasting_damage() {
-    let storage = FaultyStorage::default();
+    let storage = FaultyDisk::default();
     filled(&storage);
-    let (bytes, expected) = (storage.current(), contents());
-    let counted = FaultyStorage::holding(bytes.clone(), Plan::default());
+    let (bytes, expected) = (storage.store(), contents());
+    let counted = FaultyDisk::closed(bytes.clone(), Plan::default());
     assert_eq!(read_all(&open_uncached(&counted).unwrap(), &expected, "without faults"), (0, false));
     let reads = counted.reads();
     assert!(reads > 50, "{reads}");
     let (mut noticed, step) = (0, (reads / 120).max(1));
     for at in (0..reads).step_by(step as usize) {
-        let storage = FaultyStorage::holding(bytes.clone(), Plan { fail_read: Some(at), ..Plan::default() });
+        let storage = FaultyDisk::closed(bytes.clone(), Plan { fail_read: Some(at), ..Plan::default() });
         let what = format!("read {at} of {reads}");
         let Ok(larder) = open_uncached(&storage) else {
             noticed += 1;
@@ -84,7 +85,7 @@ fn t08_a_read_that_fails_is_an_error_or_nothing_and_is_no_lasting_damage() {
         assert!(!hidden, "{what}: something is said not to be there");
         noticed += usize::from(failed > 0);
         drop(larder);
-        let larder = open(&FaultyStorage::holding(storage.current(), Plan::default())).unwrap();
+        let larder = open(&FaultyDisk::holding(storage.current(), Plan::default())).unwrap();
         assert_eq!(read_all(&larder, &expected, &what), (0, false), "{what}: it lasts");
     }
     assert!(noticed > 0);
@@ -93,7 +94,7 @@ fn t08_a_read_that_fails_is_an_error_or_nothing_and_is_no_lasting_damage() {
 #[test]
 fn t02_a_recovery_that_is_cut_short_can_be_done_again() {
     // A crash in the middle of a program.
-    let storage = FaultyStorage::default();
+    let storage = FaultyDisk::default();
     let larder = open(&storage).unwrap();
     let session = larder.session("ana").unwrap();
     for number in 0..6u32 {
@@ -103,8 +104,8 @@ fn t02_a_recovery_that_is_cut_short_can_be_done_again() {
     for number in 6..12u32 {
         lazy.put(format!("k/{number}"), noise(number, 3_000)).unwrap();
     }
-    let check = |image: Vec<u8>, what: &str| {
-        let larder = open(&FaultyStorage::holding(image, Plan::default()))
+    let check = |image: Image, what: &str| {
+        let larder = open(&FaultyDisk::holding(image, Plan::default()))
             .unwrap_or_else(|error| panic!("{what}: does not open: {error}"));
         let session = larder.session("ana").unwrap();
         let there: Vec<bool> = (0..12).map(|n| session.exists(format!("k/{n}")).unwrap()).collect();
@@ -118,17 +119,16 @@ fn t02_a_recovery_that_is_cut_short_can_be_done_again() {
     };
     for seed in 1..6 {
         let crashed = storage.torn(seed);
-        let counted = FaultyStorage::holding(crashed.clone(), Plan::default());
+        let counted = FaultyDisk::holding(crashed.clone(), Plan::default());
         drop(open(&counted).unwrap());
         // Opening, and closing, is cut short at every operation; what is left is cut short once more.
         for at in 0..counted.operations() {
-            let second = FaultyStorage::holding(crashed.clone(), Plan { freeze_at: Some(at), ..Plan::default() });
+            let second =
+                FaultyDisk::holding(crashed.clone(), Plan { freeze_at: Some(at), ..Plan::default() });
             drop(open(&second));
             for image in [second.durable(), second.torn(seed * 7 + at)] {
-                let third = FaultyStorage::holding(
-                    image.clone(),
-                    Plan { freeze_at: Some(at / 2), ..Plan::default() },
-                );
+                let third =
+                    FaultyDisk::holding(image.clone(), Plan { freeze_at: Some(at / 2), ..Plan::default() });
                 drop(open(&third));
                 check(third.torn(at + 1), &format!("seed {seed}, operation {at}, twice"));
                 check(image, &format!("seed {seed}, operation {at}"));
@@ -141,7 +141,7 @@ fn t02_a_recovery_that_is_cut_short_can_be_done_again() {
 /// from a reader. It gives him no wrong bytes, and no panic; and whoever verifies is told.
 #[test]
 fn t20_a_flipped_bit_gives_no_wrong_bytes_and_what_it_hides_is_found_by_verify() {
-    let storage = FaultyStorage::default();
+    let storage = FaultyDisk::default();
     let larder = open(&storage).unwrap();
     let session = larder.session("ana").unwrap();
     let expected: BTreeMap<String, Vec<u8>> =
@@ -151,7 +151,7 @@ fn t20_a_flipped_bit_gives_no_wrong_bytes_and_what_it_hides_is_found_by_verify()
         session.annotate(key.as_str(), Annotation::new().tag("kept")).unwrap();
     }
     larder.close().unwrap();
-    let bytes = storage.current();
+    let bytes = storage.store();
     let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
     // Two that were not found by verify once lie among these: keys in a page above the rows.
     let (mut noticed, step) = (0, (used.len() / 900).max(1));
@@ -161,7 +161,7 @@ fn t20_a_flipped_bit_gives_no_wrong_bytes_and_what_it_hides_is_found_by_verify()
         flipped[at] ^= 1 << (at % 8);
         let what = format!("byte {at}");
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let Ok(larder) = open(&FaultyStorage::holding(flipped, Plan::default())) else { return true };
+            let Ok(larder) = open(&FaultyDisk::closed(flipped, Plan::default())) else { return true };
             let (failed, hidden) = read_all(&larder, &expected, &what);
             let found = larder.verify(&mut |_| {}).map_or(true, |report| !report.is_clean());
             assert!(found || !hidden, "{what}: something is hidden, and verify finds nothing");

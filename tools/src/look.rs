@@ -243,8 +243,13 @@ pub(crate) fn info(context: &Context, file: &Path) -> Done {
             if formats.len() > 5 {
                 shares.push(format!("{} more formats", formats.len() - 5));
             }
+            let in_log = larder.recovery().map_or(0, |report| report.replayed);
+            let unclean = match in_log {
+                0 => String::new(),
+                _ => format!("\n  not closed: {} of the commits are in its log only; larder recover brings it to rest", number(in_log)),
+            };
             format!(
-                "  {}   {}   format {}   last commit {}, {}\n  assets   {}  {}      {}\n  rules    {}, default {}      limits {}",
+                "  {}   {}   format {}   last commit {}, {}\n  assets   {}  {}      {}\n  rules    {}, default {}      limits {}{unclean}",
                 shown(&file.display().to_string()),
                 size(length),
                 info.format,
@@ -274,6 +279,7 @@ pub(crate) fn info(context: &Context, file: &Path) -> Done {
                 "by_format": counts(&statistics.by_format), "by_status": counts(&statistics.by_status),
                 "rules": info.rules, "rules_version": info.rules_version, "rules_default": info.rules_default,
                 "limits": info.limits,
+                "in_log": larder.recovery().map_or(0, |report| report.replayed),
             })
         },
     )?;

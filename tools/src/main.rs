@@ -13,6 +13,7 @@ mod govern;
 mod import;
 mod look;
 mod output;
+mod recover;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +62,8 @@ enum Verb {
     Info(FileOnly),
     /// Recount everything. Exit code 0: nothing found; 1: findings; 2: the file cannot be read.
     Verify(FileOnly),
+    /// Bring a store that was not closed to rest: what its commit log has goes into the file.
+    Recover(recover::Recover),
     /// Show what happened.
     Feed(look::Feed),
     /// Show who was refused, and what was allowed where that is audited.
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
         Verb::Find(verb) => verb.run(&context),
         Verb::Info(verb) => look::info(&context, &verb.file),
         Verb::Verify(verb) => look::verify(&context, &verb.file),
+        Verb::Recover(verb) => verb.run(&context),
         Verb::Feed(verb) => verb.feed(&context),
         Verb::Audit(verb) => verb.audit(&context),
         Verb::Put(verb) => verb.run(&context),

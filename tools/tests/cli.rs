@@ -247,3 +247,35 @@ fn looking_changes_no_byte() {
     }
     assert!(before == std::fs::read(kitchen.at("p.larder")).unwrap());
 }
+
+/// What a crash leaves: a store with three commits in its log.
+fn crashed(kitchen: &Kitchen) {
+    let larder = larder::Options::new().inline().open(kitchen.at("live.larder")).unwrap();
+    let session = larder.session("ana").unwrap();
+    for number in 0..3 {
+        session.put(format!("{number}.txt"), "soup").unwrap();
+    }
+    std::fs::copy(kitchen.at("live.larder"), kitchen.at("a.larder")).unwrap();
+    std::fs::copy(kitchen.at("live.larder-log"), kitchen.at("a.larder-log")).unwrap();
+}
+
+#[test]
+fn what_a_crash_left_is_shown_and_recovered() {
+    let kitchen = Kitchen::new();
+    crashed(&kitchen);
+    assert!(kitchen.ok(&["info", "a.larder"]).contains("not closed: 3 of the commits are in its log only"));
+    assert!(kitchen.at("a.larder-log").exists(), "looking changes nothing");
+    assert!(kitchen.ok(&["recover", "a.larder"]).starts_with("3 commits taken from the log; the last is 3"));
+    assert!(!kitchen.at("a.larder-log").exists());
+    assert_eq!(kitchen.ok(&["--json", "recover", "a.larder"]), "{\"recovered\":false}\n");
+    assert_eq!(kitchen.ok(&["cat", "a.larder", "2.txt"]), "soup");
+
+    let kitchen = Kitchen::new();
+    crashed(&kitchen);
+    std::fs::remove_file(kitchen.at("a.larder-log")).unwrap();
+    let error = kitchen.fails(2, &["info", "a.larder"]);
+    assert!(error.contains("a.larder-log") && error.contains("larder recover --discard-log FILE"), "{error}");
+    kitchen.fails(2, &["recover", "a.larder"]);
+    kitchen.ok(&["recover", "--discard-log", "a.larder"]);
+    assert!(kitchen.ok(&["info", "a.larder"]).contains("assets   0"));
+}

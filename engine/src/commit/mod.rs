@@ -1,18 +1,31 @@
-//! From an accepted transaction to a durable one.
+//! From an accepted transaction to a durable one, and from there into the store.
+//!
+//! ```text
+//! accept ─▶ queue ─▶ carry: log, one sync for all ─▶ show ─▶ wake who waits
+//!   │                                                 │
+//!   ▼                                                 ▼ behind it, in large batches in the order of keys
+//! overlay: layers over a view of the store ◀──────── drain ─▶ store ─▶ checkpoint, now and then
+//! ```
 //!
 //! Transactions are sequenced one at a time, by a lock that is taken for the length of a closure. What a closure
 //! leaves is a write-set; it goes into a layer, where later closures see it, and into a queue. Whoever finds
-//! nobody at work takes the whole queue, applies it in one go, syncs once, publishes the new view and wakes those
-//! whose commits it carried; then it hands the lead to one of those who came meanwhile (group commit by
-//! combining: D. Hendler et al., "Flat Combining", SPAA 2010).
+//! nobody at work takes the whole queue, writes it to the log in one batch, syncs once, makes it visible and wakes
+//! those whose commits it carried; then it hands the lead to one of those who came meanwhile (group commit by
+//! combining: D. Hendler et al., "Flat Combining and the Synchronization-Parallelism Tradeoff", SPAA 2010).
+//! What is visible is drained into the store later, which nobody waits for.
 //!
 //! Invariants
-//! 1. Write-sets reach the store in the order of their sequence numbers, without gaps.
+//! 1. Write-sets reach the log, and the store, in the order of their sequence numbers, without gaps.
 //! 2. A commit is reported as done only after it is as durable as it was asked to be, and visible.
-//! 3. After a failure nothing more is accepted: what depended on the failed write-sets fails with them.
-//! 4. A layer is dropped only when everything in it has been published.
+//! 3. After a failure nothing more is accepted: what depended on the failed write-sets fails with them. What was
+//!    acknowledged before stays visible, and lies in the log for the next open.
+//! 4. A layer is dropped only when everything in it has been drained.
+//! 5. A segment of the log is used again only when everything in it is durable in the store.
 
+mod drain;
+mod log;
 mod overlay;
+mod recovery;
 mod sequencer;
 mod ticket;
 
@@ -20,10 +33,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use larder_format::{FeedRow, WriteSet};
+use crossbeam_channel::Sender;
+use larder_format::{FeedRow, StateIdentity, WriteSet};
 use parking_lot::{Mutex, RwLock};
 
+use drain::Drain;
+use log::{Appended, Log};
+use overlay::Overlay;
 pub(crate) use overlay::{Layer, Said};
+pub use recovery::RecoveryReport;
 pub(crate) use sequencer::{Held, Sequenced, Sequencer};
 pub(crate) use ticket::Slot;
 use ticket::Woken;
@@ -31,9 +49,14 @@ pub use ticket::{CommitInfo, CommitTicket};
 
 use crate::documents::Documents;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{ApplyError, Head, Store, Table};
+use crate::larder::InputOutput;
+use crate::options::Options;
+use crate::store::{Beside, Head, Store, Table};
 use crate::subscription::Subscribers;
 use crate::txn::View;
+
+/// How much is carried in one batch at most, in bytes.
+const CARRIED_AT_ONCE: u64 = 8 << 20;
 
 /// How durable a commit is when its call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,10 +78,21 @@ pub enum Durability {
 pub(crate) struct Accepted {
     pub(crate) write_set: WriteSet,
     pub(crate) info: CommitInfo,
+    /// The identity of the state that it builds on.
+    pub(crate) base: StateIdentity,
     pub(crate) durability: Durability,
     pub(crate) documents: Option<Arc<Documents>>,
     pub(crate) feed: Arc<FeedRow>,
+    /// The number of what was staged for it and has to be on disk before it, if anything was.
+    pub(crate) staged: Option<u64>,
     pub(crate) slot: Arc<Slot>,
+}
+
+impl Accepted {
+    /// Gives the state after it.
+    fn head(&self) -> Head {
+        Head { sequence: self.info.sequence, time: self.info.time, identity: self.write_set.identity() }
+    }
 }
 
 #[derive(Default)]
@@ -75,9 +109,17 @@ pub(crate) struct Commit {
     store: Store,
     sequencer: Sequencer,
     queue: Mutex<Queue>,
-    layers: RwLock<Arc<[Arc<Layer>]>>,
+    overlay: Overlay,
+    log: Mutex<Log>,
+    log_segment_length: u64,
+    carried_at_once: usize,
+    /// Held while the log is synced: of two syncs at once, the kernel tells only one that pages were lost.
+    syncing: Mutex<()>,
+    drain: Drain,
     documents: RwLock<Arc<Documents>>,
     subscribers: Subscribers,
+    recovery: Option<RecoveryReport>,
+    waker: Sender<()>,
     is_inline: bool,
     is_closed: AtomicBool,
     /// When what is visible and not on disk has to be there, in microseconds; `i64::MAX` for never.
@@ -91,21 +133,53 @@ impl std::fmt::Debug for Commit {
 }
 
 impl Commit {
-    pub(crate) fn new(store: Store, is_inline: bool) -> Result<Self> {
-        let view = View::of(store.current()?);
+    /// Takes a store that was opened, with what its log has. `waker` wakes the thread that drains, if there is one.
+    pub(crate) fn new(store: Store, options: &Options, waker: Sender<()>) -> Result<Self> {
+        let recovery = recovery::recover(&store, options.discard_log)?;
+        let overlay = Overlay::new(store.view()?)?;
+        let view = overlay.committed()?;
         let documents = Arc::new(Documents::load(&view)?);
         let sequenced = Sequenced::load(&view, Arc::clone(&documents))?;
+        let head = overlay.head();
+        let log_segment_length = options.log_segment_bytes;
         Ok(Self {
             store,
             sequencer: Sequencer::new(sequenced),
             queue: Mutex::default(),
-            layers: RwLock::new(Arc::new([])),
+            overlay,
+            log: Mutex::new(Log::new(&head, Arc::clone(&options.ids), log_segment_length)),
+            log_segment_length,
+            // A batch must not fill both segments.
+            carried_at_once: usize::try_from(CARRIED_AT_ONCE.min(log_segment_length / 2))
+                .unwrap_or(usize::MAX),
+            syncing: Mutex::default(),
+            drain: Drain::new(head),
             documents: RwLock::new(documents),
             subscribers: Subscribers::default(),
-            is_inline,
+            recovery,
+            waker,
+            is_inline: options.inline,
             is_closed: AtomicBool::new(false),
             flush_due: Mutex::new(i64::MAX),
         })
+    }
+
+    /// Tells what was found beside the store when it was opened.
+    pub(crate) fn recovery(&self) -> Option<&RecoveryReport> {
+        self.recovery.as_ref()
+    }
+
+    /// Gives what was read and written since the store was opened.
+    pub(crate) fn input_output(&self) -> InputOutput {
+        let mut input_output = self.store.input_output();
+        self.log.lock().count(&mut input_output);
+        input_output
+    }
+
+    /// Lets the store's thread know that there is something to do.
+    pub(crate) fn wake(&self) {
+        // A full channel has a wake-up in it already.
+        let _ = self.waker.try_send(());
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -131,15 +205,13 @@ impl Commit {
 
     /// Gives the view of all that was accepted, for the holder of the sequencer.
     pub(crate) fn accepted_view(&self) -> Result<View> {
-        // Layers before the snapshot: what leaves the layers in between is in the snapshot that is taken after.
-        let layers = Arc::clone(&self.layers.read());
-        Ok(View::new(layers, self.store.current()?, u64::MAX))
+        self.overlay.accepted()
     }
 
     /// Gives the view of all that is committed.
     pub(crate) fn committed_view(&self) -> Result<View> {
         self.check_open()?;
-        Ok(View::of(self.store.current()?))
+        self.overlay.committed()
     }
 
     /// Says why nothing is accepted, if so.
@@ -160,31 +232,11 @@ impl Commit {
 
     /// Takes in a write-set; the caller holds the sequencer, so that the order is that of the sequence numbers.
     pub(crate) fn accept(&self, accepted: Accepted) -> Result<()> {
-        self.absorb(&accepted)?;
-        if let Durability::Window { milliseconds } = accepted.durability {
-            let due = accepted.info.time.saturating_add(i64::from(milliseconds) * 1_000);
-            let mut flush_due = self.flush_due.lock();
-            *flush_due = due.min(*flush_due);
-        }
+        self.overlay.absorb(accepted.info.sequence, &accepted.write_set)?;
         let mut queue = self.queue.lock();
         queue.newest = Some(Arc::clone(&accepted.slot));
         queue.waiting.push_back(accepted);
         Ok(())
-    }
-
-    /// Takes a write-set into the newest layer. The list is held until that is done: a leader must not find the layer
-    /// all published, and drop it, while something is on its way into it.
-    fn absorb(&self, accepted: &Accepted) -> Result<()> {
-        let mut layers = self.layers.write();
-        let newest = match layers.first() {
-            Some(layer) if layer.bytes() < overlay::LAYER_BYTES => Arc::clone(layer),
-            _ => {
-                let layer = Arc::new(Layer::default());
-                *layers = std::iter::once(Arc::clone(&layer)).chain(layers.iter().cloned()).collect();
-                layer
-            }
-        };
-        newest.absorb(accepted.info.sequence, &accepted.write_set)
     }
 
     /// Waits for a commit, leading others where nobody does.
@@ -215,11 +267,11 @@ impl Commit {
 
     /// Carries one batch, then hands the lead on.
     fn lead(&self) {
-        let batch = std::mem::take(&mut self.queue.lock().waiting);
-        if !batch.is_empty() {
-            self.carry(Vec::from(batch));
-        }
         loop {
+            let batch = self.take_batch();
+            if !batch.is_empty() {
+                self.carry(&batch);
+            }
             let heirs: Vec<Arc<Slot>> = {
                 let mut queue = self.queue.lock();
                 if queue.waiting.is_empty() {
@@ -232,15 +284,35 @@ impl Commit {
                 return;
             }
             // Nobody waits for these: they were submitted, and are carried here.
-            let batch = std::mem::take(&mut self.queue.lock().waiting);
-            self.carry(Vec::from(batch));
         }
     }
 
-    fn carry(&self, batch: Vec<Accepted>) {
-        let outcome = self.apply(&batch);
+    /// Takes what is carried together: as much as fits, or one write-set that is too large for the log.
+    fn take_batch(&self) -> Vec<Accepted> {
+        let mut queue = self.queue.lock();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = queue.waiting.front() {
+            bytes += next.write_set.as_bytes().len();
+            let is_alone = !self.log_takes(next);
+            if !batch.is_empty() && (is_alone || bytes > self.carried_at_once) {
+                break;
+            }
+            batch.extend(queue.waiting.pop_front());
+            if is_alone {
+                break;
+            }
+        }
+        batch
+    }
+
+    fn carry(&self, batch: &[Accepted]) {
+        let outcome = match &self.queue.lock().failed {
+            Some(error) => Err(ErrorKind::Poisoned { by: error.to_string() }.into()),
+            None => Ok(()),
+        };
+        let outcome = outcome.and_then(|()| self.make_safe(batch));
         if let Err(error) = &outcome {
-            self.queue.lock().failed.get_or_insert_with(|| error.clone());
+            self.fail(error);
         }
         for accepted in batch {
             accepted.slot.complete(match &outcome {
@@ -248,56 +320,118 @@ impl Commit {
                 Err(error) => Err(error.clone()),
             });
         }
+        if outcome.is_ok() {
+            for accepted in batch {
+                self.subscribers.tell(accepted.info, &accepted.feed);
+            }
+            self.after_carrying();
+        }
     }
 
-    fn apply(&self, batch: &[Accepted]) -> Result<()> {
-        if let Some(error) = &self.queue.lock().failed {
-            return Err(ErrorKind::Poisoned { by: error.to_string() }.into());
-        }
+    /// Makes a batch as durable as it was asked to be, and visible.
+    fn make_safe(&self, batch: &[Accepted]) -> Result<()> {
         let Some(last) = batch.last() else { return Ok(()) };
-        let write_sets: Vec<&WriteSet> = batch.iter().map(|accepted| &accepted.write_set).collect();
-        let head =
-            Head { sequence: last.info.sequence, time: last.info.time, identity: last.write_set.identity() };
-        let sync = batch.iter().any(|accepted| accepted.durability == Durability::Synced);
-        self.store.apply(&write_sets, &head, sync).map_err(|error| match error {
-            ApplyError::Before(error) => error,
-            ApplyError::Unknown(error) => {
-                Error::from(ErrorKind::OutcomeUnknown { commit: last.info.sequence }).caused_by(error)
+        let is_due = self.flush_due() <= last.info.time;
+        let sync = is_due || batch.iter().any(|accepted| accepted.durability == Durability::Synced);
+        let is_taken = batch.iter().all(|accepted| self.log_takes(accepted));
+        match self.store.beside() {
+            Beside::Memory => {}
+            Beside::Nothing if !sync => {}
+            Beside::File(_) | Beside::Custom(_) if is_taken => {
+                self.log_batch(batch, sync).map_err(|error| match error.kind() {
+                    ErrorKind::StoreFull { .. } => error,
+                    _ => unknown(last, error),
+                })?;
             }
-        })?;
-        if sync {
-            *self.flush_due.lock() = i64::MAX;
+            _ => return self.carry_through(batch),
         }
-        self.store.publish();
-        if let Some(documents) = batch.iter().rev().find_map(|accepted| accepted.documents.as_ref()) {
-            *self.documents.write() = Arc::clone(documents);
-        }
-        self.drop_layers(head.sequence);
-        for accepted in batch {
-            self.subscribers.tell(accepted.info, &accepted.feed);
+        self.drain.push(batch);
+        self.show(batch);
+        if !sync {
+            self.note_due(batch);
         }
         Ok(())
     }
 
-    /// Drops the layers in which everything has been published.
-    fn drop_layers(&self, published: u64) {
-        let mut layers = self.layers.write();
-        if layers.iter().any(|layer| layer.newest() <= published) {
-            *layers = layers.iter().filter(|layer| layer.newest() > published).cloned().collect();
+    /// Notes until when a batch has to be on disk. Not before it is where a sync finds it: that ends what is due.
+    fn note_due(&self, batch: &[Accepted]) {
+        let due = batch.iter().filter_map(|accepted| match accepted.durability {
+            Durability::Window { milliseconds } => {
+                Some(accepted.info.time.saturating_add(i64::from(milliseconds) * 1_000))
+            }
+            _ => None,
+        });
+        if let Some(due) = due.min() {
+            let mut flush_due = self.flush_due.lock();
+            if due < *flush_due {
+                *flush_due = due;
+                self.wake();
+            }
         }
+    }
+
+    fn log_batch(&self, batch: &[Accepted], sync: bool) -> Result<()> {
+        if let Some(staged) = batch.iter().filter_map(|accepted| accepted.staged).max()
+            && !self.store.is_staged_durable(staged)
+        {
+            // What a write-set in the log names must be there after a crash.
+            self.store.flush()?;
+        }
+        for accepted in batch {
+            while self.append(accepted)? == Appended::Full {
+                self.checkpoint()?;
+            }
+        }
+        if sync { self.sync_log() } else { Ok(()) }
+    }
+
+    fn log_takes(&self, accepted: &Accepted) -> bool {
+        log::takes(self.log_segment_length, &accepted.write_set)
+    }
+
+    fn append(&self, accepted: &Accepted) -> Result<Appended> {
+        self.log.lock().append(&self.store, &accepted.head(), accepted.base, &accepted.write_set)
+    }
+
+    /// Puts everything that the log was handed on disk.
+    fn sync_log(&self) -> Result<()> {
+        let _alone = self.syncing.lock();
+        *self.flush_due.lock() = i64::MAX;
+        let written = self.log.lock().write_out()?;
+        if let Some((file, upto)) = written {
+            file.sync()?;
+            self.log.lock().note_synced(upto);
+        }
+        Ok(())
+    }
+
+    /// Makes a batch visible.
+    fn show(&self, batch: &[Accepted]) {
+        let Some(last) = batch.last() else { return };
+        if let Some(documents) = batch.iter().rev().find_map(|accepted| accepted.documents.as_ref()) {
+            *self.documents.write() = Arc::clone(documents);
+        }
+        self.overlay.show(&last.head());
+    }
+
+    /// Remembers a failure: nothing more is accepted.
+    fn fail(&self, error: &Error) {
+        self.queue.lock().failed.get_or_insert_with(|| error.clone());
     }
 
     /// Makes everything that is visible durable.
     pub(crate) fn flush(&self) -> Result<()> {
         self.check_writable()?;
-        self.lead_if_free();
-        let flushed = self.store.flush();
-        if let Err(error) = &flushed {
-            self.queue.lock().failed.get_or_insert_with(|| error.clone());
-        } else {
-            *self.flush_due.lock() = i64::MAX;
-        }
-        flushed
+        self.settle()?;
+        let flushed = match self.store.beside() {
+            Beside::Memory => {
+                *self.flush_due.lock() = i64::MAX;
+                Ok(())
+            }
+            Beside::Nothing => self.checkpoint(),
+            Beside::File(_) | Beside::Custom(_) => self.sync_log(),
+        };
+        flushed.inspect_err(|error| self.fail(error))
     }
 
     /// Gives when a flush is due, in microseconds; `i64::MAX` for never.
@@ -305,22 +439,23 @@ impl Commit {
         *self.flush_due.lock()
     }
 
-    /// Waits until no closure runs, then accepts nothing more and makes everything durable.
+    /// Waits until no closure runs, then accepts nothing more and brings everything into the store.
     pub(crate) fn close(&self) -> Result<()> {
         if self.is_closed.load(Ordering::Acquire) {
             return Ok(());
         }
         let held = self.sequencer.hold();
-        let flushed = if self.store.is_read_only() || self.queue.lock().failed.is_some() {
+        let closed = if self.store.is_read_only() || self.queue.lock().failed.is_some() {
             Ok(())
         } else {
-            self.drain().and_then(|()| self.flush())
+            self.settle().and_then(|()| self.bring_home())
         };
         self.is_closed.store(true, Ordering::Release);
         self.subscribers.close();
+        self.overlay.close();
         self.store.close();
         drop(held);
-        flushed
+        closed
     }
 
     /// Gives the newest commit that was accepted since the store was opened.
@@ -328,17 +463,20 @@ impl Commit {
         self.queue.lock().newest.clone()
     }
 
-    /// Waits until everything that was accepted is carried; the caller holds the sequencer.
-    pub(crate) fn drain(&self) -> Result<()> {
-        let newest = self.queue.lock().newest.clone();
-        match newest {
+    /// Waits until everything that was accepted is carried.
+    pub(crate) fn settle(&self) -> Result<()> {
+        match self.newest_slot() {
             Some(slot) => self.drive(&slot).map(drop),
             None => Ok(()),
         }
     }
 
-    /// Counts the rows of a table in the newest published view.
+    /// Counts the rows of a table, up to what was drained.
     pub(crate) fn count(&self, table: Table) -> Result<u64> {
-        self.store.current()?.count(table)
+        self.overlay.committed()?.snapshot().count(table)
     }
+}
+
+fn unknown(last: &Accepted, error: Error) -> Error {
+    Error::from(ErrorKind::OutcomeUnknown { commit: last.info.sequence }).caused_by(error)
 }

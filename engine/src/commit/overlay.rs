@@ -1,23 +1,111 @@
-//! What was accepted and is not yet in the store's newest view: versions of keys, in memory, in commit order.
+//! What was accepted and is not yet in the store: versions of keys, in memory, in commit order.
 //!
 //! A layer is a skip list of (table, key, sequence) with the newest version of a key first; a reader asks for
-//! the newest version up to a sequence number, so that one layer serves views of different ages. Layers are
-//! dropped whole, once everything in them has been published.
+//! the newest version up to a sequence number, so that one layer serves views of different ages: those of writers,
+//! who see everything that was accepted, and those of readers, who see what is committed. Layers are dropped whole,
+//! once everything in them has been drained into the store.
 
 use std::cmp::Reverse;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
 use larder_format::{CHECKSUM_LENGTH, Operation, WriteSet};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use crate::error::Result;
-use crate::store::{Table, corrupt};
+use crate::error::{ErrorKind, Result};
+use crate::store::{Head, Snapshot, Table, corrupt};
+use crate::txn::View;
 
 /// A layer is closed, and another begun, when it has grown beyond this many bytes.
 pub(crate) const LAYER_BYTES: usize = 4 << 20;
+
+/// The layers over the store, and what of them is committed.
+pub(super) struct Overlay {
+    /// Held while a write-set goes into a layer, and while layers are dropped: none must be found all drained, and
+    /// go, while something is on its way into it.
+    absorbing: Mutex<()>,
+    state: RwLock<State>,
+}
+
+#[derive(Clone)]
+struct State {
+    /// Newest first.
+    layers: Arc<[Arc<Layer>]>,
+    /// What the layers lie over; nothing once the store is closed.
+    snapshot: Option<Arc<Snapshot>>,
+    /// The last commit that is visible.
+    head: Head,
+}
+
+impl Overlay {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Result<Self> {
+        let head = snapshot.head()?;
+        let state = State { layers: Arc::new([]), snapshot: Some(snapshot), head };
+        Ok(Self { absorbing: Mutex::default(), state: RwLock::new(state) })
+    }
+
+    /// Gives the view of what is committed.
+    pub(super) fn committed(&self) -> Result<View> {
+        self.view(|head| head.sequence)
+    }
+
+    /// Gives the view of everything that was accepted.
+    pub(super) fn accepted(&self) -> Result<View> {
+        self.view(|_| u64::MAX)
+    }
+
+    fn view(&self, upto: impl FnOnce(&Head) -> u64) -> Result<View> {
+        let state = self.state.read();
+        let Some(snapshot) = &state.snapshot else { return Err(ErrorKind::Closed.into()) };
+        let upto = upto(&state.head);
+        Ok(View::new(Arc::clone(&state.layers), Arc::clone(snapshot), upto, state.head))
+    }
+
+    /// Gives the last commit that is visible.
+    pub(super) fn head(&self) -> Head {
+        self.state.read().head
+    }
+
+    /// Takes in a write-set; only those who see everything that was accepted see it.
+    pub(super) fn absorb(&self, sequence: u64, write_set: &WriteSet) -> Result<()> {
+        let _alone = self.absorbing.lock();
+        let newest = self.state.read().layers.first().filter(|layer| layer.bytes() < LAYER_BYTES).cloned();
+        let newest = newest.unwrap_or_else(|| {
+            let layer = Arc::new(Layer::default());
+            let mut state = self.state.write();
+            state.layers = std::iter::once(Arc::clone(&layer)).chain(state.layers.iter().cloned()).collect();
+            layer
+        });
+        newest.absorb(sequence, write_set)
+    }
+
+    /// Makes everything visible up to a commit.
+    pub(super) fn show(&self, head: &Head) {
+        self.state.write().head = *head;
+    }
+
+    /// Puts the layers over a newer view of the store, in which everything is up to `drained`.
+    pub(super) fn rebase(&self, snapshot: Arc<Snapshot>, drained: &Head) {
+        let _alone = self.absorbing.lock();
+        let mut state = self.state.write();
+        state.snapshot = Some(snapshot);
+        if state.layers.iter().any(|layer| layer.newest() <= drained.sequence) {
+            state.layers =
+                state.layers.iter().filter(|layer| layer.newest() > drained.sequence).cloned().collect();
+        }
+        if drained.sequence > state.head.sequence {
+            state.head = *drained;
+        }
+    }
+
+    /// Lets go of the store. Views that are held stay as they are.
+    pub(super) fn close(&self) {
+        self.state.write().snapshot = None;
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Version {

@@ -26,7 +26,7 @@ pub(crate) struct Sequenced {
 impl Sequenced {
     /// Reads the state of a store in which everything has been published.
     pub(crate) fn load(view: &View, documents: Arc<Documents>) -> Result<Self> {
-        let head = view.snapshot().head()?;
+        let head = *view.head();
         let statistics =
             StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?;
         let audit_next = view

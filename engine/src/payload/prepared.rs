@@ -137,7 +137,7 @@ impl StagingSink {
             self.write_out()?;
         }
         // Views from here on have the chunks: of a transaction that reads what it put, and of those after it.
-        self.commit.store().publish();
+        self.commit.refresh()?;
         match self.staged.take() {
             Some(staged) => Ok(Prepared(PreparedBody::Staged { written, head, staged })),
             None => Err(crate::store::corrupt("a staged payload was lost")),

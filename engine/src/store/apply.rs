@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use larder_format::{Operation, WriteSet, seal_into};
@@ -90,12 +91,11 @@ impl Store {
                     .map_err(|error| super::corrupt(error.to_string()))?;
             }
             carry(&transaction, write_sets, head)?;
-            self.retire_view();
             Ok(transaction)
         })
         .map_err(ApplyError::Before)?;
         shield("commit", || {
-            let done = if sync { Self::commit_durably(begun) } else { begun.commit() };
+            let done = if sync { self.commit_durably(begun) } else { begun.commit() };
             done.map_err(|error| commit_error(error, "committing"))
         })
         .map_err(ApplyError::Unknown)
@@ -105,7 +105,7 @@ impl Store {
     pub(crate) fn flush(&self) -> Result<()> {
         shield("flush", || {
             let transaction = self.begin_write()?;
-            Self::commit_durably(transaction).map_err(|error| commit_error(error, "flushing"))
+            self.commit_durably(transaction).map_err(|error| commit_error(error, "flushing"))
         })
     }
 
@@ -132,6 +132,7 @@ impl Store {
                     chunks.insert(&key, &sealed)?;
                 }
             }
+            self.staged.fetch_add(1, Ordering::AcqRel);
             transaction.commit().map_err(|error| commit_error(error, "staging a payload"))
         })
     }

@@ -139,7 +139,8 @@ impl Medium {
         Self::Memory(InMemoryBackend::new())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    /// Gives the length in bytes.
+    pub(crate) fn len(&self) -> io::Result<u64> {
         match self {
             Self::File(file) => file.len(),
             Self::Memory(memory) => memory.len(),
@@ -148,7 +149,8 @@ impl Medium {
         }
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    /// Reads exactly as many bytes as `out` has.
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         match self {
             Self::File(file) => file.read(offset, out),
             Self::Memory(memory) => memory.read(offset, out),
@@ -157,7 +159,8 @@ impl Medium {
         }
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
+    /// Sets the length; what is added is zero.
+    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
         match self {
             Self::File(file) => file.set_len(len),
             Self::Memory(memory) => memory.set_len(len),
@@ -166,7 +169,8 @@ impl Medium {
         }
     }
 
-    fn sync(&self) -> io::Result<()> {
+    /// Puts everything that was written on disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
         match self {
             Self::File(file) => file.sync_data(),
             Self::Memory(memory) => memory.sync_data(),
@@ -176,7 +180,8 @@ impl Medium {
         }
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+    /// Writes all of `data`.
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         match self {
             Self::File(file) => file.write(offset, data),
             Self::Memory(memory) => memory.write(offset, data),
@@ -277,6 +282,15 @@ impl BackendState {
                 self.note(Err(error))
             }
         }
+    }
+
+    /// Runs a write of this length, unless a sync failed before.
+    pub(crate) fn write(&self, length: usize, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.refuse_after_failed_sync()?;
+        self.note(write())?;
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn note(&self, outcome: io::Result<()>) -> io::Result<()> {
@@ -404,11 +418,7 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.state.refuse_after_failed_sync()?;
-        self.state.note(self.medium.write(offset, data))?;
-        self.state.writes.fetch_add(1, Ordering::Relaxed);
-        self.state.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
-        Ok(())
+        self.state.write(data.len(), || self.medium.write(offset, data))
     }
 
     fn close(&self) -> Result<(), io::Error> {

@@ -1,7 +1,7 @@
 //! Where the data lies: the only module that names redb.
 //!
 //! Invariants
-//! 1. Every durable commit goes through [`Store::commit_durably`], which asks for quick repair: a file that was
+//! 1. Every durable commit goes through [`Store::commit_to_disk`], which asks for quick repair: a file that was
 //!    not closed opens at once.
 //! 2. The applied position is in the same redb transaction as the data that it speaks of.
 //! 3. Every value has its checksum in front; every read compares it.
@@ -9,6 +9,7 @@
 
 mod apply;
 mod backend;
+mod beside;
 mod place;
 mod snapshot;
 mod tables;
@@ -17,18 +18,21 @@ use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_format::StateIdentity;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
+pub(crate) use beside::{Beside, LogFile};
 pub(crate) use snapshot::{Snapshot, SnapshotRange, chunk_key};
 use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
 
+use crate::commit::CommitInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::InputOutput;
 
@@ -49,6 +53,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// Gives what the last commit is called.
+    pub(crate) fn info(&self) -> CommitInfo {
+        CommitInfo { sequence: self.sequence, time: self.time }
+    }
+
     const LENGTH: usize = 48;
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -93,14 +102,12 @@ pub(crate) enum Place<'a> {
     ReadOnly { path: &'a Path },
     /// Memory.
     Memory,
-    /// Where the caller says.
-    Custom(Box<dyn Storage>),
+    /// Where the caller says; the commit log in the second, if there is one.
+    Custom(Box<dyn Storage>, Option<Arc<dyn Storage>>),
 }
 
 /// An open store.
 pub(crate) struct Store {
-    // Before the database: a view must go before what it looks at. Both are taken when the store is closed.
-    current: Mutex<Option<Arc<Snapshot>>>,
     database: RwLock<Option<Database>>,
     state: Arc<BackendState>,
     /// The file once more, to push pages to the disk without redb's help.
@@ -108,6 +115,10 @@ pub(crate) struct Store {
     file_identity: Option<place::FileIdentity>,
     identity: Identity,
     is_read_only: bool,
+    beside: Beside,
+    /// How often something was staged, and how many of these are known to be on disk.
+    staged: AtomicU64,
+    staged_durable: AtomicU64,
 }
 
 impl Store {
@@ -123,14 +134,21 @@ impl Store {
             Self::start(Backend::new(medium, Arc::default()), cache_bytes, fresh, None)
         };
         match place {
-            Place::Memory => start(Medium::memory(), Some(fresh)),
-            Place::Custom(storage) => {
+            Place::Memory => {
+                let mut store = start(Medium::memory(), Some(fresh))?;
+                store.beside = Beside::Memory;
+                Ok(store)
+            }
+            Place::Custom(storage, log) => {
                 let length =
                     storage.len().map_err(|error| place::io_error("asking for the length", error))?;
-                start(Medium::Custom(storage), (length == 0).then_some(fresh))
+                let mut store = start(Medium::Custom(storage), (length == 0).then_some(fresh))?;
+                store.beside = log.map_or(Beside::Nothing, Beside::Custom);
+                Ok(store)
             }
             Place::ReadOnly { path } => {
-                let opened = place::open_existing(&place::resolve(path)?, place::Access::Read)?;
+                let path = place::resolve(path)?;
+                let opened = place::open_existing(&path, place::Access::Read)?;
                 let medium = Medium::copy_on_write(opened.file)
                     .map_err(|error| place::io_error("opening the file", error))?;
                 let mut store = Self::start(
@@ -140,6 +158,7 @@ impl Store {
                     Some(opened.identity),
                 )?;
                 store.is_read_only = true;
+                store.beside = Beside::file(&path);
                 Ok(store)
             }
             Place::File { path, create } => {
@@ -148,8 +167,9 @@ impl Store {
                     Err(error) if create && matches!(error.kind(), ErrorKind::NoSuchFile) => {}
                     opened => return opened,
                 }
-                let made = place::create_new(&path, |backend| {
-                    Self::start(backend, cache_bytes, Some(fresh), None).map(drop)
+                let made = place::create_new(&path, |medium| {
+                    Self::start(Backend::new(medium, Arc::default()), cache_bytes, Some(fresh), None)
+                        .map(drop)
                 });
                 match made {
                     Err(error) if !matches!(error.kind(), ErrorKind::AlreadyExists) => Err(error),
@@ -168,6 +188,7 @@ impl Store {
         let backend = Backend::new(medium, Arc::default());
         let mut store = Self::start(backend, cache_bytes, None, Some(opened.identity))?;
         store.file = Some(file);
+        store.beside = Beside::file(path);
         Ok(store)
     }
 
@@ -193,13 +214,15 @@ impl Store {
         }
         let identity = Self::identify(database)?;
         Ok(Self {
-            current: Mutex::new(None),
             database: RwLock::new(closing.keep()),
             state,
             file: None,
             file_identity,
             identity,
             is_read_only: false,
+            beside: Beside::Nothing,
+            staged: AtomicU64::new(0),
+            staged_durable: AtomicU64::new(0),
         })
     }
 
@@ -230,7 +253,7 @@ impl Store {
                     meta.insert(key, sealed.as_slice()).map_err(storage)?;
                 }
             }
-            Self::commit_durably(transaction).map_err(|error| commit_error(error, "creating the file"))
+            Self::commit_to_disk(transaction).map_err(|error| commit_error(error, "creating the file"))
         })
     }
 
@@ -295,33 +318,48 @@ impl Store {
             bytes_written: self.state.bytes_written(),
             syncs: self.state.syncs(),
             is_full: self.state.is_full(),
+            ..InputOutput::default()
         }
     }
 
-    /// Gives the view of what was committed last; the first who asks after a commit opens it for all.
-    pub(crate) fn current(&self) -> Result<Arc<Snapshot>> {
-        let mut current = self.current.lock();
-        match &*current {
-            Some(snapshot) => Ok(Arc::clone(snapshot)),
-            None => {
-                let snapshot = Arc::new(Snapshot::of(self.with_database(Self::begin_read)?));
-                *current = Some(Arc::clone(&snapshot));
-                Ok(snapshot)
+    /// Opens a view of what was committed last.
+    pub(crate) fn view(&self) -> Result<Arc<Snapshot>> {
+        Ok(Arc::new(Snapshot::of(self.with_database(Self::begin_read)?)))
+    }
+
+    /// Tells where the commit log lies.
+    pub(crate) fn beside(&self) -> &Beside {
+        &self.beside
+    }
+
+    /// Gives the id of the commit log that is in use.
+    pub(crate) fn log_in_use(&self) -> Result<Option<[u8; 16]>> {
+        let row = self.view()?.get(Table::Meta, meta_key::LOG)?;
+        let id = row.map(|row| <[u8; 16]>::try_from(row.as_ref()));
+        id.transpose().map_err(|_| corrupt("the id of the commit log has not 16 bytes"))
+    }
+
+    /// Says on disk which commit log is in use from now on, if any, together with everything that was applied.
+    pub(crate) fn set_log_in_use(&self, id: Option<[u8; 16]>) -> Result<()> {
+        shield("note the commit log", || {
+            let transaction = self.begin_write()?;
+            {
+                let mut meta = transaction
+                    .open_table(snapshot::bytes_definition(Tree::Own(Table::Meta)))
+                    .map_err(table_error)?;
+                match id {
+                    Some(id) => {
+                        let mut sealed = Vec::new();
+                        larder_format::seal_into(Table::Meta.number(), meta_key::LOG, &id, &mut sealed);
+                        meta.insert(meta_key::LOG, sealed.as_slice()).map_err(storage)?;
+                    }
+                    None => {
+                        meta.remove(meta_key::LOG).map_err(storage)?;
+                    }
+                }
             }
-        }
-    }
-
-    /// Lets go of the view that was opened last: whoever reads next opens a new one.
-    ///
-    /// Done before a commit as well as after it: a view that is open keeps redb from using pages again at once, and
-    /// makes it keep a list of them instead.
-    pub(super) fn retire_view(&self) {
-        drop(self.current.lock().take());
-    }
-
-    /// Lets everybody see what was committed last.
-    pub(crate) fn publish(&self) {
-        self.retire_view();
+            self.commit_durably(transaction).map_err(|error| commit_error(error, "noting the commit log"))
+        })
     }
 
     /// Pushes what was written so far to the disk, without a commit and without holding up one.
@@ -332,7 +370,6 @@ impl Store {
 
     /// Closes the file. Views that are still held stay as they are.
     pub(crate) fn close(&self) {
-        self.retire_view();
         drop(Closing(self.database.write().take()));
     }
 
@@ -361,8 +398,26 @@ impl Store {
         self.with_database(|database| database.begin_write().map_err(transaction_error))
     }
 
+    /// Gives a number for everything that was staged so far.
+    pub(crate) fn staged(&self) -> u64 {
+        self.staged.load(Ordering::Acquire)
+    }
+
+    /// Tells whether everything that was staged up to a number is on disk.
+    pub(crate) fn is_staged_durable(&self, staged: u64) -> bool {
+        self.staged_durable.load(Ordering::Acquire) >= staged
+    }
+
+    fn commit_durably(&self, transaction: WriteTransaction) -> Result<(), redb::CommitError> {
+        // Nothing can be staged in between: there is one write transaction at a time.
+        let staged = self.staged();
+        Self::commit_to_disk(transaction)?;
+        self.staged_durable.fetch_max(staged, Ordering::AcqRel);
+        Ok(())
+    }
+
     /// Commits so that it is on disk on return: the one place that asks redb for it.
-    fn commit_durably(mut transaction: WriteTransaction) -> Result<(), redb::CommitError> {
+    fn commit_to_disk(mut transaction: WriteTransaction) -> Result<(), redb::CommitError> {
         if let Err(error) = transaction.set_durability(Durability::Immediate) {
             return Err(redb::CommitError::from(match error {
                 redb::SetDurabilityError::PersistentSavepointModified => {

@@ -13,12 +13,11 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::hash::BuildHasher;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use redb::{DatabaseError, StorageError};
 
-use super::backend::{Backend, Medium, is_no_room};
+use super::backend::{Medium, is_no_room};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What redb's files begin with (redb 4.4, `header.rs`).
@@ -65,7 +64,7 @@ type Listener<'l> = &'l mut dyn FnMut(Step) -> io::Result<()>;
 /// Makes a store's file at a resolved path, where there must be nothing yet: `AlreadyExists` otherwise,
 /// also when somebody else was faster, whose file is then whole and can be opened.
 ///
-/// `fill` gets the empty file to make a redb database in, and has dropped that database when it returns.
+/// `fill` gets the empty file, and holds nothing of it any more when it returns.
 /// The file is built under another name in the same directory (`.NAME.larder-new-` and 16 digits), synced,
 /// linked to its own name, which never replaces anything, and the directory is synced. A creator that dies
 /// leaves the other name behind; nobody reads it, and it can be deleted when no creator is at work.
@@ -78,15 +77,11 @@ type Listener<'l> = &'l mut dyn FnMut(Step) -> io::Result<()>;
 /// # Errors
 /// An error from the last step, the sync of the directory, leaves the new file in its place: somebody may
 /// have it open already. All others leave nothing.
-pub(crate) fn create_new(path: &Path, fill: impl FnOnce(Backend) -> Result<()>) -> Result<()> {
+pub(crate) fn create_new(path: &Path, fill: impl FnOnce(Medium) -> Result<()>) -> Result<()> {
     create_in_steps(path, fill, &mut |_| Ok(()))
 }
 
-fn create_in_steps(
-    path: &Path,
-    fill: impl FnOnce(Backend) -> Result<()>,
-    before: Listener<'_>,
-) -> Result<()> {
+fn create_in_steps(path: &Path, fill: impl FnOnce(Medium) -> Result<()>, before: Listener<'_>) -> Result<()> {
     // Only to be quick: what decides is the link.
     match fs::symlink_metadata(path) {
         Ok(_) => return Err(Error::new(ErrorKind::AlreadyExists)),
@@ -109,7 +104,7 @@ fn fill_and_publish(
     path: &Path,
     temporary: &mut Temporary,
     file: File,
-    fill: impl FnOnce(Backend) -> Result<()>,
+    fill: impl FnOnce(Medium) -> Result<()>,
     before: Listener<'_>,
 ) -> Result<()> {
     let doing = |doing: &'static str| move |error| io_error(doing, error);
@@ -117,7 +112,7 @@ fn fill_and_publish(
         .and_then(|()| file.try_clone())
         .and_then(Medium::file)
         .map_err(doing("beginning the new file"))
-        .and_then(|medium| fill(Backend::new(medium, Arc::default())))?;
+        .and_then(fill)?;
     before(Step::SyncFile).and_then(|()| file.sync_all()).map_err(doing("syncing the new file"))?;
     drop(file);
     publish(path, temporary, before).map_err(|error| match error.kind() {
@@ -457,16 +452,18 @@ fn holder_in(locks: &str, device: u64, inode: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
+    use std::sync::{Arc, Barrier};
 
     use redb::{Database, ReadableDatabase, TableDefinition};
 
+    use super::super::backend::Backend;
     use super::*;
 
     const TABLE: TableDefinition<u64, u64> = TableDefinition::new("t");
 
-    fn fill_with(value: u64) -> impl FnOnce(Backend) -> Result<()> {
-        move |backend| {
+    fn fill_with(value: u64) -> impl FnOnce(Medium) -> Result<()> {
+        move |medium| {
+            let backend = Backend::new(medium, Arc::default());
             let database = Database::builder().create_with_backend(backend).unwrap();
             let write = database.begin_write().unwrap();
             write.open_table(TABLE).unwrap().insert(1, value).unwrap();

@@ -142,4 +142,6 @@ pub(crate) mod meta_key {
     pub(crate) const STORE_ID: &[u8] = b"store-id";
     /// When the file was created, microseconds, i64.
     pub(crate) const CREATED: &[u8] = b"created";
+    /// The id of the commit log, 16 bytes, while one is in use.
+    pub(crate) const LOG: &[u8] = b"log";
 }

@@ -55,8 +55,7 @@ impl ReadTxn {
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt).
     pub fn commit(&self) -> Result<CommitInfo> {
-        let head = self.view.snapshot().head()?;
-        Ok(CommitInfo { sequence: head.sequence, time: head.time })
+        Ok(self.view.head().info())
     }
 
     /// Gives an asset: its record and its payload.

@@ -1,6 +1,7 @@
 //! One consistent view: a transaction's own changes, over what was accepted before it, over what is in the store.
 //!
-//! One merge serves write transactions, which have all three, and read transactions, which have the last.
+//! One merge serves write transactions, which have all three, and read transactions, which have no changes of
+//! their own, and of what was accepted only what was committed when they began.
 
 use std::iter::Peekable;
 use std::ops::Bound;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use super::changes::Changes;
 use crate::commit::{Layer, Said};
 use crate::error::Result;
-use crate::store::{Snapshot, SnapshotRange, Table};
+use crate::store::{Head, Snapshot, SnapshotRange, Table};
 
 /// Layers, newest first, over a snapshot.
 #[derive(Clone)]
@@ -19,16 +20,18 @@ pub(crate) struct View {
     layers: Arc<[Arc<Layer>]>,
     snapshot: Arc<Snapshot>,
     upto: u64,
+    head: Head,
 }
 
 impl View {
-    pub(crate) fn new(layers: Arc<[Arc<Layer>]>, snapshot: Arc<Snapshot>, upto: u64) -> Self {
-        Self { layers, snapshot, upto }
+    /// Layers over a snapshot, with what they say up to a sequence number; `head` is the last commit that is visible.
+    pub(crate) fn new(layers: Arc<[Arc<Layer>]>, snapshot: Arc<Snapshot>, upto: u64, head: Head) -> Self {
+        Self { layers, snapshot, upto, head }
     }
 
-    /// A view of what is in the store, and nothing else.
-    pub(crate) fn of(snapshot: Arc<Snapshot>) -> Self {
-        Self { layers: Arc::new([]), snapshot, upto: u64::MAX }
+    /// Gives the last commit that was visible to all when the view was taken.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
     }
 
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {

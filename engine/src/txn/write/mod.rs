@@ -433,9 +433,11 @@ impl<'s> WriteTxn<'s> {
         self.shared.commit.accept(Accepted {
             write_set,
             info: self.info,
+            base: header.base,
             durability,
             documents: self.documents_changed.then(|| Arc::clone(&self.documents)),
             feed: Arc::new(feed),
+            staged: (!self.staged.is_empty()).then(|| self.shared.commit.store().staged()),
             slot: Arc::clone(&slot),
         })?;
         self.held.sequence = self.info.sequence;

@@ -1,0 +1,197 @@
+//! From the overlay into the store: in large batches in the order of keys, behind those who commit.
+//!
+//! What is drained is visible in the store and not yet on disk there; the log still has it. A checkpoint makes it
+//! durable in the store, and its segment of the log free.
+
+use std::collections::VecDeque;
+
+use larder_format::WriteSet;
+use parking_lot::Mutex;
+
+use super::{Accepted, Commit, unknown};
+use crate::error::Result;
+use crate::store::{ApplyError, Beside, Head};
+
+/// From how many bytes on it is worth draining.
+const WORTHWHILE: usize = 4 << 20;
+/// How many bytes are drained in one go.
+const DRAINED_AT_ONCE: usize = 4 << 20;
+/// How many bytes may wait in the overlay before writers wait for the drain.
+const WAITING_MAX: usize = 64 << 20;
+
+/// What waits to be drained, and how far the store is.
+pub(super) struct Drain {
+    waiting: Mutex<Waiting>,
+    /// Held by whoever drains; the last commit that is in the store.
+    drained: Mutex<Head>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    write_sets: VecDeque<(Head, WriteSet)>,
+    bytes: usize,
+    /// The newest at the last look, to tell whether nothing has come since.
+    seen: u64,
+}
+
+impl Drain {
+    pub(super) fn new(head: Head) -> Self {
+        Self { waiting: Mutex::default(), drained: Mutex::new(head) }
+    }
+
+    pub(super) fn push(&self, batch: &[Accepted]) {
+        let mut waiting = self.waiting.lock();
+        for accepted in batch {
+            waiting.bytes += accepted.write_set.as_bytes().len();
+            waiting.write_sets.push_back((accepted.head(), accepted.write_set.clone()));
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.waiting.lock().bytes
+    }
+
+    /// Gives the next that are drained together.
+    fn next(&self) -> Vec<(Head, WriteSet)> {
+        let waiting = self.waiting.lock();
+        let mut bytes = 0;
+        let fits = |(_, write_set): &&(Head, WriteSet)| {
+            let is_first = bytes == 0;
+            bytes += write_set.as_bytes().len();
+            is_first || bytes <= DRAINED_AT_ONCE
+        };
+        waiting.write_sets.iter().take_while(fits).cloned().collect()
+    }
+
+    fn forget(&self, upto: u64) {
+        let mut waiting = self.waiting.lock();
+        while waiting.write_sets.front().is_some_and(|(head, _)| head.sequence <= upto) {
+            if let Some((_, write_set)) = waiting.write_sets.pop_front() {
+                waiting.bytes -= write_set.as_bytes().len();
+            }
+        }
+    }
+
+    /// Tells whether nothing has come since the last look.
+    fn is_quiet(&self) -> bool {
+        let mut waiting = self.waiting.lock();
+        let newest = waiting.write_sets.back().map_or(0, |(head, _)| head.sequence);
+        newest == std::mem::replace(&mut waiting.seen, newest)
+    }
+}
+
+impl Commit {
+    /// Drains once; tells whether there was something to drain.
+    fn drain_some(&self) -> Result<bool> {
+        let mut drained = self.drain.drained.lock();
+        let batch = self.drain.next();
+        let Some((head, _)) = batch.last() else { return Ok(false) };
+        let write_sets: Vec<&WriteSet> = batch.iter().map(|(_, write_set)| write_set).collect();
+        self.store.apply(&write_sets, head, false).map_err(|error| match error {
+            ApplyError::Before(error) | ApplyError::Unknown(error) => error,
+        })?;
+        *drained = *head;
+        self.overlay.rebase(self.store.view()?, head);
+        self.drain.forget(head.sequence);
+        Ok(true)
+    }
+
+    /// Drains everything that is visible.
+    pub(crate) fn drain_all(&self) -> Result<()> {
+        if self.store.is_read_only() {
+            return Ok(());
+        }
+        while self.drain_some().inspect_err(|error| self.fail(error))? {}
+        Ok(())
+    }
+
+    /// Takes a view of the store that has what was staged meanwhile.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let drained = self.drain.drained.lock();
+        self.overlay.rebase(self.store.view()?, &drained);
+        Ok(())
+    }
+
+    /// Makes everything that is visible durable in the store.
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        let upto = self.overlay.head().sequence;
+        self.drain_all()?;
+        // First the log: what is durable in the store must be there too, or a crash would leave a gap in it.
+        self.sync_log()?;
+        self.store.flush().inspect_err(|error| self.fail(error))?;
+        self.log.lock().note_checkpoint(upto);
+        Ok(())
+    }
+
+    /// Applies a batch to the store at once, and makes it durable there: for what the log does not take.
+    pub(super) fn carry_through(&self, batch: &[Accepted]) -> Result<()> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        self.drain_all()?;
+        let mut drained = self.drain.drained.lock();
+        let (head, write_sets) =
+            (last.head(), batch.iter().map(|accepted| &accepted.write_set).collect::<Vec<_>>());
+        *self.flush_due.lock() = i64::MAX;
+        self.store.apply(&write_sets, &head, true).map_err(|error| match error {
+            ApplyError::Before(error) => error,
+            ApplyError::Unknown(error) => unknown(last, error),
+        })?;
+        self.log.lock().skip_to(head.sequence);
+        *drained = head;
+        self.show(batch);
+        self.overlay.rebase(self.store.view()?, &head);
+        Ok(())
+    }
+
+    /// Does for those who come next what nobody waits for.
+    pub(super) fn after_carrying(&self) {
+        if self.drain.bytes() >= WORTHWHILE {
+            if self.is_inline {
+                // There is no thread that would do it. A failure is remembered, and met by the next writer.
+                let _ = self.drain_all();
+            } else {
+                self.wake();
+            }
+        }
+    }
+
+    /// Waits until there is room in the overlay, helping to make it.
+    pub(crate) fn wait_for_room(&self) -> Result<()> {
+        while self.drain.bytes() > WAITING_MAX {
+            if !self.drain_some().inspect_err(|error| self.fail(error))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drains and checkpoints if it is time to; tells whether there was anything to do.
+    pub(crate) fn drain_if_due(&self) -> Result<bool> {
+        if self.store.is_read_only() || self.queue.lock().failed.is_some() {
+            return Ok(false);
+        }
+        if !matches!(self.store.beside(), Beside::Memory | Beside::Nothing) {
+            // Only to be ahead: if there is no room, the next who commits is told.
+            let _ = self.log.lock().write_ahead();
+        }
+        if self.log.lock().wants_checkpoint() {
+            self.checkpoint()?;
+            return Ok(true);
+        }
+        let is_quiet = self.drain.is_quiet();
+        if self.drain.bytes() >= WORTHWHILE || (is_quiet && self.drain.bytes() > 0) {
+            self.drain_all()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Brings everything into the store, and takes the log away: the file alone is the store again.
+    pub(super) fn bring_home(&self) -> Result<()> {
+        self.drain_all()?;
+        if self.log.lock().release() {
+            self.store.set_log_in_use(None)?;
+            return self.store.beside().remove();
+        }
+        self.store.flush()
+    }
+}

@@ -1,0 +1,291 @@
+//! The commit log, as it is written: write-sets are gathered into batches, batches fill two segments in turn.
+//!
+//! ```text
+//! block 0        segment 0                       segment 1
+//! +--------+-------------------------------+-------------------------------+
+//! | header | batch | batch | ...           | batch | ...                   |
+//! +--------+-------------------------------+-------------------------------+
+//! ```
+//!
+//! Invariants
+//! 1. A batch is written in one go, into blocks that no other batch of this turn has touched.
+//! 2. A segment is begun anew only after everything in it is durable in the store.
+//! 3. What is written next to the end has been written before, as zeros: a sync then has no new blocks to note.
+//!
+//! The file is made with the first batch, and the store says on disk that it is in use before that is written.
+
+use std::sync::Arc;
+
+use larder_format::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LogFileHeader, StateIdentity, WriteSet};
+
+use crate::clock::IdSource;
+use crate::error::Result;
+use crate::larder::InputOutput;
+use crate::store::{Head, LogFile, Store};
+
+/// A batch that has grown to this length is written without waiting for a sync, in bytes.
+const GATHERED_MAX: usize = 1 << 20;
+/// How much is written ahead as zeros at first, in bytes; later as much as there is already, up to the most.
+const AHEAD_MIN: u64 = 256 << 10;
+const AHEAD_MAX: u64 = 4 << 20;
+
+/// What became of a write-set that was handed to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Appended {
+    /// It is in the log, and on disk after the next sync.
+    Done,
+    /// There is room only when what lies in the other segment is durable in the store.
+    Full,
+}
+
+/// A log that can be written to.
+pub(super) struct Log {
+    ids: Arc<dyn IdSource>,
+    /// The length of each of the two segments, in bytes.
+    segment_length: u64,
+    open: Option<OpenLog>,
+    gathered: Gathered,
+    /// The last write-set that was handed over, and the last that is on disk, here or in the store.
+    appended: u64,
+    synced: u64,
+    /// Up to here everything is durable in the store.
+    checkpointed: u64,
+}
+
+/// A batch under construction: room for its header, then its write-sets.
+struct Gathered {
+    bytes: Vec<u8>,
+    count: u32,
+    first: u64,
+    base: StateIdentity,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self { bytes: vec![0; BATCH_HEADER_LENGTH], count: 0, first: 0, base: StateIdentity::default() }
+    }
+}
+
+struct OpenLog {
+    file: Arc<LogFile>,
+    header: LogFileHeader,
+    generation: u64,
+    /// The segment whose turn it is, and the one whose turn it was.
+    active: Segment,
+    other: Segment,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    /// Where it begins in the file.
+    begin: u64,
+    /// Where its next batch goes.
+    at: u64,
+    /// Where it ends.
+    end: u64,
+    /// Up to where it was written before, be it as zeros.
+    written: u64,
+    /// The last write-set in it.
+    last: u64,
+}
+
+impl Segment {
+    fn number(number: u64, length: u64) -> Self {
+        let begin = LOG_BLOCK as u64 + number * length;
+        Self { begin, end: begin + length, at: begin, written: begin, last: 0 }
+    }
+
+    fn room(&self) -> u64 {
+        self.end.saturating_sub(self.at)
+    }
+
+    /// Writes zeros ahead, at least up to `upto`.
+    fn write_ahead(&mut self, file: &LogFile, upto: u64) -> Result<()> {
+        let step = (self.written - self.begin).clamp(AHEAD_MIN, AHEAD_MAX);
+        let upto = upto.max(self.written + step).min(self.end);
+        let zeros = vec![0; usize::try_from(upto - self.written).unwrap_or(0)];
+        file.write(self.written, &zeros)?;
+        self.written = upto;
+        Ok(())
+    }
+}
+
+impl Log {
+    /// A log of which nothing is on disk yet, for a store that ends at `head`.
+    pub(super) fn new(head: &Head, ids: Arc<dyn IdSource>, segment_length: u64) -> Self {
+        Self {
+            ids,
+            segment_length,
+            open: None,
+            gathered: Gathered::default(),
+            appended: head.sequence,
+            synced: head.sequence,
+            checkpointed: head.sequence,
+        }
+    }
+
+    /// Takes a write-set, which follows the one before it.
+    pub(super) fn append(
+        &mut self,
+        store: &Store,
+        head: &Head,
+        base: StateIdentity,
+        write_set: &WriteSet,
+    ) -> Result<Appended> {
+        let bytes = write_set.as_bytes();
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => none.insert(OpenLog::make(store, self.ids.as_ref(), self.segment_length)?),
+        };
+        if in_blocks(self.gathered.bytes.len() + bytes.len()) > open.active.room() {
+            if open.other.last > self.checkpointed {
+                return Ok(Appended::Full);
+            }
+            open.write(&mut self.gathered, self.appended, self.synced)?;
+            open.take_turns();
+        }
+        if self.gathered.count == 0 {
+            self.gathered.first = head.sequence;
+            self.gathered.base = base;
+        }
+        self.gathered.count += 1;
+        self.gathered.bytes.extend_from_slice(bytes);
+        self.appended = head.sequence;
+        if self.gathered.bytes.len() >= GATHERED_MAX {
+            open.write(&mut self.gathered, self.appended, self.synced)?;
+        }
+        Ok(Appended::Done)
+    }
+
+    /// Writes what was gathered, and gives what has to be synced, and up to which write-set it is then on disk.
+    /// Nothing if everything is.
+    pub(super) fn write_out(&mut self) -> Result<Option<(Arc<LogFile>, u64)>> {
+        if self.synced >= self.appended {
+            return Ok(None);
+        }
+        let Some(open) = &mut self.open else { return Ok(None) };
+        open.write(&mut self.gathered, self.appended, self.synced)?;
+        Ok(Some((Arc::clone(&open.file), self.appended)))
+    }
+
+    /// Says that what was written up to here is on disk.
+    pub(super) fn note_synced(&mut self, upto: u64) {
+        self.synced = self.synced.max(upto);
+    }
+
+    /// Says that everything up to here is durable in the store.
+    pub(super) fn note_checkpoint(&mut self, upto: u64) {
+        self.checkpointed = self.checkpointed.max(upto);
+        self.synced = self.synced.max(upto);
+    }
+
+    /// Says that the store went ahead without the log.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        self.gathered = Gathered::default();
+        self.appended = sequence;
+        self.note_checkpoint(sequence);
+    }
+
+    /// Tells whether a checkpoint would make a segment free.
+    pub(super) fn wants_checkpoint(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.other.last > self.checkpointed)
+    }
+
+    /// Writes ahead what the next batches will be written over. For those who are in no hurry.
+    pub(super) fn write_ahead(&mut self) -> Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let active = &mut open.active;
+        let (used, ahead) = (active.at - active.begin, active.written.saturating_sub(active.at));
+        if active.written < active.end && ahead < used.clamp(AHEAD_MIN / 2, AHEAD_MAX / 2) {
+            active.write_ahead(&open.file, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what was done with the file to what was done with the store's.
+    pub(super) fn count(&self, input_output: &mut InputOutput) {
+        let Some(open) = &self.open else { return };
+        let state = open.file.state();
+        input_output.log_writes = state.writes();
+        input_output.log_bytes_written = state.bytes_written();
+        input_output.log_syncs = state.syncs();
+        input_output.is_full |= state.is_full();
+        let used =
+            |segment: &Segment| if segment.last > self.checkpointed { segment.at - segment.begin } else { 0 };
+        input_output.log_bytes = used(&open.active) + used(&open.other);
+    }
+
+    /// Lets go of the file; tells whether there was one.
+    pub(super) fn release(&mut self) -> bool {
+        self.open.take().is_some()
+    }
+}
+
+impl OpenLog {
+    fn make(store: &Store, ids: &dyn IdSource, segment_length: u64) -> Result<Self> {
+        let header = LogFileHeader {
+            store_id: store.identity().store_id,
+            log_id: ids.next_id().to_be_bytes(),
+            process: std::process::id(),
+            segment_length,
+        };
+        let mut bytes = header.encode();
+        bytes.resize(bytes.len() + usize::try_from(AHEAD_MIN).unwrap_or(0), 0);
+        let file = store.beside().make(&bytes, header.length())?;
+        store.set_log_in_use(Some(header.log_id))?;
+        let (mut active, other) = (Segment::number(0, segment_length), Segment::number(1, segment_length));
+        active.written += AHEAD_MIN;
+        Ok(Self { file: Arc::new(file), header, generation: 1, active, other })
+    }
+
+    /// Writes a batch, if there is one.
+    fn write(&mut self, gathered: &mut Gathered, last: u64, synced: u64) -> Result<()> {
+        if gathered.count == 0 {
+            return Ok(());
+        }
+        let body = gathered.bytes.get(BATCH_HEADER_LENGTH..).unwrap_or_default();
+        let header = BatchHeader {
+            count: gathered.count,
+            generation: self.generation,
+            store_id: self.header.store_id,
+            log_id: self.header.log_id,
+            length: body.len() as u64,
+            first: gathered.first,
+            last,
+            synced,
+            base: gathered.base,
+            checksum: BatchHeader::checksum_of(body),
+        };
+        for (to, from) in gathered.bytes.iter_mut().zip(header.encode()) {
+            *to = from;
+        }
+        gathered.bytes.resize(gathered.bytes.len().next_multiple_of(LOG_BLOCK), 0);
+        let end = self.active.at + gathered.bytes.len() as u64;
+        if end > self.active.written {
+            self.active.write_ahead(&self.file, end)?;
+        }
+        self.file.write(self.active.at, &gathered.bytes)?;
+        self.active.at = end;
+        self.active.last = last;
+        gathered.count = 0;
+        gathered.bytes.truncate(BATCH_HEADER_LENGTH);
+        gathered.bytes.shrink_to(2 * GATHERED_MAX);
+        Ok(())
+    }
+
+    /// Begins the other segment anew.
+    fn take_turns(&mut self) {
+        std::mem::swap(&mut self.active, &mut self.other);
+        self.active.at = self.active.begin;
+        self.generation += 1;
+    }
+}
+
+/// Tells whether a write-set fits into a segment of this length at all.
+pub(super) fn takes(segment_length: u64, write_set: &WriteSet) -> bool {
+    in_blocks(write_set.as_bytes().len() + BATCH_HEADER_LENGTH) <= segment_length
+}
+
+fn in_blocks(length: usize) -> u64 {
+    length.next_multiple_of(LOG_BLOCK) as u64
+}
