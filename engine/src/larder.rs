@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Options, SlowOperation};
 use crate::primitives::{AuditBuffer, AuditEntry, Statistics, StatisticsMap};
 use crate::session::Session;
-use crate::store::{Place, Store, Table, state_key};
+use crate::store::{Place, Store, Table, UpgradeReport, state_key};
 use crate::txn::View;
 use crate::upkeep::{Upkeep, UpkeepReport};
 use crate::verify::{VerifyReport, verify};
@@ -209,6 +209,12 @@ impl Larder {
     #[must_use]
     pub fn recovery(&self) -> Option<&RecoveryReport> {
         self.shared.commit.recovery()
+    }
+
+    /// Tells how the file was upgraded when it was opened; nothing, if it had the current format.
+    #[must_use]
+    pub fn upgraded(&self) -> Option<&UpgradeReport> {
+        self.shared.commit.upgrade()
     }
 
     /// Puts everything that is visible on disk.

@@ -78,7 +78,7 @@ pub use options::{Options, Retention, SlowHook, SlowOperation};
 pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedValue};
 pub use primitives::{AuditEntry, CommitOutcome, Count, Statistics};
 pub use session::{Receipt, Session};
-pub use store::Storage;
+pub use store::{Storage, UpgradeReport};
 pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Walk, WriteTxn};
 pub use upkeep::UpkeepReport;
 pub use verify::{Finding, VerifyReport};

@@ -89,6 +89,7 @@ pub struct Options {
     pub(crate) reader_age_max: Micros,
     pub(crate) retention: Retention,
     pub(crate) discard_log: bool,
+    pub(crate) upgrade: bool,
     pub(crate) log_segment_bytes: u64,
 }
 
@@ -120,6 +121,7 @@ impl Default for Options {
             reader_age_max: 3_600 * 1_000_000,
             retention: Retention::default(),
             discard_log: false,
+            upgrade: false,
             log_segment_bytes: 32 << 20,
         }
     }
@@ -242,6 +244,14 @@ impl Options {
     #[must_use]
     pub fn discard_log(mut self) -> Self {
         self.discard_log = true;
+        self
+    }
+
+    /// Brings a file of an older format to the current one, after a copy of it was made beside it; without this it is
+    /// refused as [`UpgradeRequired`](ErrorKind::UpgradeRequired). [`Larder::upgraded`] tells what was done.
+    #[must_use]
+    pub fn upgrade(mut self) -> Self {
+        self.upgrade = true;
         self
     }
 

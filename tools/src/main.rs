@@ -64,6 +64,8 @@ enum Verb {
     Verify(FileOnly),
     /// Bring a store that was not closed to rest: what its commit log has goes into the file.
     Recover(recover::Recover),
+    /// Bring a store of an older format to the current one; a copy of it as it was is kept beside it.
+    Upgrade(FileOnly),
     /// Show what happened.
     Feed(look::Feed),
     /// Show who was refused, and what was allowed where that is audited.
@@ -141,6 +143,7 @@ fn main() -> ExitCode {
         Verb::Info(verb) => look::info(&context, &verb.file),
         Verb::Verify(verb) => look::verify(&context, &verb.file),
         Verb::Recover(verb) => verb.run(&context),
+        Verb::Upgrade(verb) => recover::upgrade(&context, &verb.file),
         Verb::Feed(verb) => verb.feed(&context),
         Verb::Audit(verb) => verb.audit(&context),
         Verb::Put(verb) => verb.run(&context),

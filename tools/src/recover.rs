@@ -1,6 +1,6 @@
-//! Bringing to rest what was not closed: `recover`.
+//! Bringing to rest what was not closed, and up to date what is old: `recover`, `upgrade`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use larder::Options;
@@ -52,4 +52,25 @@ impl Recover {
         )?;
         Ok(0)
     }
+}
+
+pub(crate) fn upgrade(context: &Context, file: &Path) -> Done {
+    let larder = Options::new().existing_only().upgrade().open(file)?;
+    let (report, format) = (larder.upgraded().cloned(), larder.info()?.format);
+    larder.close()?;
+    let backup =
+        report.as_ref().and_then(|report| report.backup.as_ref()).map(|path| path.display().to_string());
+    context.output.line(
+        || match (&report, &backup) {
+            (None, _) => format!("nothing to do: the file has format {format}"),
+            (Some(report), backup) => format!(
+                "from format {} to {}; as it was it is kept in {}",
+                report.from,
+                report.to,
+                shown(backup.as_deref().unwrap_or("no file"))
+            ),
+        },
+        || json!({"upgraded": report.is_some(), "format": format, "from": report.as_ref().map(|report| report.from), "backup": backup}),
+    )?;
+    Ok(0)
 }

@@ -51,7 +51,7 @@ use crate::documents::Documents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::InputOutput;
 use crate::options::Options;
-use crate::store::{Beside, Head, Store, Table};
+use crate::store::{Beside, FORMATS, Head, Store, Table, UpgradeReport};
 use crate::subscription::Subscribers;
 use crate::txn::View;
 
@@ -119,6 +119,7 @@ pub(crate) struct Commit {
     documents: RwLock<Arc<Documents>>,
     subscribers: Subscribers,
     recovery: Option<RecoveryReport>,
+    upgrade: Option<UpgradeReport>,
     waker: Sender<()>,
     is_inline: bool,
     is_closed: AtomicBool,
@@ -134,8 +135,9 @@ impl std::fmt::Debug for Commit {
 
 impl Commit {
     /// Takes a store that was opened, with what its log has. `waker` wakes the thread that drains, if there is one.
-    pub(crate) fn new(store: Store, options: &Options, waker: Sender<()>) -> Result<Self> {
+    pub(crate) fn new(mut store: Store, options: &Options, waker: Sender<()>) -> Result<Self> {
         let recovery = recovery::recover(&store, options.discard_log)?;
+        let upgrade = store.upgrade(&FORMATS, options.upgrade)?;
         let overlay = Overlay::new(store.view()?)?;
         let view = overlay.committed()?;
         let documents = Arc::new(Documents::load(&view)?);
@@ -157,6 +159,7 @@ impl Commit {
             documents: RwLock::new(documents),
             subscribers: Subscribers::default(),
             recovery,
+            upgrade,
             waker,
             is_inline: options.inline,
             is_closed: AtomicBool::new(false),
@@ -167,6 +170,11 @@ impl Commit {
     /// Tells what was found beside the store when it was opened.
     pub(crate) fn recovery(&self) -> Option<&RecoveryReport> {
         self.recovery.as_ref()
+    }
+
+    /// Tells how the file was brought to the current format when it was opened.
+    pub(crate) fn upgrade(&self) -> Option<&UpgradeReport> {
+        self.upgrade.as_ref()
     }
 
     /// Gives what was read and written since the store was opened.

@@ -13,6 +13,7 @@ mod beside;
 mod place;
 mod snapshot;
 mod tables;
+mod upgrade;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +32,8 @@ pub(crate) use beside::{Beside, LogFile};
 pub(crate) use snapshot::{Snapshot, SnapshotRange, chunk_key};
 use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
+pub(crate) use upgrade::FORMATS;
+pub use upgrade::UpgradeReport;
 
 use crate::commit::CommitInfo;
 use crate::error::{Error, ErrorKind, Result};
@@ -320,6 +323,14 @@ impl Store {
             is_full: self.state.is_full(),
             ..InputOutput::default()
         }
+    }
+
+    /// Reads from the file itself, past redb.
+    fn read_file(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = self.file.as_ref().ok_or(std::io::ErrorKind::Unsupported)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(out)
     }
 
     /// Opens a view of what was committed last.
