@@ -67,8 +67,11 @@ impl View {
         end: Bound<Bytes>,
     ) -> Result<ViewRange<'a>> {
         let rows = self.snapshot.range(table, as_slice(&start), as_slice(&end))?.peekable();
-        let is_plain = own.is_none_or(Changes::is_empty) && self.layers.is_empty();
-        Ok(ViewRange { view: self, own, table, from: start, end, rows, is_plain, ended: false })
+        let own = own.filter(|own| !own.is_empty()).map(Source::Own);
+        let layers = self.layers.iter().map(|layer| Source::Layer(layer, self.upto));
+        let sources = own.into_iter().chain(layers).map(|source| (source.next(table, &start, &end), source));
+        let sources = sources.collect();
+        Ok(ViewRange { table, end, sources, rows, ended: false })
     }
 
     /// Iterates over the rows whose keys begin with `prefix`.
@@ -100,33 +103,69 @@ fn as_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
     }
 }
 
+/// What lies over the snapshot.
+enum Source<'a> {
+    Own(&'a Changes),
+    Layer(&'a Layer, u64),
+}
+
+impl Source<'_> {
+    /// Gives the first key at or behind a bound of which the source says something.
+    fn next(&self, table: Table, start: &Bound<Bytes>, end: &Bound<Bytes>) -> Option<(Bytes, Said)> {
+        match self {
+            Self::Own(changes) => changes.next(table, as_slice(start), as_slice(end)),
+            Self::Layer(layer, upto) => layer.next(table, as_slice(start), as_slice(end), *upto),
+        }
+    }
+
+    /// Tells whether a range that was removed covers a key.
+    fn has_removed(&self, table: Table, key: &[u8]) -> bool {
+        match self {
+            Self::Own(changes) => changes.get(table, key) == Said::Gone,
+            Self::Layer(layer, upto) => layer.gone_at(table, key, *upto).is_some(),
+        }
+    }
+}
+
 /// Rows of a view in the order of their keys. Ends after the first error.
 pub(crate) struct ViewRange<'a> {
-    view: &'a View,
-    own: Option<&'a Changes>,
     table: Table,
-    from: Bound<Bytes>,
     end: Bound<Bytes>,
+    /// Newest first, each with the next that it says.
+    sources: Vec<(Option<(Bytes, Said)>, Source<'a>)>,
     rows: Peekable<SnapshotRange>,
-    is_plain: bool,
     ended: bool,
 }
 
 impl ViewRange<'_> {
     /// Gives the least key that any source knows something of.
     fn least(&mut self) -> Result<Option<Bytes>> {
-        let (from, end) = (as_slice(&self.from), as_slice(&self.end));
-        let mut least = self.own.and_then(|own| own.next(self.table, from, end)).map(|(key, _)| key);
-        for layer in self.view.layers.iter() {
-            if let Some((key, _)) = layer.next(self.table, from, end, self.view.upto) {
-                least = Some(least.map_or(key.clone(), |least| least.min(key)));
+        let least = self.sources.iter().filter_map(|(next, _)| next.as_ref()).map(|(key, _)| key).min();
+        match self.rows.peek() {
+            Some(Ok((key, _))) if least.is_none_or(|least| key < least) => Ok(Some(key.clone())),
+            Some(Err(error)) => Err(error.clone()),
+            _ => Ok(least.cloned()),
+        }
+    }
+
+    /// Takes what the newest source says of a key, and steps all sources behind it.
+    fn take(&mut self, key: &Bytes) -> Said {
+        let mut said = Said::Nothing;
+        for (next, source) in &mut self.sources {
+            let here = if next.as_ref().is_some_and(|(at, _)| at == key) {
+                let here = next.take().map(|(_, said)| said);
+                *next = source.next(self.table, &Bound::Excluded(key.clone()), &self.end);
+                here
+            } else if said == Said::Nothing && source.has_removed(self.table, key) {
+                Some(Said::Gone)
+            } else {
+                None
+            };
+            if said == Said::Nothing {
+                said = here.unwrap_or(Said::Nothing);
             }
         }
-        match self.rows.peek() {
-            Some(Ok((key, _))) if least.as_ref().is_none_or(|least| key < least) => Ok(Some(key.clone())),
-            Some(Err(error)) => Err(error.clone()),
-            _ => Ok(least),
-        }
+        said
     }
 
     fn step(&mut self) -> Result<Option<(Bytes, Bytes)>> {
@@ -135,8 +174,7 @@ impl ViewRange<'_> {
                 Some(Ok((found, _))) if *found == key => self.rows.next().transpose()?,
                 _ => None,
             };
-            self.from = Bound::Excluded(key.clone());
-            match self.view.said(self.own, self.table, &key) {
+            match self.take(&key) {
                 Said::Is(body) => return Ok(Some((key, body))),
                 Said::Gone => {}
                 Said::Nothing => {
@@ -154,7 +192,7 @@ impl Iterator for ViewRange<'_> {
     type Item = Result<(Bytes, Bytes)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_plain {
+        if self.sources.is_empty() {
             return self.rows.next();
         }
         if self.ended {
