@@ -11,6 +11,7 @@ use larder_format::{Micros, Right};
 use parking_lot::Mutex;
 
 use crate::authorizer::{Caller, Hooks};
+use crate::cache::CacheStatistics;
 use crate::clock::Clock;
 use crate::commit::{Commit, CommitInfo, RecoveryReport};
 use crate::documents::DocumentKind;
@@ -94,6 +95,8 @@ pub struct Info {
     pub file_bytes: u64,
     /// What was read from and written to the file since it was opened.
     pub input_output: InputOutput,
+    /// How well the cache of records does.
+    pub cache: CacheStatistics,
     /// How much of what there is.
     pub statistics: Statistics,
     /// The version of the rules; 0 if none were set, and everything is allowed.
@@ -122,7 +125,7 @@ impl Larder {
     pub(crate) fn start(options: Options, place: Place<'_>) -> Result<Self> {
         let store = Store::open(
             place,
-            options.cache_bytes,
+            options.cache_bytes - options.cache_of_records(),
             options.clock.now(),
             options.ids.next_id().to_be_bytes(),
         )?;
@@ -184,6 +187,7 @@ impl Larder {
             state: head.identity.to_string(),
             file_bytes: store.backend_state().length(),
             input_output: self.shared.commit.input_output(),
+            cache: self.shared.commit.cache_statistics(),
             statistics: statistics_in(&view)?,
             rules_version: documents.get(DocumentKind::Rules).version,
             rules: documents.rules.rules().len(),

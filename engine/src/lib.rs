@@ -42,9 +42,11 @@
 //!
 //! `larder-format` says what bytes mean and does nothing else. Here: `session` and `edit` are what a caller says,
 //! `txn` is what a transaction sees, `guard` what it may do, `commit` how it becomes durable, `store` where it lies.
+//! `cache` keeps the records that are hot.
 //! `primitives` are the rows that follow from a change: tags, references, statistics, feed, audit.
 
 mod authorizer;
+mod cache;
 mod clock;
 mod commit;
 mod documents;
@@ -64,6 +66,7 @@ mod upkeep;
 mod verify;
 
 pub use authorizer::{AccessDecision, AccessRequest, Authorizer, Objection, Validator};
+pub use cache::CacheStatistics;
 pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};
 pub use documents::{Document, DocumentKind};

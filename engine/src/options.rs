@@ -79,6 +79,7 @@ pub struct Options {
     pub(crate) create: bool,
     pub(crate) inline: bool,
     pub(crate) cache_bytes: usize,
+    pub(crate) record_cache_bytes: Option<usize>,
     pub(crate) wait_max: Duration,
     pub(crate) durability: Durability,
     pub(crate) clock: Arc<dyn Clock>,
@@ -111,6 +112,7 @@ impl Default for Options {
             create: true,
             inline: false,
             cache_bytes: 128 << 20,
+            record_cache_bytes: None,
             wait_max: Duration::from_secs(30),
             durability: Durability::Synced,
             clock: Arc::new(SystemClock),
@@ -148,11 +150,23 @@ impl Options {
         self
     }
 
-    /// Sets how much memory pages are kept in, in bytes; 128 MiB by default.
+    /// Sets how much memory pages and records are kept in, in bytes; 128 MiB by default, a quarter of it for records.
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
+    }
+
+    /// Sets how much of the memory for pages and records is for records that were read, decoded, with the small
+    /// payloads behind them, in bytes; 0 keeps none.
+    #[must_use]
+    pub fn record_cache_bytes(mut self, bytes: usize) -> Self {
+        self.record_cache_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn cache_of_records(&self) -> usize {
+        self.record_cache_bytes.unwrap_or(self.cache_bytes / 4).min(self.cache_bytes)
     }
 
     /// Sets how long a transaction waits for its turn before it is [`Busy`](ErrorKind::Busy); 30 s by default.

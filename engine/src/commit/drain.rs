@@ -137,7 +137,7 @@ impl Commit {
         })?;
         self.log.lock().skip_to(head.sequence);
         *drained = head;
-        self.show(batch);
+        self.show(batch)?;
         self.overlay.rebase(self.store.view()?, &head);
         Ok(())
     }

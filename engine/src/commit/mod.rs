@@ -47,8 +47,10 @@ pub(crate) use ticket::Slot;
 use ticket::Woken;
 pub use ticket::{CommitInfo, CommitTicket};
 
+use crate::cache::{CacheStatistics, RecordCache};
 use crate::documents::Documents;
 use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Row;
 use crate::larder::InputOutput;
 use crate::options::Options;
 use crate::store::{Beside, FORMATS, Head, Store, Table, UpgradeReport};
@@ -138,7 +140,7 @@ impl Commit {
     pub(crate) fn new(mut store: Store, options: &Options, waker: Sender<()>) -> Result<Self> {
         let recovery = recovery::recover(&store, options.discard_log)?;
         let upgrade = store.upgrade(&FORMATS, options.upgrade)?;
-        let overlay = Overlay::new(store.view()?)?;
+        let overlay = Overlay::new(store.view()?, RecordCache::new(options.cache_of_records()))?;
         let view = overlay.committed()?;
         let documents = Arc::new(Documents::load(&view)?);
         let sequenced = Sequenced::load(&view, Arc::clone(&documents))?;
@@ -220,6 +222,16 @@ impl Commit {
     pub(crate) fn committed_view(&self) -> Result<View> {
         self.check_open()?;
         self.overlay.committed()
+    }
+
+    /// Hands the row of a key, as the newest commit has it, to `take`, if it is in the cache of records.
+    pub(crate) fn cached<R>(&self, key: &[u8], take: impl FnOnce(&Row) -> R) -> Option<R> {
+        self.overlay.cached(key, take)
+    }
+
+    /// Tells how well the cache of records does.
+    pub(crate) fn cache_statistics(&self) -> CacheStatistics {
+        self.overlay.cache().statistics()
     }
 
     /// Says why nothing is accepted, if so.
@@ -354,7 +366,7 @@ impl Commit {
             _ => return self.carry_through(batch),
         }
         self.drain.push(batch);
-        self.show(batch);
+        self.show(batch)?;
         if !sync {
             self.note_due(batch);
         }
@@ -414,12 +426,16 @@ impl Commit {
     }
 
     /// Makes a batch visible.
-    fn show(&self, batch: &[Accepted]) {
-        let Some(last) = batch.last() else { return };
+    fn show(&self, batch: &[Accepted]) -> Result<()> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        for accepted in batch {
+            self.overlay.note(accepted.info.sequence, &accepted.write_set)?;
+        }
         if let Some(documents) = batch.iter().rev().find_map(|accepted| accepted.documents.as_ref()) {
             *self.documents.write() = Arc::clone(documents);
         }
         self.overlay.show(&last.head());
+        Ok(())
     }
 
     /// Remembers a failure: nothing more is accepted.

@@ -15,7 +15,9 @@ use crossbeam_skiplist::SkipMap;
 use larder_format::{CHECKSUM_LENGTH, Operation, WriteSet};
 use parking_lot::{Mutex, RwLock};
 
+use crate::cache::RecordCache;
 use crate::error::{ErrorKind, Result};
+use crate::guard::Row;
 use crate::store::{Head, Snapshot, Table, corrupt};
 use crate::txn::View;
 
@@ -28,6 +30,9 @@ pub(super) struct Overlay {
     /// go, while something is on its way into it.
     absorbing: Mutex<()>,
     state: RwLock<State>,
+    /// The sequence number of the last commit that is visible.
+    visible: AtomicU64,
+    cache: Arc<RecordCache>,
 }
 
 #[derive(Clone)]
@@ -41,10 +46,15 @@ struct State {
 }
 
 impl Overlay {
-    pub(super) fn new(snapshot: Arc<Snapshot>) -> Result<Self> {
+    pub(super) fn new(snapshot: Arc<Snapshot>, cache: RecordCache) -> Result<Self> {
         let head = snapshot.head()?;
         let state = State { layers: Arc::new([]), snapshot: Some(snapshot), head };
-        Ok(Self { absorbing: Mutex::default(), state: RwLock::new(state) })
+        Ok(Self {
+            absorbing: Mutex::default(),
+            state: RwLock::new(state),
+            visible: AtomicU64::new(head.sequence),
+            cache: Arc::new(cache),
+        })
     }
 
     /// Gives the view of what is committed.
@@ -61,7 +71,8 @@ impl Overlay {
         let state = self.state.read();
         let Some(snapshot) = &state.snapshot else { return Err(ErrorKind::Closed.into()) };
         let upto = upto(&state.head);
-        Ok(View::new(Arc::clone(&state.layers), Arc::clone(snapshot), upto, state.head))
+        let (layers, snapshot) = (Arc::clone(&state.layers), Arc::clone(snapshot));
+        Ok(View::new(layers, snapshot, Arc::clone(&self.cache), upto, state.head))
     }
 
     /// Gives the last commit that is visible.
@@ -82,9 +93,40 @@ impl Overlay {
         newest.absorb(sequence, write_set)
     }
 
-    /// Makes everything visible up to a commit.
+    /// Gives the cache of records.
+    pub(super) fn cache(&self) -> &RecordCache {
+        &self.cache
+    }
+
+    /// Hands the row of a key, as the newest commit has it, to `take`, if it is in the cache.
+    pub(super) fn cached<R>(&self, key: &[u8], take: impl FnOnce(&Row) -> R) -> Option<R> {
+        self.cache.get(key, self.visible.load(Ordering::Acquire), take)
+    }
+
+    /// Tells the cache of records what a write-set changes, which is not visible yet.
+    pub(super) fn note(&self, sequence: u64, write_set: &WriteSet) -> Result<()> {
+        for operation in write_set.operations()? {
+            match operation? {
+                Operation::Put { table, key, value } if table == Table::Records.number() => {
+                    self.cache.change(&key, sequence, value.get(CHECKSUM_LENGTH..));
+                }
+                Operation::Delete { table, key } if table == Table::Records.number() => {
+                    self.cache.change(&key, sequence, None);
+                }
+                Operation::DeleteRange { table, .. } if table == Table::Records.number() => {
+                    self.cache.clear(sequence);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes everything visible up to a commit, of which the cache knows.
     pub(super) fn show(&self, head: &Head) {
-        self.state.write().head = *head;
+        let mut state = self.state.write();
+        state.head = *head;
+        self.visible.store(head.sequence, Ordering::Release);
     }
 
     /// Puts the layers over a newer view of the store, in which everything is up to `drained`.
@@ -95,9 +137,6 @@ impl Overlay {
         if state.layers.iter().any(|layer| layer.newest() <= drained.sequence) {
             state.layers =
                 state.layers.iter().filter(|layer| layer.newest() > drained.sequence).cloned().collect();
-        }
-        if drained.sequence > state.head.sequence {
-            state.head = *drained;
         }
     }
 

@@ -38,6 +38,16 @@ enum Payload {
 }
 
 impl Asset {
+    /// Makes the asset of a row whose payload lies in it, or that has none.
+    pub(crate) fn of_row(key: &Key, row: &Row) -> Option<Self> {
+        let payload = match row.record.payload() {
+            larder_format::PayloadState::Inline { .. } => Payload::Read(row.inline.clone()),
+            larder_format::PayloadState::Absent(_) => Payload::Absent,
+            larder_format::PayloadState::Stored { .. } => return None,
+        };
+        Some(Self { key: key.clone(), record: row.record.clone(), payload })
+    }
+
     /// Gives the key.
     #[must_use]
     pub fn key(&self) -> &Key {
@@ -206,9 +216,7 @@ impl<'a> Reading<'a> {
     /// Gives the row of a key without asking whether the caller may see it.
     pub(crate) fn row(&self, key: &Key) -> Result<Option<Row>> {
         self.token.check()?;
-        let Some(row) = self.view.get(self.own, Table::Records, key.encoded())? else { return Ok(None) };
-        let (record, inline) = Record::split(&row).map_err(|error| Error::from(error).at(key))?;
-        Ok(Some(Row { record, inline }))
+        self.view.row(self.own, key.encoded()).map_err(|error| error.at(key))
     }
 
     fn found(&self, key: &Key) -> Result<Row> {
@@ -225,22 +233,19 @@ impl<'a> Reading<'a> {
         if !self.guard.allows(Right::LIST, key) && !self.guard.allows(Right::READ, key) {
             return Ok(false);
         }
-        Ok(self.view.get(self.own, Table::Records, key.encoded())?.is_some())
+        Ok(self.view.row(self.own, key.encoded()).map_err(|error| error.at(key))?.is_some())
     }
 
     pub(crate) fn asset(&self, key: &Key) -> Result<Asset> {
         let row = self.found(key)?;
-        let payload = match row.record.payload() {
-            larder_format::PayloadState::Inline { .. } => Payload::Read(row.inline),
-            larder_format::PayloadState::Absent(_) => Payload::Absent,
-            larder_format::PayloadState::Stored { .. } => {
-                let mut reader = self.open_row(key, &row)?;
-                if reader.len() <= EAGER_LENGTH_MAX {
-                    Payload::Read(reader.read_whole().map_err(|error| error.at(key))?)
-                } else {
-                    Payload::Open(Box::new(parking_lot::Mutex::new(reader)))
-                }
-            }
+        if let Some(asset) = Asset::of_row(key, &row) {
+            return Ok(asset);
+        }
+        let mut reader = self.open_row(key, &row)?;
+        let payload = if reader.len() <= EAGER_LENGTH_MAX {
+            Payload::Read(reader.read_whole().map_err(|error| error.at(key))?)
+        } else {
+            Payload::Open(Box::new(parking_lot::Mutex::new(reader)))
         };
         Ok(Asset { key: key.clone(), record: row.record, payload })
     }

@@ -8,10 +8,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use larder_format::Record;
 
 use super::changes::Changes;
+use crate::cache::RecordCache;
 use crate::commit::{Layer, Said};
 use crate::error::Result;
+use crate::guard::Row;
 use crate::store::{Head, Snapshot, SnapshotRange, Table};
 
 /// Layers, newest first, over a snapshot.
@@ -19,14 +22,21 @@ use crate::store::{Head, Snapshot, SnapshotRange, Table};
 pub(crate) struct View {
     layers: Arc<[Arc<Layer>]>,
     snapshot: Arc<Snapshot>,
+    cache: Arc<RecordCache>,
     upto: u64,
     head: Head,
 }
 
 impl View {
     /// Layers over a snapshot, with what they say up to a sequence number; `head` is the last commit that is visible.
-    pub(crate) fn new(layers: Arc<[Arc<Layer>]>, snapshot: Arc<Snapshot>, upto: u64, head: Head) -> Self {
-        Self { layers, snapshot, upto, head }
+    pub(crate) fn new(
+        layers: Arc<[Arc<Layer>]>,
+        snapshot: Arc<Snapshot>,
+        cache: Arc<RecordCache>,
+        upto: u64,
+        head: Head,
+    ) -> Self {
+        Self { layers, snapshot, cache, upto, head }
     }
 
     /// Gives the last commit that was visible to all when the view was taken.
@@ -56,6 +66,37 @@ impl View {
             Said::Gone => Ok(None),
             Said::Nothing => self.snapshot.get(table, key),
         }
+    }
+
+    /// Gives the row of a record, from the cache where that has it.
+    pub(crate) fn row(&self, own: Option<&Changes>, key: &[u8]) -> Result<Option<Row>> {
+        let at = self.head.sequence;
+        // What is newer than what is visible is in the layers of a writer; the cache knows nothing of it.
+        if own.is_none()
+            && let Some(row) = self.cache.get(key, at, Row::clone)
+        {
+            return Ok(Some(row));
+        }
+        let body = match self.said(own, Table::Records, key) {
+            // A copy: the body lies in a write-set, which would be kept whole for it.
+            Said::Is(body) => Bytes::copy_from_slice(&body),
+            Said::Gone => return Ok(None),
+            Said::Nothing => {
+                if own.is_some()
+                    && let Some(row) = self.cache.get(key, at, Row::clone)
+                {
+                    return Ok(Some(row));
+                }
+                let Some(body) = self.snapshot.get(Table::Records, key)? else { return Ok(None) };
+                body
+            }
+        };
+        let (record, inline) = Record::split(&body)?;
+        let row = Row { record, inline };
+        if own.is_none() {
+            self.cache.fill(key, at, &row);
+        }
+        Ok(Some(row))
     }
 
     /// Iterates over the rows of a table between two keys.

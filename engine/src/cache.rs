@@ -1,0 +1,301 @@
+//! Hot records, decoded and checked, with the small payloads that lie behind them: a least-recently-used cache in
+//! shards.
+//!
+//! What is in the cache is what the newest commit says, and every entry knows since which commit it is so. A reader at
+//! commit *s* may take an entry that holds since *s* or before; readers of older states pass by.
+//!
+//! The protocol
+//! 1. Before commit *n* becomes visible, every key that it writes is [changed](RecordCache::change), which replaces or
+//!    removes its entry and notes *n* in its shard.
+//! 2. A reader at *s* that found nothing reads its view and [fills](RecordCache::fill) what it found. If its shard has
+//!    noted a commit after *s* meanwhile, the fill is dropped: it could be of a state that has passed.
+//!
+//! So an entry holds from its commit until the next change of its key, and no longer: a change removes it before anyone
+//! can be at the commit that changes it, and a fill from before cannot bring it back.
+
+use std::hash::BuildHasher;
+
+use bytes::Bytes;
+use larder_format::Record;
+use lru::{DefaultHasher, LruCache};
+use parking_lot::Mutex;
+
+use crate::guard::Row;
+
+/// A power of two, and more than there are likely to be threads that read at once.
+const SHARDS: usize = 64;
+/// What an entry takes beside its key and its row, in bytes, about: the list, the map, the allocations.
+const ENTRY_OVERHEAD: usize = 160;
+/// An entry may take this part of its shard at most.
+const ENTRY_PART_MAX: usize = 8;
+
+/// How well the cache of records does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CacheStatistics {
+    /// How many reads it answered.
+    pub hits: u64,
+    /// How many reads it could not answer.
+    pub misses: u64,
+    /// How many entries went to make room.
+    pub evictions: u64,
+    /// How many entries there are.
+    pub entries: u64,
+    /// About how many bytes they take.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    row: Row,
+    /// The commit from which on this is what the key has.
+    since: u64,
+    weight: usize,
+}
+
+struct Shard {
+    entries: LruCache<Box<[u8]>, Entry>,
+    bytes: usize,
+    /// The last commit that changed a key of this shard.
+    changed: u64,
+    hits: u64,
+    misses: u64,
+    evictions: u64,
+}
+
+/// The records that were asked for last.
+pub(crate) struct RecordCache {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: DefaultHasher,
+    shard_bytes_max: usize,
+}
+
+impl RecordCache {
+    /// Makes a cache that takes up to so many bytes; with 0 there is none.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let shard = || Shard {
+            entries: LruCache::unbounded(),
+            bytes: 0,
+            changed: 0,
+            hits: 0,
+            misses: 0,
+            evictions: 0,
+        };
+        let count = if bytes_max == 0 { 0 } else { SHARDS };
+        Self {
+            shards: (0..count).map(|_| Mutex::new(shard())).collect(),
+            hasher: DefaultHasher::default(),
+            shard_bytes_max: bytes_max / SHARDS,
+        }
+    }
+
+    fn shard(&self, key: &[u8]) -> Option<&Mutex<Shard>> {
+        // The low bits: the map inside goes by the high ones.
+        self.shards.get(usize::try_from(self.hasher.hash_one(key)).unwrap_or(0) & (SHARDS - 1))
+    }
+
+    /// Hands what the key has at a commit to `take`, if it is here.
+    pub(crate) fn get<R>(&self, key: &[u8], at: u64, take: impl FnOnce(&Row) -> R) -> Option<R> {
+        let mut shard = self.shard(key)?.lock();
+        let taken = shard.entries.get(key).filter(|entry| entry.since <= at).map(|entry| take(&entry.row));
+        *(if taken.is_some() { &mut shard.hits } else { &mut shard.misses }) += 1;
+        taken
+    }
+
+    /// Keeps what a reader found at a commit, unless it may have passed since.
+    pub(crate) fn fill(&self, key: &[u8], at: u64, row: &Row) {
+        let Some(shard) = self.shard(key) else { return };
+        let mut shard = shard.lock();
+        if shard.changed <= at {
+            shard.put(key, at, row.clone(), self.shard_bytes_max);
+        }
+    }
+
+    /// Notes that a commit, which is not visible yet, changes a key. One that is asked for often keeps its place, with
+    /// what it has then.
+    pub(crate) fn change(&self, key: &[u8], commit: u64, row: Option<&[u8]>) {
+        let Some(shard) = self.shard(key) else { return };
+        let mut shard = shard.lock();
+        shard.changed = shard.changed.max(commit);
+        let Some(old) = shard.entries.pop(key) else { return };
+        shard.bytes -= old.weight;
+        // A copy of its own: the row lies in a write-set, which would be kept whole.
+        let row = row.and_then(|row| Record::split(&Bytes::copy_from_slice(row)).ok());
+        if let Some((record, inline)) = row {
+            shard.put(key, commit, Row { record, inline }, self.shard_bytes_max);
+        }
+    }
+
+    /// Notes that a commit, which is not visible yet, removes a range of keys.
+    pub(crate) fn clear(&self, commit: u64) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.changed = shard.changed.max(commit);
+            shard.entries.clear();
+            shard.bytes = 0;
+        }
+    }
+
+    /// Tells how well it does.
+    pub(crate) fn statistics(&self) -> CacheStatistics {
+        let mut sum = CacheStatistics::default();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            sum.hits += shard.hits;
+            sum.misses += shard.misses;
+            sum.evictions += shard.evictions;
+            sum.entries += shard.entries.len() as u64;
+            sum.bytes += shard.bytes as u64;
+        }
+        sum
+    }
+}
+
+impl Shard {
+    fn put(&mut self, key: &[u8], since: u64, row: Row, bytes_max: usize) {
+        let weight = ENTRY_OVERHEAD + key.len() + row.record.as_bytes().len() + row.inline.len();
+        if weight > bytes_max / ENTRY_PART_MAX {
+            return;
+        }
+        if let Some(old) = self.entries.put(key.into(), Entry { row, since, weight }) {
+            self.bytes -= old.weight;
+        }
+        self.bytes += weight;
+        while self.bytes > bytes_max {
+            let Some((_, old)) = self.entries.pop_lru() else { break };
+            self.bytes -= old.weight;
+            self.evictions += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use larder_format::{ContentHash, PayloadState, RecordBuilder};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A row that says at which commit it was written.
+    fn row(commit: u64) -> (Row, Vec<u8>) {
+        let payload = commit.to_be_bytes();
+        let hash = ContentHash::of(&payload);
+        let mut builder = RecordBuilder::new(PayloadState::Inline { length: 8, hash });
+        (builder.generation, builder.commit) = (1, commit);
+        let (record, bytes) = builder.encode(&payload).unwrap();
+        (Row { record, inline: Bytes::copy_from_slice(&payload) }, bytes.to_vec())
+    }
+
+    fn commit_of(row: &Row) -> u64 {
+        u64::from_be_bytes(row.inline.as_ref().try_into().unwrap())
+    }
+
+    #[test]
+    fn an_entry_serves_its_commit_and_later_ones_until_it_is_changed() {
+        let cache = RecordCache::new(1 << 20);
+        assert_eq!(cache.get(b"a", 5, commit_of), None);
+        cache.fill(b"a", 5, &row(3).0);
+        assert_eq!(cache.get(b"a", 4, commit_of), None, "an older reader passes by");
+        assert_eq!(cache.get(b"a", 5, commit_of), Some(3));
+        assert_eq!(cache.get(b"a", 9, commit_of), Some(3));
+        cache.change(b"a", 10, Some(&row(10).1));
+        assert_eq!(cache.get(b"a", 9, commit_of), None);
+        assert_eq!(cache.get(b"a", 10, commit_of), Some(10));
+        cache.change(b"a", 11, None);
+        assert_eq!(cache.get(b"a", 11, commit_of), None);
+        cache.fill(b"a", 10, &row(10).0);
+        assert_eq!(cache.get(b"a", 11, commit_of), None, "a fill from before does not bring it back");
+        cache.fill(b"b", 11, &row(1).0);
+        cache.clear(12);
+        cache.fill(b"b", 11, &row(1).0);
+        assert_eq!(cache.get(b"b", 12, commit_of), None);
+        let statistics = cache.statistics();
+        assert_eq!((statistics.hits, statistics.entries, statistics.bytes), (3, 0, 0));
+    }
+
+    #[test]
+    fn the_budget_is_kept_and_the_oldest_go_first() {
+        let cache = RecordCache::new(1 << 20);
+        for n in 0..10_000u32 {
+            cache.fill(&n.to_be_bytes(), 1, &row(1).0);
+        }
+        let statistics = cache.statistics();
+        assert!(statistics.bytes <= 1 << 20 && statistics.entries > 1_000, "{statistics:?}");
+        assert_eq!(statistics.entries + statistics.evictions, 10_000);
+        assert!(cache.get(&9_999u32.to_be_bytes(), 1, commit_of).is_some());
+        assert!(cache.get(&0u32.to_be_bytes(), 1, commit_of).is_none());
+    }
+
+    #[test]
+    fn a_size_of_zero_turns_it_off() {
+        let cache = RecordCache::new(0);
+        cache.fill(b"a", 1, &row(1).0);
+        cache.change(b"a", 2, None);
+        cache.clear(3);
+        assert_eq!(cache.get(b"a", 3, commit_of), None);
+        assert_eq!(cache.statistics(), CacheStatistics::default());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Commits a change of some keys; a key that is `true` is removed.
+        Commit(BTreeMap<u8, bool>),
+        Clear,
+        /// A reader takes a view of the newest commit.
+        Begin,
+        /// A reader asks for a key, and fills it if it is not there.
+        Read(usize, u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => prop::collection::btree_map(0..12u8, any::<bool>(), 1..4).prop_map(Step::Commit),
+            1 => Just(Step::Clear),
+            2 => Just(Step::Begin),
+            8 => (any::<prop::sample::Index>(), 0..12u8).prop_map(|(reader, key)| Step::Read(reader.index(64), key)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_reader_gets_another_state_than_its_own(steps in prop::collection::vec(step(), 1..200)) {
+            let cache = RecordCache::new(1 << 20);
+            // Every state there was: key, and the commit that wrote it.
+            let mut states: Vec<BTreeMap<u8, u64>> = vec![BTreeMap::new()];
+            let mut readers = vec![0];
+            for step in steps {
+                let next = states.len() as u64;
+                match step {
+                    Step::Commit(changes) => {
+                        let mut state = states.last().unwrap().clone();
+                        for (key, is_removal) in changes {
+                            let bytes = (!is_removal).then(|| row(next).1);
+                            cache.change(&[key], next, bytes.as_deref());
+                            if is_removal { state.remove(&key) } else { state.insert(key, next) };
+                        }
+                        states.push(state);
+                    }
+                    Step::Clear => {
+                        cache.clear(next);
+                        states.push(BTreeMap::new());
+                    }
+                    Step::Begin => readers.push(next - 1),
+                    Step::Read(reader, key) => {
+                        let at = readers[reader % readers.len()];
+                        let expected = states[usize::try_from(at).unwrap()].get(&key).copied();
+                        match cache.get(&[key], at, commit_of) {
+                            Some(found) => prop_assert_eq!(Some(found), expected),
+                            None => {
+                                if let Some(commit) = expected {
+                                    cache.fill(&[key], at, &row(commit).0);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
