@@ -51,6 +51,7 @@ mod clock;
 mod commit;
 mod documents;
 mod edit;
+mod errand;
 mod error;
 mod feed;
 mod guard;

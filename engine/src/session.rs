@@ -13,6 +13,7 @@ use crate::documents::{Document, DocumentKind};
 use crate::edit::{
     Annotation, BatchMode, Change, Draft, DraftPayload, Edit, IntoKey, IntoPlace, Outcome, Stored, TagPolicy,
 };
+use crate::errand::{Errand, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Event, Feed, Subscription};
 use crate::guard::{Guard, Row, check_size};
@@ -200,7 +201,7 @@ impl Session {
             shared.commit.check_writable()?;
             let mut txn = WriteTxn::begin(shared, &self.caller, held)?;
             let value = closure(&mut txn)?;
-            let (commit, slot) = txn.finish(self.durability, idempotency_key)?;
+            let (commit, slot) = txn.finish(self.durability, idempotency_key, &Arc::default())?;
             Ok((value, commit, slot))
         })
     }
@@ -357,19 +358,21 @@ impl Session {
         let mut change = change?;
         // Whatever can be done before this writer's turn is done before it: hashing, compressing, staging.
         let mut ready = None;
-        if let Change::Put { key, draft } = &mut change
-            && !self.shared.commit.sequencer().is_held_here()
-        {
-            self.shared.commit.check_writable()?;
+        if self.shared.commit.sequencer().is_held_here() {
+            return Err(ErrorKind::Nested.into());
+        }
+        self.shared.commit.check_writable()?;
+        if let Change::Put { key, draft } = &mut change {
             let documents = self.shared.commit.documents();
             let allowed = self.with_guard(|guard| guard.access(Right::WRITE, key));
             self.audited(allowed.map_err(|error| error.at(key)))?;
             ready = Some(prepare(&self.shared, &documents, key, draft).map_err(|error| error.at(key))?);
         }
-        self.write(|txn| match (change, ready) {
-            (Change::Put { key, draft }, Some(ready)) => txn.apply_ready(&key, &draft, ready, &conditions),
-            (change, _) => txn.apply(Edit { change: Ok(change), conditions }),
-        })
+        self.shared.commit.wait_for_room()?;
+        let errand = Errand::new(&self.caller, self.durability, Work { change, ready, conditions });
+        let (value, commit) =
+            self.shared.observed("write", "", || errand.wait(&self.shared, self.wait_max))?;
+        Ok(Receipt { value, commit })
     }
 
     fn stored(&self, edit: Edit) -> Result<Receipt<Stored>> {

@@ -149,7 +149,7 @@ pub(crate) fn write_as_store(
     held.is_for_upkeep = true;
     let mut txn = WriteTxn::begin(shared, &caller, held)?;
     change(&mut txn)?;
-    let (_, slot) = txn.finish(Durability::Lazy, "")?;
+    let (_, slot) = txn.finish(Durability::Lazy, "", &Arc::default())?;
     match slot {
         Some(slot) => shared.commit.drive(&slot).map(drop),
         None => Ok(()),

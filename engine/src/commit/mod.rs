@@ -43,9 +43,8 @@ use overlay::Overlay;
 pub(crate) use overlay::{Layer, Said};
 pub use recovery::RecoveryReport;
 pub(crate) use sequencer::{Held, Sequenced, Sequencer};
-pub(crate) use ticket::Slot;
-use ticket::Woken;
 pub use ticket::{CommitInfo, CommitTicket};
+pub(crate) use ticket::{Slot, Woken};
 
 use crate::cache::{CacheStatistics, RecordCache};
 use crate::documents::Documents;
@@ -266,9 +265,10 @@ impl Commit {
         }
         self.lead_if_free();
         loop {
-            match slot.wait() {
-                Woken::Done(outcome) => return outcome,
-                Woken::ToLead => self.lead(),
+            match slot.wait_within(None) {
+                Some(Woken::Done(outcome)) => return outcome,
+                Some(Woken::ToLead) => self.lead(),
+                Some(Woken::ToTakeTurn) | None => {}
             }
         }
     }
@@ -286,7 +286,7 @@ impl Commit {
     }
 
     /// Carries one batch, then hands the lead on.
-    fn lead(&self) {
+    pub(crate) fn lead(&self) {
         loop {
             let batch = self.take_batch();
             if !batch.is_empty() {

@@ -1,5 +1,6 @@
 //! The sequencer: one transaction at a time decides what it changes, in fair order, with a limit to the wait.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use larder_format::StateIdentity;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::documents::Documents;
+use crate::errand::Errand;
 use crate::error::{ErrorKind, Result};
 use crate::primitives::StatisticsMap;
 use crate::store::{Table, state_key};
@@ -58,6 +60,8 @@ struct Holder {
 pub(crate) struct Sequencer {
     state: Mutex<Sequenced>,
     holder: Mutex<Option<Holder>>,
+    /// Edits whose turn has not come.
+    errands: Mutex<VecDeque<Arc<Errand>>>,
 }
 
 /// The sequencer, held.
@@ -66,11 +70,19 @@ pub(crate) struct Held<'a> {
     sequencer: &'a Sequencer,
     /// Whether the transaction is the store's own, and commits what waits even if it changes nothing itself.
     pub(crate) is_for_upkeep: bool,
+    /// Goes after the state: it offers the turn once that is free.
+    offer: Offer<'a>,
+}
+
+/// Offers the turn to whoever waits with an errand.
+struct Offer<'a> {
+    sequencer: &'a Sequencer,
+    is_withheld: bool,
 }
 
 impl Sequencer {
     pub(super) fn new(state: Sequenced) -> Self {
-        Self { state: Mutex::new(state), holder: Mutex::new(None) }
+        Self { state: Mutex::new(state), holder: Mutex::new(None), errands: Mutex::default() }
     }
 
     /// Waits for the sequencer, at most for `wait`.
@@ -85,13 +97,50 @@ impl Sequencer {
                 self.state.try_lock_for(wait).ok_or_else(|| self.busy(now, wait))?
             }
         };
+        Ok(self.held(state, by, now))
+    }
+
+    /// Takes the turn, if it is free.
+    pub(crate) fn try_enter(&self, by: &str, now: i64) -> Option<Held<'_>> {
+        self.state.try_lock().map(|state| self.held(state, by, now))
+    }
+
+    fn held<'a>(&'a self, state: MutexGuard<'a, Sequenced>, by: &str, now: i64) -> Held<'a> {
+        let thread = std::thread::current().id();
         *self.holder.lock() = Some(Holder { thread, by: by.to_owned(), since: now });
-        Ok(Held { state, sequencer: self, is_for_upkeep: false })
+        Held {
+            state,
+            sequencer: self,
+            is_for_upkeep: false,
+            offer: Offer { sequencer: self, is_withheld: false },
+        }
+    }
+
+    /// Leaves an errand for whoever has the turn next.
+    pub(crate) fn queue(&self, errand: Arc<Errand>) {
+        self.errands.lock().push_back(errand);
+    }
+
+    /// Takes the errand that has waited longest.
+    pub(crate) fn next_errand(&self) -> Option<Arc<Errand>> {
+        self.errands.lock().pop_front()
+    }
+
+    /// Takes an errand back; tells whether it was still there.
+    pub(crate) fn withdraw(&self, errand: &Arc<Errand>) -> bool {
+        let mut errands = self.errands.lock();
+        let at = errands.iter().position(|waiting| Arc::ptr_eq(waiting, errand));
+        at.is_some_and(|at| errands.remove(at).is_some())
     }
 
     /// Waits for the sequencer as long as it takes.
     pub(super) fn hold(&self) -> Held<'_> {
-        Held { state: self.state.lock(), sequencer: self, is_for_upkeep: false }
+        Held {
+            state: self.state.lock(),
+            sequencer: self,
+            is_for_upkeep: false,
+            offer: Offer { sequencer: self, is_withheld: false },
+        }
     }
 
     /// Tells whether this thread holds the sequencer.
@@ -100,7 +149,7 @@ impl Sequencer {
         self.holder.lock().as_ref().is_some_and(|holder| holder.thread == thread)
     }
 
-    fn busy(&self, now: i64, wait: Duration) -> ErrorKind {
+    pub(crate) fn busy(&self, now: i64, wait: Duration) -> ErrorKind {
         let waited = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
         let (held, by) = match &*self.holder.lock() {
             Some(holder) => (now.saturating_add(waited).saturating_sub(holder.since), holder.by.clone()),
@@ -124,8 +173,25 @@ impl std::ops::DerefMut for Held<'_> {
     }
 }
 
+impl Held<'_> {
+    /// Offers the turn to nobody when it ends: this thread takes it again at once.
+    pub(crate) fn go_on(&mut self) {
+        self.offer.is_withheld = true;
+    }
+}
+
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         *self.sequencer.holder.lock() = None;
+    }
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        if !self.is_withheld
+            && let Some(errand) = self.sequencer.errands.lock().front()
+        {
+            errand.offer_turn();
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -32,17 +33,19 @@ struct SlotState {
     outcome: Option<Result<CommitInfo>>,
     is_waited_for: bool,
     is_to_lead: bool,
+    is_to_take_turn: bool,
     waker: Option<Waker>,
 }
 
 /// Why a wait ended.
-pub(super) enum Woken {
+pub(crate) enum Woken {
     Done(Result<CommitInfo>),
     ToLead,
+    ToTakeTurn,
 }
 
 impl Slot {
-    pub(super) fn complete(&self, outcome: Result<CommitInfo>) {
+    pub(crate) fn complete(&self, outcome: Result<CommitInfo>) {
         let mut state = self.state.lock();
         state.outcome = Some(outcome);
         let waker = state.waker.take();
@@ -65,18 +68,34 @@ impl Slot {
         true
     }
 
-    /// Waits for the outcome, or for the lead.
-    pub(super) fn wait(&self) -> Woken {
+    /// Lets whoever waits here try to take the turn.
+    pub(crate) fn offer_turn(&self) {
+        self.state.lock().is_to_take_turn = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the outcome, for the lead, or for the turn, at most for `wait_max` where that is said.
+    pub(crate) fn wait_within(&self, wait_max: Option<Duration>) -> Option<Woken> {
         let mut state = self.state.lock();
         state.is_waited_for = true;
         loop {
             if let Some(outcome) = &state.outcome {
-                return Woken::Done(outcome.clone());
+                return Some(Woken::Done(outcome.clone()));
             }
             if std::mem::take(&mut state.is_to_lead) {
-                return Woken::ToLead;
+                return Some(Woken::ToLead);
             }
-            self.changed.wait(&mut state);
+            if std::mem::take(&mut state.is_to_take_turn) {
+                return Some(Woken::ToTakeTurn);
+            }
+            match wait_max {
+                None => self.changed.wait(&mut state),
+                Some(wait_max) => {
+                    if self.changed.wait_for(&mut state, wait_max).timed_out() {
+                        return None;
+                    }
+                }
+            }
         }
     }
 

@@ -7,7 +7,7 @@ mod reading;
 mod view;
 mod write;
 
-pub(crate) use prepare::{prepare, prepare_reader};
+pub(crate) use prepare::{Ready, prepare, prepare_reader};
 pub use read::ReadTxn;
 pub use reading::{Asset, Cursor, Entry, Page, PageRequest, Walk};
 pub(crate) use view::View;

@@ -373,11 +373,13 @@ impl<'s> WriteTxn<'s> {
         row.map(|row| OnceRow::decode(&row)).transpose()
     }
 
-    /// Encodes what was changed and hands it on; nothing, if nothing was.
+    /// Encodes what was changed and hands it on, to be waited for in `slot`; nothing, if nothing was. Gives the slot of
+    /// the last commit that was read from.
     pub(crate) fn finish(
         mut self,
         durability: Durability,
         idempotency_key: &str,
+        slot: &Arc<Slot>,
     ) -> Result<(CommitInfo, Option<Arc<Slot>>)> {
         let idempotency_key = if self.is_repeat { "" } else { idempotency_key };
         let nothing = self.changes.is_empty() && idempotency_key.is_empty();
@@ -428,7 +430,6 @@ impl<'s> WriteTxn<'s> {
                 return Err(error.into());
             }
         };
-        let slot = Arc::new(Slot::default());
         let identity = write_set.identity();
         self.shared.commit.accept(Accepted {
             write_set,
@@ -438,7 +439,7 @@ impl<'s> WriteTxn<'s> {
             documents: self.documents_changed.then(|| Arc::clone(&self.documents)),
             feed: Arc::new(feed),
             staged: (!self.staged.is_empty()).then(|| self.shared.commit.store().staged()),
-            slot: Arc::clone(&slot),
+            slot: Arc::clone(slot),
         })?;
         self.held.sequence = self.info.sequence;
         self.held.time = self.info.time;
@@ -451,7 +452,7 @@ impl<'s> WriteTxn<'s> {
         for staged in self.staged.drain(..) {
             staged.keep();
         }
-        Ok((self.info, Some(slot)))
+        Ok((self.info, Some(Arc::clone(slot))))
     }
 
     /// Gives about how large the transaction is, in bytes.
