@@ -32,3 +32,7 @@ bench *filter:
 # The documents of the library.
 doc:
     cargo doc --workspace --no-deps --open
+
+# The tests that take longer: two hundred kills in each durability.
+test-long:
+    LARDER_LONG=1 cargo test -p larder-tests --test killed

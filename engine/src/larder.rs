@@ -20,6 +20,7 @@ use crate::options::{Options, SlowOperation};
 use crate::primitives::{AuditBuffer, AuditEntry, Statistics, StatisticsMap};
 use crate::session::Session;
 use crate::store::{Place, Store, Table, UpgradeReport, state_key};
+use crate::trace;
 use crate::txn::View;
 use crate::upkeep::{Upkeep, UpkeepReport};
 use crate::verify::{VerifyReport, verify};
@@ -264,7 +265,7 @@ impl Larder {
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Err(error) = self.commit.close() {
-            tracing::error!(%error, "the store was not closed cleanly");
+            trace::trouble("the store was not closed cleanly", Some(&error));
         }
     }
 }
@@ -287,13 +288,22 @@ impl Shared {
         place: &str,
         act: impl FnOnce() -> Result<R, E>,
     ) -> Result<R, E> {
-        let span = tracing::debug_span!("larder", operation, place);
-        let _entered = span.enter();
+        let _span = trace::operation(operation, place);
+        self.timed(operation, place, act)
+    }
+
+    /// Runs an operation whose span was begun, and reports it if it was slow.
+    pub(crate) fn timed<R, E>(
+        &self,
+        operation: &'static str,
+        place: &str,
+        act: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
         let began = self.clock.now();
         let result = act();
         let micros = self.clock.now().saturating_sub(began);
         if micros >= self.settings.slow_threshold {
-            tracing::warn!(operation, place, micros, "slow operation");
+            trace::slow(operation, place, micros);
             if let Some(hook) = &self.settings.slow_hook {
                 hook(&SlowOperation { operation, place: place.to_owned(), micros });
             }
@@ -393,7 +403,7 @@ fn reclaim(commit: &Commit) -> Result<()> {
         ids.extend(key.first_chunk().map(|id| u64::from_be_bytes(*id)));
     }
     if !ids.is_empty() {
-        tracing::info!(uploads = ids.len(), "reclaiming unfinished uploads");
+        trace::note("reclaiming unfinished uploads", ids.len());
         commit.store().unstage(&ids)?;
         commit.refresh()?;
     }

@@ -62,6 +62,7 @@ mod primitives;
 mod session;
 mod store;
 mod subscription;
+mod trace;
 mod txn;
 mod upkeep;
 mod verify;

@@ -231,7 +231,7 @@ impl Options {
         self
     }
 
-    /// Reports slow operations here, beside the `tracing` warning.
+    /// Reports slow operations here, beside the warning of `tracing`, if that feature is on.
     #[must_use]
     pub fn on_slow(mut self, hook: SlowHook) -> Self {
         self.slow_hook = Some(hook);

@@ -21,6 +21,7 @@ use crate::larder::Shared;
 use crate::payload::{Loadable, PayloadReader, Prepared, Storable, TypedValue};
 use crate::primitives::{AuditEntry, CommitOutcome, OnceRow};
 use crate::store::Table;
+use crate::trace;
 use crate::txn::{
     Asset, Entry, Page, PageRequest, ReadTxn, WriteTxn, prepare, prepare_reader, refused, unexpected,
 };
@@ -369,9 +370,11 @@ impl Session {
             ready = Some(prepare(&self.shared, &documents, key, draft).map_err(|error| error.at(key))?);
         }
         self.shared.commit.wait_for_room()?;
+        let key = change.key().cloned();
+        let place = key.as_ref().map_or("", Key::as_str);
         let errand = Errand::new(&self.caller, self.durability, Work { change, ready, conditions });
         let (value, commit) =
-            self.shared.observed("write", "", || errand.wait(&self.shared, self.wait_max))?;
+            self.shared.observed("write", place, || errand.wait(&self.shared, self.wait_max))?;
         Ok(Receipt { value, commit })
     }
 
@@ -428,7 +431,7 @@ impl Session {
     // ---- single reads
 
     /// Takes what is wanted of a row from the cache of records, if it is there and the caller may read it: without
-    /// a view, and without a word to anyone. Every other case goes the long way.
+    /// a view, and without looking at the clock. Every other case goes the long way.
     fn hot<R>(&self, key: &Key, take: impl FnOnce(&Row) -> R) -> Option<R> {
         self.shared.commit.check_open().ok()?;
         self.with_guard(|guard| guard.reading(key)).ok()?;
@@ -442,10 +445,11 @@ impl Session {
     /// [`Corrupt`](ErrorKind::Corrupt).
     pub fn get(&self, key: impl IntoKey) -> Result<Asset> {
         let key = key.into_key()?;
+        let _span = trace::operation("get", key.as_str());
         if let Some(Some(asset)) = self.hot(&key, |row| Asset::of_row(&key, row)) {
             return Ok(asset);
         }
-        self.shared.observed("get", key.as_str(), || self.snapshot()?.get(&key))
+        self.shared.timed("get", key.as_str(), || self.snapshot()?.get(&key))
     }
 
     /// Gives a record, without its payload.
@@ -454,10 +458,11 @@ impl Session {
     /// As [`Session::get`].
     pub fn record(&self, key: impl IntoKey) -> Result<Record> {
         let key = key.into_key()?;
+        let _span = trace::operation("record", key.as_str());
         if let Some(record) = self.hot(&key, |row| row.record.clone()) {
             return Ok(record);
         }
-        self.shared.observed("record", key.as_str(), || self.snapshot()?.record(&key))
+        self.shared.timed("record", key.as_str(), || self.snapshot()?.record(&key))
     }
 
     /// Tells whether something is stored under a key that the caller may know of.

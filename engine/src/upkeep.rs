@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::larder::{FEED_TRIMMED, ONCE_TRIMMED, Shared};
 use crate::primitives::{AuditEntry, OnceRow};
 use crate::store::Table;
+use crate::trace;
 use crate::txn::WriteTxn;
 
 /// The longest that the thread sleeps, and so the longest that a refusal waits for the audit.
@@ -68,7 +69,7 @@ impl Upkeep {
             && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
-            tracing::error!("the store's thread ended with a panic");
+            trace::trouble("the store's thread ended with a panic", None);
         }
     }
 }
@@ -80,7 +81,7 @@ impl Drop for Upkeep {
         if let Some(shared) = self.shared.upgrade()
             && let Err(error) = shared.write_audit()
         {
-            tracing::warn!(%error, "the last entries of the audit were lost");
+            trace::trouble("the last entries of the audit were lost", Some(&error));
         }
     }
 }
@@ -107,7 +108,7 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
         match step {
             Err(error) if matches!(error.kind(), ErrorKind::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "upkeep failed");
+                trace::trouble("upkeep failed", Some(&error));
                 // Not again at once: whatever it is will be there for a while.
                 if matches!(stopped.recv_timeout(SLEEP_MAX), Ok(()) | Err(RecvTimeoutError::Disconnected)) {
                     return;

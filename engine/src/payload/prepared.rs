@@ -88,7 +88,7 @@ impl Drop for Staged {
         if !self.is_used
             && let Err(error) = self.commit.store().unstage(&[self.id])
         {
-            tracing::warn!(payload = self.id, %error, "a staged payload is reclaimed at the next open only");
+            crate::trace::trouble("a staged payload is reclaimed at the next open only", Some(&error));
         }
     }
 }

@@ -461,7 +461,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         let database = self.0.take();
         if catch_unwind(AssertUnwindSafe(move || drop(database))).is_err() {
-            tracing::error!("closing the file met damage");
+            crate::trace::trouble("closing the file met damage", None);
         }
     }
 }
