@@ -22,8 +22,13 @@ const TABLE: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("a
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runs: [(&str, fn(&Path)); 4] =
-        [("durable", durable), ("overhead", overhead), ("stream", stream), ("listing", listing)];
+    let runs: [(&str, fn(&Path)); 5] = [
+        ("durable", durable),
+        ("overhead", overhead),
+        ("stream", stream),
+        ("listing", listing),
+        ("reads", reads),
+    ];
     for (name, run) in runs {
         if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
             let folder = tempfile::tempdir().expect("a folder for temporary files");
@@ -158,7 +163,7 @@ fn overhead(folder: &Path) {
     let session = larder.session("bench").expect("a session");
     let database = redb::Database::create(folder.join("overhead.redb")).expect("a new database");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for number in 0..puts() {
+    for number in 0..number_from("PUTS", 20_000) {
         let (key, value) = (key(number), payload(number));
         let prepared = draft(number);
         let began = Instant::now();
@@ -280,11 +285,12 @@ fn listing(folder: &Path) {
     let larder =
         Options::new().durability(Durability::Lazy).open(folder.join("listing.larder")).expect("a new store");
     let session = larder.session("bench").expect("a session");
+    let leaves = number_from("LEAVES", 200);
     for directory in 0..1_000 {
         session
             .write(|txn| {
-                for leaf in 0..200 {
-                    txn.put(format!("top/{directory:04}/{leaf:03}.txt"), "x")?;
+                for leaf in 0..leaves {
+                    txn.put(format!("top/{directory:04}/{leaf:05}.txt"), "x")?;
                 }
                 Ok(())
             })
@@ -297,13 +303,86 @@ fn listing(folder: &Path) {
             began.elapsed().as_secs_f64() * 1e3
         })
         .collect();
-    println!("  1 000 entries above 200 000 assets: {:.2} ms", median(&mut times));
+    larder.flush().expect("a flush");
+    println!("  1 000 entries above {} assets: {:.2} ms", leaves * 1_000, median(&mut times));
     let began = Instant::now();
     let gone = session.delete_tree("top").expect("a removal").value;
     println!("  {gone} assets removed in one commit: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
 }
 
-/// How many puts are compared: `PUTS` in the environment, for those who profile.
-fn puts() -> u64 {
-    std::env::var("PUTS").ok().and_then(|puts| puts.parse().ok()).unwrap_or(20_000)
+/// A number from the environment, for those who profile or have time.
+fn number_from(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Reads of records: a hot set through a session, and redb's own get of the same rows; all of many, at random.
+fn reads(folder: &Path) {
+    let count = number_from("RECORDS", 200_000);
+    let options = Options::new()
+        .durability(Durability::Lazy)
+        .cache_bytes(512 << 20)
+        .record_cache_bytes(number_from("RECORD_CACHE", 128 << 20) as usize);
+    let larder = options.open(folder.join("reads.larder")).expect("a new store");
+    let session = larder.session("bench").expect("a session");
+    let database =
+        redb::Builder::new().set_cache_size(512 << 20).create(folder.join("reads.redb")).expect("a database");
+    let keys: Vec<larder::Key> =
+        (0..count).map(|number| larder::Key::parse(&key(number)).expect("a key")).collect();
+    for (at, keys) in keys.chunks(10_000).enumerate() {
+        session
+            .write(|txn| {
+                keys.iter()
+                    .enumerate()
+                    .try_for_each(|(leaf, key)| txn.put(key, draft((at * 10_000 + leaf) as u64)).map(drop))
+            })
+            .expect("a batch");
+        let transaction = database.begin_write().expect("a transaction");
+        {
+            let mut table = transaction.open_table(TABLE).expect("a table");
+            for key in keys {
+                table.insert(key.encoded(), vec![7; 1_400].as_slice()).expect("an insert");
+            }
+        }
+        transaction.commit().expect("a commit");
+    }
+    larder.upkeep(0).expect("upkeep");
+    let reading = redb::ReadableDatabase::begin_read(&database).expect("a view");
+    let table = reading.open_table(TABLE).expect("a table");
+    let time = |set: &[larder::Key], read: &dyn Fn(&larder::Key)| {
+        let mut random = 7u64;
+        let mut step = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            &set[(random % set.len() as u64) as usize]
+        };
+        (0..2 * set.len()).for_each(|_| read(step()));
+        let rounds = 400_000;
+        let began = Instant::now();
+        (0..rounds).for_each(|_| read(step()));
+        began.elapsed().as_secs_f64() * 1e9 / f64::from(rounds)
+    };
+    let compare = |what: &str, set: &[larder::Key]| {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            ours.push(time(set, &|key| drop(std::hint::black_box(session.record(key).expect("a record")))));
+            theirs.push(time(set, &|key| {
+                let value = table.get(key.encoded()).expect("a read").expect("a value");
+                std::hint::black_box(value.value().len());
+            }));
+        }
+        let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+        println!("  {what:<34} larder {ours:6.0} ns  redb {theirs:6.0} ns  ratio {:.2}x", ours / theirs);
+    };
+    compare("1 000 hot records", &keys[..1_000]);
+    compare("100 000 hot records", &keys[..keys.len().min(100_000)]);
+    compare(&format!("{count} records at random"), &keys);
+    let rules: String = (0..1_000)
+        .map(|rule| {
+            format!("[[rule]]\nallow = [\"read\"]\nwho = [\"user{rule}\"]\non = \"private/{rule}/**\"\n")
+        })
+        .collect();
+    let root = larder.root().expect("a session");
+    root.set_document(DocumentKind::Rules, &format!("default = \"allow\"\n{rules}")).expect("rules");
+    compare("1 000 hot records, 1 000 rules", &keys[..1_000]);
 }

@@ -449,7 +449,10 @@ impl Session {
         if let Some(Some(asset)) = self.hot(&key, |row| Asset::of_row(&key, row)) {
             return Ok(asset);
         }
-        self.shared.timed("get", key.as_str(), || self.snapshot()?.get(&key))
+        self.shared.timed("get", key.as_str(), || match Asset::of_row(&key, &self.row(&key)?) {
+            Some(asset) => Ok(asset),
+            None => self.snapshot()?.get(&key),
+        })
     }
 
     /// Gives a record, without its payload.
@@ -462,7 +465,7 @@ impl Session {
         if let Some(record) = self.hot(&key, |row| row.record.clone()) {
             return Ok(record);
         }
-        self.shared.timed("record", key.as_str(), || self.snapshot()?.record(&key))
+        self.shared.timed("record", key.as_str(), || self.row(&key).map(|row| row.record))
     }
 
     /// Tells whether something is stored under a key that the caller may know of.
@@ -517,6 +520,14 @@ impl Session {
     /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
     pub fn find_by_tag(&self, tag: &str) -> Result<Vec<(Key, Record)>> {
         self.shared.observed("find_by_tag", tag, || self.snapshot()?.find_by_tag(tag))
+    }
+
+    /// Reads one row from a view that is let go of at once.
+    fn row(&self, key: &Key) -> Result<Row> {
+        let allowed = self.with_guard(|guard| guard.reading(key));
+        self.audited(allowed)?;
+        let row = self.shared.commit.committed_view()?.row(None, key.encoded());
+        row.and_then(|row| row.ok_or_else(|| ErrorKind::NotFound.into())).map_err(|error| error.at(key))
     }
 
     // ---- documents, feed, audit
