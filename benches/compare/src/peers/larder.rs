@@ -1,0 +1,76 @@
+use std::path::Path;
+
+use larder::{AttributeValue, Draft, Durability, Larder, Options, Session};
+
+use super::{Kind, Mode, Offered, Peer, Row};
+
+pub(super) const KIND: Kind = Kind {
+    name: "larder",
+    version: env!("CARGO_PKG_VERSION"),
+    configuration: "defaults, 512 MiB of cache; every put is checked, hashed, audited, in the feed and the statistics",
+    open,
+};
+
+struct Ours {
+    larder: Larder,
+    session: Session,
+}
+
+fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
+    let durability = if mode == Mode::Durable { Durability::Synced } else { Durability::Lazy };
+    let options = Options::new().durability(durability).cache_bytes(512 << 20);
+    let larder = options.open(folder.join("a.larder"))?;
+    let session = larder.session("bench")?;
+    Ok(Some(Box::new(Ours { larder, session })))
+}
+
+fn draft(row: &Row) -> Draft {
+    let n = i64::try_from(row.n).unwrap_or(i64::MAX);
+    Draft::from(row.payload.clone()).attribute("n", n).attribute("note", "x".repeat(100))
+}
+
+fn number(record: &larder::Record) -> Option<u64> {
+    match record.attributes().get("n") {
+        Some(AttributeValue::Integer(n)) => u64::try_from(*n).ok(),
+        _ => None,
+    }
+}
+
+impl Peer for Ours {
+    fn put(&self, row: &Row) -> Offered<()> {
+        self.session.put(row.key.as_str(), draft(row))?;
+        Ok(Some(()))
+    }
+
+    fn bulk(&self, rows: &[Row]) -> Offered<()> {
+        let session = self.session.clone().durability(Durability::Lazy);
+        for rows in rows.chunks(10_000) {
+            session.write(|txn| {
+                rows.iter().try_for_each(|row| txn.put(row.key.as_str(), draft(row)).map(drop))
+            })?;
+        }
+        self.larder.flush()?;
+        Ok(Some(()))
+    }
+
+    fn number(&self, key: &str) -> Offered<u64> {
+        Ok(number(&self.session.record(key)?))
+    }
+
+    fn payload(&self, key: &str) -> Offered<Vec<u8>> {
+        Ok(Some(self.session.get(key)?.bytes()?.to_vec()))
+    }
+
+    fn filter(&self) -> Offered<usize> {
+        let view = self.session.snapshot()?;
+        let mut count = 0;
+        for row in view.walk("")? {
+            count += usize::from(number(&row?.1).is_some_and(|n| n.is_multiple_of(100)));
+        }
+        Ok(Some(count))
+    }
+
+    fn list(&self, directory: &str) -> Offered<usize> {
+        Ok(Some(self.session.list(directory)?.len()))
+    }
+}

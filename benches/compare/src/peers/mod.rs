@@ -1,0 +1,88 @@
+//! What larder is compared with, each configured as its own documentation recommends.
+
+mod cacache;
+mod files;
+mod fjall;
+mod larder;
+mod lmdb;
+mod redb;
+mod sqlite;
+
+use std::error::Error;
+use std::path::Path;
+
+/// An answer, or nothing where a peer does not offer what was asked for.
+pub type Offered<T> = Result<Option<T>, Box<dyn Error + Send + Sync>>;
+
+/// How safe a put is when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// On disk.
+    Durable,
+    /// Handed to the peer; on disk sometime.
+    Unsynced,
+}
+
+/// A row: a key, 256 bytes of metadata with the number `n` in it, and a payload.
+pub struct Row {
+    /// `directory/name`.
+    pub key: String,
+    /// The field that is filtered by.
+    pub n: u64,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+impl Row {
+    /// Gives the directory.
+    pub fn directory(&self) -> &str {
+        self.key.rsplit_once('/').map_or("", |(directory, _)| directory)
+    }
+
+    /// Gives the metadata as JSON of 256 bytes.
+    pub fn json(&self) -> Vec<u8> {
+        let mut json = format!("{{\"n\":{},\"format\":\"bin\",\"note\":\"", self.n);
+        json.extend(std::iter::repeat_n('x', 254_usize.saturating_sub(json.len())));
+        json.push_str("\"}");
+        json.into_bytes()
+    }
+}
+
+/// The number `n` of metadata in JSON.
+fn n_of(json: &[u8]) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    let value: serde_json::Value = serde_json::from_slice(json)?;
+    value["n"].as_u64().ok_or_else(|| "metadata without a number".into())
+}
+
+/// A store under comparison. Dropping it closes it.
+pub trait Peer: Send + Sync {
+    /// Stores a row in a transaction of its own.
+    fn put(&self, row: &Row) -> Offered<()>;
+    /// Stores rows in transactions of 10 000, and has them on disk on return.
+    fn bulk(&self, rows: &[Row]) -> Offered<()>;
+    /// Reads the metadata of a key and gives their number.
+    fn number(&self, key: &str) -> Offered<u64>;
+    /// Reads a payload whole.
+    fn payload(&self, key: &str) -> Offered<Vec<u8>>;
+    /// Counts the rows whose number is a multiple of 100.
+    fn filter(&self) -> Offered<usize>;
+    /// Counts the entries of a directory, one level.
+    fn list(&self, directory: &str) -> Offered<usize>;
+}
+
+/// A kind of peer.
+pub struct Kind {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// How it is configured, for the report.
+    pub configuration: &'static str,
+    /// Opens it in a folder of its own.
+    pub open: fn(&Path, Mode) -> Offered<Box<dyn Peer>>,
+}
+
+/// All of them, larder first.
+pub fn all() -> Vec<Kind> {
+    vec![larder::KIND, redb::KIND, sqlite::KIND, lmdb::KIND, fjall::KIND, cacache::KIND, files::KIND]
+}

@@ -1,0 +1,91 @@
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Kind, Mode, Offered, Peer, Row};
+
+pub(super) const KIND: Kind = Kind {
+    name: "SQLite",
+    version: "bundled with rusqlite 0.37",
+    configuration: "WAL, synchronous=FULL (unsynced: OFF), prepared statements, 512 MiB of cache and of mmap, `n` in a \
+                    column, an index on the directory; one connection behind a mutex",
+    open,
+};
+
+struct Sqlite(Mutex<Connection>);
+
+fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
+    let connection = Connection::open(folder.join("a.sqlite"))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", if mode == Mode::Durable { "FULL" } else { "OFF" })?;
+    connection.pragma_update(None, "cache_size", -(512 << 10))?;
+    connection.pragma_update(None, "mmap_size", 512i64 << 20)?;
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS assets(key TEXT PRIMARY KEY, directory TEXT, n INTEGER, meta BLOB, payload BLOB);
+         CREATE INDEX IF NOT EXISTS directories ON assets(directory);",
+    )?;
+    Ok(Some(Box::new(Sqlite(Mutex::new(connection)))))
+}
+
+impl Sqlite {
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn insert(connection: &Connection, row: &Row) -> Result<(), rusqlite::Error> {
+    let n = i64::try_from(row.n).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO assets VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![row.key, row.directory(), n, row.json(), row.payload])
+        .map(drop)
+}
+
+impl Peer for Sqlite {
+    fn put(&self, row: &Row) -> Offered<()> {
+        Ok(Some(insert(&self.lock(), row)?))
+    }
+
+    fn bulk(&self, rows: &[Row]) -> Offered<()> {
+        let mut connection = self.lock();
+        for rows in rows.chunks(10_000) {
+            let transaction = connection.transaction()?;
+            rows.iter().try_for_each(|row| insert(&transaction, row))?;
+            transaction.commit()?;
+        }
+        Ok(Some(()))
+    }
+
+    fn number(&self, key: &str) -> Offered<u64> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("SELECT n FROM assets WHERE key = ?1")?;
+        let n: Option<i64> = statement.query_row([key], |row| row.get(0)).optional()?;
+        Ok(n.map(i64::cast_unsigned))
+    }
+
+    fn payload(&self, key: &str) -> Offered<Vec<u8>> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("SELECT payload FROM assets WHERE key = ?1")?;
+        Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    fn filter(&self) -> Offered<usize> {
+        let connection = self.lock();
+        let count: i64 =
+            connection.query_row("SELECT count(*) FROM assets WHERE n % 100 = 0", [], |row| row.get(0))?;
+        Ok(Some(usize::try_from(count)?))
+    }
+
+    fn list(&self, directory: &str) -> Offered<usize> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT key FROM assets WHERE directory = ?1 ORDER BY key")?;
+        let mut rows = statement.query([directory])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            count += usize::from(!row.get_ref(0)?.as_str()?.is_empty());
+        }
+        Ok(Some(count))
+    }
+}
