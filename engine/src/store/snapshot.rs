@@ -189,6 +189,19 @@ pub(crate) struct ChunkPage {
     guard: OwnedAccessGuard<&'static [u8]>,
 }
 
+impl ChunkPage {
+    /// Turns the page into bytes, which keep it as long as they are there.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for ChunkPage {
+    fn as_ref(&self) -> &[u8] {
+        self.body()
+    }
+}
+
 impl PayloadPage for ChunkPage {
     fn body(&self) -> &[u8] {
         self.guard.value().get(larder_format::CHECKSUM_LENGTH..).unwrap_or_default()

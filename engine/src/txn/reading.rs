@@ -13,7 +13,7 @@ use crate::guard::{Guard, Row};
 use crate::larder::ReaderToken;
 use crate::payload::{ChunkSource, Loadable, PayloadReader, TypedValue};
 use crate::primitives::{ContentRow, tag_prefix, tagged_key};
-use crate::store::{Table, chunk_key};
+use crate::store::Table;
 
 /// Payloads up to this length are read together with their record.
 const EAGER_LENGTH_MAX: u64 = 1 << 20;
@@ -440,7 +440,7 @@ impl ChunkSource for ViewSource {
         self.token.check()?;
         match self.own.get(&number) {
             Some(body) => Ok(Some(body.clone())),
-            None => self.view.get(None, Table::Chunks, &chunk_key(id, number)),
+            None => self.view.chunk(id, number),
         }
     }
 }

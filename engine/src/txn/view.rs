@@ -15,7 +15,7 @@ use crate::cache::RecordCache;
 use crate::commit::{Layer, Said};
 use crate::error::Result;
 use crate::guard::Row;
-use crate::store::{Head, Snapshot, SnapshotRange, Table};
+use crate::store::{ChunkPage, Head, Snapshot, SnapshotRange, Table, chunk_key};
 
 /// Layers, newest first, over a snapshot.
 #[derive(Clone)]
@@ -65,6 +65,15 @@ impl View {
             Said::Is(body) => Ok(Some(body)),
             Said::Gone => Ok(None),
             Said::Nothing => self.snapshot.get(table, key),
+        }
+    }
+
+    /// Gives a chunk: in its page where it lies in the store, which must not be kept longer than the view.
+    pub(crate) fn chunk(&self, id: u64, number: u64) -> Result<Option<Bytes>> {
+        match self.said(None, Table::Chunks, &chunk_key(id, number)) {
+            Said::Is(body) => Ok(Some(body)),
+            Said::Gone => Ok(None),
+            Said::Nothing => Ok(self.snapshot.chunk_in_place(id, number)?.map(ChunkPage::into_bytes)),
         }
     }
 

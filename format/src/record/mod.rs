@@ -403,6 +403,12 @@ impl Record {
             .unwrap_or_default()
     }
 
+    /// Gives one attribute, without making anything of the others.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<AttributeValue> {
+        self.section(SectionTag::Attributes.number()).and_then(|bytes| Attributes::find(bytes, name))
+    }
+
     /// Gives the log, oldest entry first.
     #[must_use]
     pub fn log(&self) -> Vec<LogEntry> {

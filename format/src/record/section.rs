@@ -76,7 +76,7 @@ pub(crate) fn check(mut bytes: &[u8]) -> Result<(), SectionError> {
             check_strings(body)?;
         }
         if tag == SectionTag::Attributes.number() {
-            Attributes::decode(body)?;
+            Attributes::check(body)?;
         }
         if tag == SectionTag::Log.number() {
             LogEntry::decode_all(body)?;
@@ -228,54 +228,100 @@ impl Attributes {
         out
     }
 
-    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, SectionError> {
-        let mut out = BTreeMap::new();
-        while !bytes.is_empty() {
-            let (name, value, rest) =
-                Self::decode_one(bytes).ok_or(SectionError("an attribute is malformed"))?;
-            if out.last_key_value().is_some_and(|(last, _): (&String, _)| *last >= name) {
-                return Err(SectionError("attributes are not in ascending order of their names"));
-            }
-            out.insert(name, value);
-            bytes = rest;
-        }
-        Ok(Self(out))
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, SectionError> {
+        Self::in_place(bytes)
+            .map(|attribute| attribute.map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
-    fn decode_one(bytes: &[u8]) -> Option<(String, AttributeValue, &[u8])> {
+    /// Checks encoded attributes, and makes nothing of them.
+    fn check(bytes: &[u8]) -> Result<(), SectionError> {
+        Self::in_place(bytes).try_for_each(|attribute| attribute.map(drop))
+    }
+
+    /// Finds one among encoded attributes.
+    pub(crate) fn find(bytes: &[u8], name: &str) -> Option<AttributeValue> {
+        let mut attributes = Self::in_place(bytes).map_while(Result::ok);
+        attributes.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
+    }
+
+    /// Iterates over encoded attributes, where they lie; ends after the first error.
+    fn in_place(
+        mut bytes: &[u8],
+    ) -> impl Iterator<Item = Result<(&str, AttributeInPlace<'_>), SectionError>> {
+        let mut last = None;
+        std::iter::from_fn(move || {
+            if bytes.is_empty() {
+                return None;
+            }
+            let Some((name, value, rest)) = AttributeInPlace::split(bytes) else {
+                bytes = &[];
+                return Some(Err(SectionError("an attribute is malformed")));
+            };
+            if last.is_some_and(|last| last >= name) {
+                bytes = &[];
+                return Some(Err(SectionError("attributes are not in ascending order of their names")));
+            }
+            (last, bytes) = (Some(name), rest);
+            Some(Ok((name, value)))
+        })
+    }
+}
+
+/// The value of an attribute, where it lies.
+enum AttributeInPlace<'a> {
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    Timestamp(i64),
+}
+
+impl<'a> AttributeInPlace<'a> {
+    /// Takes the first attribute off the front: its name, its value, and what follows.
+    fn split(bytes: &'a [u8]) -> Option<(&'a str, Self, &'a [u8])> {
         let (name, rest) = take_bytes(bytes)?;
-        let name = String::from_utf8(name.to_vec()).ok()?;
+        let name = std::str::from_utf8(name).ok()?;
         let (kind, rest) = rest.split_first()?;
         let (value, rest) = match kind {
-            1 => {
-                let (value, rest) = rest.split_first()?;
-                let value = match value {
-                    0 => false,
-                    1 => true,
-                    _ => return None,
-                };
-                (AttributeValue::Bool(value), rest)
-            }
+            1 => match rest.split_first()? {
+                (0, rest) => (Self::Bool(false), rest),
+                (1, rest) => (Self::Bool(true), rest),
+                _ => return None,
+            },
             2 | 3 | 6 => {
                 let (value, rest) = rest.split_first_chunk::<8>()?;
                 let value = match kind {
-                    2 => AttributeValue::Integer(i64::from_le_bytes(*value)),
-                    3 => AttributeValue::Float(f64::from_bits(u64::from_le_bytes(*value))),
-                    _ => AttributeValue::Timestamp(i64::from_le_bytes(*value)),
+                    2 => Self::Integer(i64::from_le_bytes(*value)),
+                    3 => Self::Float(f64::from_bits(u64::from_le_bytes(*value))),
+                    _ => Self::Timestamp(i64::from_le_bytes(*value)),
                 };
                 (value, rest)
             }
             4 => {
                 let (value, rest) = take_bytes(rest)?;
-                (AttributeValue::Text(String::from_utf8(value.to_vec()).ok()?), rest)
+                (Self::Text(std::str::from_utf8(value).ok()?), rest)
             }
             5 => {
                 let (value, rest) = take_bytes(rest)?;
-                (AttributeValue::Bytes(value.to_vec()), rest)
+                (Self::Bytes(value), rest)
             }
             _ => return None,
         };
         Some((name, value, rest))
+    }
+
+    fn to_owned(&self) -> AttributeValue {
+        match *self {
+            Self::Bool(value) => AttributeValue::Bool(value),
+            Self::Integer(value) => AttributeValue::Integer(value),
+            Self::Float(value) => AttributeValue::Float(value),
+            Self::Text(value) => AttributeValue::Text(value.to_owned()),
+            Self::Bytes(value) => AttributeValue::Bytes(value.to_vec()),
+            Self::Timestamp(value) => AttributeValue::Timestamp(value),
+        }
     }
 }
 

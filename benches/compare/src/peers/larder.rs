@@ -30,8 +30,8 @@ fn draft(row: &Row) -> Draft {
 }
 
 fn number(record: &larder::Record) -> Option<u64> {
-    match record.attributes().get("n") {
-        Some(AttributeValue::Integer(n)) => u64::try_from(*n).ok(),
+    match record.attribute("n") {
+        Some(AttributeValue::Integer(n)) => u64::try_from(n).ok(),
         _ => None,
     }
 }
@@ -58,7 +58,7 @@ impl Peer for Ours {
     }
 
     fn payload(&self, key: &str) -> Offered<Vec<u8>> {
-        Ok(Some(self.session.get(key)?.bytes()?.to_vec()))
+        Ok(Some(self.session.get(key)?.bytes()?.into()))
     }
 
     fn filter(&self) -> Offered<usize> {
