@@ -204,8 +204,10 @@ impl Larder {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed); damage is a finding, not an error, as far as the file can be read at all.
     pub fn verify(&self, progress: &mut dyn FnMut(&VerifyReport)) -> Result<VerifyReport> {
-        // Nothing that is checked then hides what it covers.
-        self.shared.commit.drain_all()?;
+        if self.shared.commit.check_writable().is_ok() {
+            // Nothing that lies over the store then hides what is in it.
+            self.shared.commit.drain_all()?;
+        }
         let documents = self.shared.commit.documents();
         verify(&self.shared.commit.committed_view()?, &documents, progress)
     }

@@ -36,7 +36,8 @@
 //!
 //! A [`Session`] is bound to a principal, and is the only way in. A [`WriteTxn`] sees its own changes over what was
 //! accepted before it. The guard decides every change, in one place and one order; only what it admits is recorded.
-//! The outcome is a write-set, with times and ids decided. Commits that wait at the same time share one sync.
+//! The outcome is a write-set, with times and ids decided. Commits that wait at the same time share one sync of the
+//! commit log; then they are visible, from memory, and are drained into the store behind everybody's back.
 //!
 //! # Reading the source
 //!

@@ -7,48 +7,27 @@
 //! ```
 //! Keys are in their encoded form. The second key is where a rename or copy came from.
 
-/// What happened to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EventKind {
-    /// An asset was created or replaced.
-    Put,
-    /// The metadata of an asset changed; its payload did not.
-    Annotated,
-    /// An asset was removed.
-    Deleted,
-    /// An asset came here under another key.
-    Renamed,
-    /// An asset was copied here.
-    Copied,
-    /// An explicit directory was made.
-    DirectoryMade,
-    /// Everything at and below a key was removed.
-    TreeDeleted,
-    /// Rules, limits or registry changed; the key names which.
-    DocumentChanged,
-}
+use crate::numbered::numbered;
 
-impl EventKind {
-    const ALL: [(u8, Self, &'static str); 8] = [
-        (1, Self::Put, "put"),
-        (2, Self::Annotated, "annotated"),
-        (3, Self::Deleted, "deleted"),
-        (4, Self::Renamed, "renamed"),
-        (5, Self::Copied, "copied"),
-        (6, Self::DirectoryMade, "directory-made"),
-        (7, Self::TreeDeleted, "tree-deleted"),
-        (8, Self::DocumentChanged, "document-changed"),
-    ];
-
-    /// Gives the name of the kind, in lower case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|row| row.1 == self).map_or("", |row| row.2)
-    }
-
-    fn number(self) -> u8 {
-        Self::ALL.iter().find(|row| row.1 == self).map_or(0, |row| row.0)
+numbered! {
+    /// What happened to a key.
+    pub enum EventKind {
+        /// An asset was created or replaced.
+        1 Put "put",
+        /// The metadata of an asset changed; its payload did not.
+        2 Annotated "annotated",
+        /// An asset was removed.
+        3 Deleted "deleted",
+        /// An asset came here under another key.
+        4 Renamed "renamed",
+        /// An asset was copied here.
+        5 Copied "copied",
+        /// An explicit directory was made.
+        6 DirectoryMade "directory-made",
+        /// Everything at and below a key was removed.
+        7 TreeDeleted "tree-deleted",
+        /// Rules, limits or registry changed; the key names which.
+        8 DocumentChanged "document-changed",
     }
 }
 
@@ -149,7 +128,7 @@ impl FeedRow {
 impl EventRow {
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let ([kind, 0, k0, k1, f0, f1, 0, 0], rest) = bytes.split_first_chunk::<8>()? else { return None };
-        let kind = EventKind::ALL.iter().find(|row| row.0 == *kind)?.1;
+        let kind = EventKind::from_number(*kind)?;
         let (old, rest) = rest.split_first_chunk::<8>()?;
         let (new, rest) = rest.split_first_chunk::<8>()?;
         let (size, rest) = rest.split_first_chunk::<8>()?;

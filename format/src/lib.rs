@@ -9,6 +9,7 @@ mod event;
 mod key;
 mod limits;
 mod log;
+mod numbered;
 mod pattern;
 mod policy;
 mod record;

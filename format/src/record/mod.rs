@@ -16,6 +16,7 @@ pub use section::{AttributeValue, Attributes, LogEntry, LogKind, SectionTag};
 
 use bytes::Bytes;
 
+use crate::numbered::numbered;
 use crate::status::Status;
 use section::SectionError;
 
@@ -32,59 +33,19 @@ pub const NEVER: Micros = Micros::MAX;
 /// The deadline of a record that is expired from the start.
 pub const IMMEDIATELY: Micros = Micros::MIN;
 
-/// Why a record has no payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AbsentReason {
-    /// The value cannot be serialised.
-    NonSerializable,
-    /// The value existed in memory only.
-    Transient,
-    /// The payload was removed to make room.
-    Evicted,
-    /// Nothing was produced yet.
-    NeverProduced,
-    /// The record is an explicit directory.
-    Directory,
-}
-
-impl AbsentReason {
-    const ALL: [(u8, Self, &'static str); 5] = [
-        (1, Self::NonSerializable, "non-serializable"),
-        (2, Self::Transient, "transient"),
-        (3, Self::Evicted, "evicted"),
-        (4, Self::NeverProduced, "never-produced"),
-        (5, Self::Directory, "directory"),
-    ];
-
-    /// Gives the number that stands for the reason in a record.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        Self::ALL.iter().find(|row| row.1 == self).map_or(0, |row| row.0)
-    }
-
-    /// Gives the reason with this number.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.iter().find(|row| row.0 == number).map(|row| row.1)
-    }
-
-    /// Gives the name of the reason, in lower case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|row| row.1 == self).map_or("unknown", |row| row.2)
-    }
-
-    /// Gives the reason of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|row| row.2 == name).map(|row| row.1)
-    }
-}
-
-impl std::fmt::Display for AbsentReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
+numbered! {
+    /// Why a record has no payload.
+    pub enum AbsentReason {
+        /// The value cannot be serialised.
+        1 NonSerializable "non-serializable",
+        /// The value existed in memory only.
+        2 Transient "transient",
+        /// The payload was removed to make room.
+        3 Evicted "evicted",
+        /// Nothing was produced yet.
+        4 NeverProduced "never-produced",
+        /// The record is an explicit directory.
+        5 Directory "directory",
     }
 }
 

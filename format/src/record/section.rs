@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::numbered::numbered;
+
 /// What a section of a record holds.
 ///
 /// Numbers below 0x8000 are larder's; an application may use those from 0x8000 on for its own.
@@ -325,36 +327,17 @@ impl<'a> AttributeInPlace<'a> {
     }
 }
 
-/// How serious a log entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LogKind {
-    /// For those who search a fault.
-    Debug,
-    /// What happened.
-    Info,
-    /// What may be wrong.
-    Warning,
-    /// What went wrong.
-    Error,
-}
-
-impl LogKind {
-    const ALL: [(u8, Self, &'static str); 4] = [
-        (1, Self::Debug, "debug"),
-        (2, Self::Info, "info"),
-        (3, Self::Warning, "warning"),
-        (4, Self::Error, "error"),
-    ];
-
-    /// Gives the name of the kind, in lower case.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|row| row.1 == self).map_or("", |row| row.2)
-    }
-
-    fn number(self) -> u8 {
-        Self::ALL.iter().find(|row| row.1 == self).map_or(0, |row| row.0)
+numbered! {
+    /// How serious a log entry is.
+    pub enum LogKind {
+        /// For those who search a fault.
+        1 Debug "debug",
+        /// What happened.
+        2 Info "info",
+        /// What may be wrong.
+        3 Warning "warning",
+        /// What went wrong.
+        4 Error "error",
     }
 }
 
@@ -392,7 +375,7 @@ impl LogEntry {
 
     fn decode_one(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (kind, rest) = bytes.split_first()?;
-        let kind = LogKind::ALL.iter().find(|row| row.0 == *kind)?.1;
+        let kind = LogKind::from_number(*kind)?;
         let (time, rest) = rest.split_first_chunk::<8>()?;
         let (message, rest) = take_bytes(rest)?;
         let message = String::from_utf8(message.to_vec()).ok()?;
