@@ -1,6 +1,8 @@
 //! What went wrong once: found by the model, and kept as small as it can be said.
 
-use larder::{DocumentKind, Edit, Options};
+use std::sync::Arc;
+
+use larder::{AccessDecision, AccessRequest, Authorizer, DocumentKind, Edit, ManualClock, Options};
 use larder_tests::{block_on, in_memory, kind_of, still, verified};
 
 fn noise(length: usize) -> Vec<u8> {
@@ -77,4 +79,34 @@ fn nobody_learns_by_moving_a_tree_what_is_there_where_he_has_no_right() {
         assert_eq!(kind_of(bob.remove_directory(target.as_str())), "AccessDenied");
         assert_eq!(kind_of(bob.delete(target.as_str())), "AccessDenied");
     }
+}
+
+/// Allows everything to ana, and nothing to others.
+struct OnlyAna;
+
+impl Authorizer for OnlyAna {
+    fn decide(&self, request: &AccessRequest<'_>) -> AccessDecision {
+        AccessDecision { allowed: request.principal.name() == "ana", by: "only ana".to_owned() }
+    }
+}
+
+#[test]
+fn a_stranger_does_not_learn_by_removing_a_tree_whether_it_is_there() {
+    let larder = still().authorizer(Arc::new(OnlyAna)).open_in_memory().unwrap();
+    larder.session("ana").unwrap().put("there/secret.txt", "x").unwrap();
+    let bob = larder.session("bob").unwrap();
+    for place in ["there", "not-there"] {
+        let refused = bob.delete_tree(place).unwrap_err();
+        assert_eq!(refused.kind().name(), "AccessDenied");
+        assert_eq!(refused.key().unwrap().to_string(), place, "and no key below is named");
+    }
+}
+
+#[test]
+fn a_reader_that_is_too_old_is_told_so_by_exists_too() {
+    let clock = Arc::new(ManualClock::at(0));
+    let larder = still().clock(clock.clone()).reader_age_max(1_000).open_in_memory().unwrap();
+    let view = larder.session("ana").unwrap().snapshot().unwrap();
+    clock.advance(1_001);
+    assert_eq!(kind_of(view.exists("k")), "ReaderExpired");
 }

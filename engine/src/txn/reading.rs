@@ -230,6 +230,7 @@ impl<'a> Reading<'a> {
 
     /// Tells whether something is there that the caller may know of.
     pub(crate) fn exists(&self, key: &Key) -> Result<bool> {
+        self.token.check()?;
         if !self.guard.allows(Right::LIST, key) && !self.guard.allows(Right::READ, key) {
             return Ok(false);
         }

@@ -72,7 +72,9 @@ impl Cedar {
             .filter_map(|policy| self.policies.annotation(policy, "id"))
             .collect();
         let by = if names.is_empty() { "no policy permits it".to_owned() } else { names.join(", ") };
-        Ok(AccessDecision { allowed: answer.decision() == Decision::Allow, by })
+        // A policy that fails is skipped by Cedar. It might have been one that forbids.
+        let is_sound = answer.diagnostics().errors().next().is_none();
+        Ok(AccessDecision { allowed: is_sound && answer.decision() == Decision::Allow, by })
     }
 }
 

@@ -259,10 +259,20 @@ impl WriteTxn<'_> {
             let (key, row) = row?;
             let key = Key::decode(&key).map_err(|error| crate::store::corrupt(error.to_string()))?;
             if !is_uniform {
-                guard.access(right, &key).map_err(|error| error.at(&key))?;
+                // Whoever may not know of the key is told of the place that he named.
+                let denied_at = |error: Error| match place.as_key() {
+                    Some(place) if !guard.allows(Right::LIST, &key) => error.at(place),
+                    _ => error.at(&key),
+                };
+                guard.access(right, &key).map_err(denied_at)?;
             }
             let (record, inline) = Record::split(&row).map_err(|error| Error::from(error).at(&key))?;
             rows.push((key, Row { record, inline }));
+        }
+        if rows.is_empty() && !is_uniform {
+            // Nothing is there; that is told to those who would have been allowed.
+            let allowed = guard.access(right, place);
+            allowed.map_err(|error| place.as_key().map_or(error.clone(), |key| error.at(key)))?;
         }
         Ok(rows)
     }
