@@ -95,7 +95,7 @@ impl RecordCache {
     }
 
     fn shard(&self, key: &[u8]) -> Option<&Mutex<Shard>> {
-        self.shards.get(part(self.hasher.hash_one(key), 0, SHARDS))
+        self.shards.get(part(self.hasher.hash_one(key), 40, SHARDS))
     }
 
     /// Hands what the key has at a commit to `take`, if it is here.
@@ -113,7 +113,7 @@ impl RecordCache {
             return;
         }
         let hash = self.hasher.hash_one(key);
-        let Some(shard) = self.shards.get(part(hash, 0, SHARDS)) else { return };
+        let Some(shard) = self.shards.get(part(hash, 40, SHARDS)) else { return };
         let mut shard = shard.lock();
         if shard.changed <= at && (shard.has_room(key, row, self.shard_bytes_max) || shard.comes_again(hash))
         {
@@ -161,9 +161,10 @@ impl RecordCache {
     }
 }
 
-/// A part of a hash, below a power of two; the map in a shard goes by the highest bits and the lowest.
-fn part(hash: u64, shift: u32, below: usize) -> usize {
-    usize::try_from((hash >> (8 + shift)) & 0xFFFF).unwrap_or(0) & (below - 1)
+/// The part of a hash that begins with a bit, below a power of two up to 2^16. The map in a shard goes by the lowest
+/// bits, as many as it needs, and by the highest 7: what chooses the shard must be neither.
+fn part(hash: u64, bit: u32, below: usize) -> usize {
+    usize::try_from((hash >> bit) & 0xFFFF).unwrap_or(0) & (below - 1)
 }
 
 fn weight_of(key: &[u8], row: &Row) -> usize {
@@ -178,8 +179,8 @@ impl Shard {
     /// Tells whether a key was asked for lately, and remembers that it was (the doorkeeper of G. Einziger et al.,
     /// "TinyLFU: A Highly Efficient Cache Admission Policy", ACM ToS 2017).
     fn comes_again(&mut self, hash: u64) -> bool {
-        let mark = u16::try_from(part(hash, 22, 1 << 16)).unwrap_or(0) | 1;
-        let passer = self.passers.get_mut(part(hash, 6, PASSERS));
+        let mark = u16::try_from(part(hash, 24, 1 << 16)).unwrap_or(0) | 1;
+        let passer = self.passers.get_mut(part(hash, 46, PASSERS));
         passer.is_some_and(|passer| std::mem::replace(passer, mark) == mark)
     }
 
