@@ -20,6 +20,14 @@ pub struct AccessRequest<'a> {
     pub encoded: &'a [u8],
 }
 
+impl<'a> AccessRequest<'a> {
+    /// Makes the question that is asked of an authorizer, to test one.
+    #[must_use]
+    pub fn new(principal: &'a Principal, right: Right, key: &'a Key) -> Self {
+        Self { principal, right, place: key.as_str(), encoded: key.encoded() }
+    }
+}
+
 /// An answer, with what decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessDecision {
@@ -81,6 +89,9 @@ pub(crate) struct Hooks {
     pub(crate) audit_allowed: bool,
 }
 
+/// The name of the holder of the file, which no other principal can have.
+const ROOT: &str = "root";
+
 /// Who calls: a principal with its groups, or the holder of the file.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -91,11 +102,20 @@ pub(crate) struct Caller {
 impl Caller {
     /// The holder of the file, to whom no rule applies.
     pub(crate) fn root() -> Result<Self> {
-        Ok(Self { principal: Arc::new(named("root", [])?), is_root: true })
+        Ok(Self { principal: Arc::new(named(ROOT, [])?), is_root: true })
     }
 
     pub(crate) fn named<'g>(name: &str, groups: impl IntoIterator<Item = &'g str>) -> Result<Self> {
+        if name == ROOT {
+            let what = format!("{ROOT:?} is the holder of the file; ask for its session with Larder::root");
+            return Err(ErrorKind::InvalidName { field: "principal", what }.into());
+        }
         Ok(Self { principal: Arc::new(named(name, groups)?), is_root: false })
+    }
+
+    /// Whoever has a name, the holder of the file too.
+    pub(crate) fn of<'g>(name: &str, groups: impl IntoIterator<Item = &'g str>) -> Result<Self> {
+        if name == ROOT { Self::root() } else { Self::named(name, groups) }
     }
 
     pub(crate) fn in_groups<'g>(&self, groups: impl IntoIterator<Item = &'g str>) -> Result<Self> {

@@ -10,12 +10,15 @@
 //! A check takes what is proposed and the facts, and answers; it reads nothing itself. Only [`Guard::admit`] makes
 //! an [`Admitted`] change, and only an admitted change is recorded by a transaction.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use larder_format::{
-    Claim, EventKind, Key, LogKind, Record, RecordBuilder, RecordFlags, Right, SectionTag, Warning,
+    Claim, Deciding, EventKind, Key, LogKind, Record, RecordBuilder, RecordFlags, Right, SectionTag, Warning,
 };
 
-use crate::authorizer::{AccessRequest, Caller, Hooks, Place, denied};
+use crate::authorizer::{AccessDecision, AccessRequest, Caller, Hooks, Place, denied};
 use crate::documents::Documents;
 use crate::edit::{Actual, Condition, Refusal};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,8 +27,46 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Copy)]
 pub(crate) struct Guard<'a> {
     pub(crate) caller: &'a Caller,
-    pub(crate) documents: &'a Documents,
-    pub(crate) hooks: &'a Hooks,
+    pub(crate) documents: &'a Arc<Documents>,
+    pub(crate) hooks: &'a Arc<Hooks>,
+}
+
+/// A guard that outlives the call that made it.
+pub(crate) struct KeptGuard {
+    caller: Caller,
+    documents: Arc<Documents>,
+    hooks: Arc<Hooks>,
+}
+
+impl KeptGuard {
+    pub(crate) fn guard(&self) -> Guard<'_> {
+        Guard { caller: &self.caller, documents: &self.documents, hooks: &self.hooks }
+    }
+}
+
+/// An answer to a question of access.
+pub(crate) struct Judgement<'r> {
+    pub(crate) allowed: bool,
+    pub(crate) by: By<'r>,
+}
+
+/// What decided.
+pub(crate) enum By<'r> {
+    Rules(Deciding<'r>),
+    /// The caller holds the file.
+    Holder,
+    /// The application's own authorizer, which says what.
+    Authorizer(String),
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rules(deciding) => deciding.fmt(f),
+            Self::Holder => f.write_str("the holder of the file"),
+            Self::Authorizer(by) => f.write_str(by),
+        }
+    }
 }
 
 /// A record and the payload that lies behind it in its row.
@@ -133,10 +174,8 @@ impl Guard<'_> {
 
     /// Checks one right at one place.
     pub(crate) fn access(&self, right: Right, place: &impl Place) -> Result<()> {
-        match self.decide(right, place) {
-            Ok(()) => Ok(()),
-            Err(by) => Err(denied(self.caller, right, by)),
-        }
+        let Judgement { allowed, by } = self.judge(right, place);
+        if allowed { Ok(()) } else { Err(denied(self.caller, right, by.to_string())) }
     }
 
     /// Checks the right to read: who may not even list here is not told whether anything is here.
@@ -150,7 +189,7 @@ impl Guard<'_> {
 
     /// Tells whether a right is given at a place.
     pub(crate) fn allows(&self, right: Right, place: &impl Place) -> bool {
-        self.decide(right, place).is_ok()
+        self.judge(right, place).allowed
     }
 
     /// Tells whether every key at and below a place has the same answer, and which.
@@ -174,20 +213,29 @@ impl Guard<'_> {
         }
     }
 
-    /// Answers, or says what denied it.
-    fn decide(&self, right: Right, place: &impl Place) -> Result<(), String> {
+    /// Answers, and says what decided.
+    pub(crate) fn judge(&self, right: Right, place: &impl Place) -> Judgement<'_> {
         if self.caller.is_root() {
-            return Ok(());
+            return Judgement { allowed: true, by: By::Holder };
         }
         if let Some(authorizer) = &self.hooks.authorizer {
-            let decision = authorizer.decide(&self.request(right, place));
-            return if decision.allowed { Ok(()) } else { Err(decision.by) };
+            let AccessDecision { allowed, by } = authorizer.decide(&self.request(right, place));
+            return Judgement { allowed, by: By::Authorizer(by) };
         }
         if self.documents.rules.is_open() {
-            return Ok(());
+            return Judgement { allowed: true, by: By::Rules(Deciding::Default) };
         }
         let decision = self.documents.rules.decide(self.caller.principal(), right, place.bytes());
-        if decision.allowed { Ok(()) } else { Err(decision.by.to_string()) }
+        Judgement { allowed: decision.allowed, by: By::Rules(decision.by) }
+    }
+
+    /// Gives the same guard, to be kept.
+    pub(crate) fn keep(&self) -> KeptGuard {
+        KeptGuard {
+            caller: self.caller.clone(),
+            documents: Arc::clone(self.documents),
+            hooks: Arc::clone(self.hooks),
+        }
     }
 
     fn limits(&self, key: &Key, new: &New<'_>) -> Result<()> {

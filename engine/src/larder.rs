@@ -10,12 +10,13 @@ use bytes::Bytes;
 use larder_format::{Micros, Right};
 use parking_lot::Mutex;
 
-use crate::authorizer::{Caller, Hooks};
+use crate::authorizer::{Caller, Hooks, Place as KeyPlace};
 use crate::cache::CacheStatistics;
 use crate::clock::Clock;
 use crate::commit::{Commit, CommitInfo, RecoveryReport};
 use crate::documents::DocumentKind;
 use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Guard;
 use crate::options::{Options, SlowOperation};
 use crate::primitives::{AuditBuffer, AuditEntry, Statistics, StatisticsMap};
 use crate::session::Session;
@@ -45,7 +46,7 @@ impl std::fmt::Debug for Larder {
 pub(crate) struct Shared {
     pub(crate) commit: Arc<Commit>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) hooks: Hooks,
+    pub(crate) hooks: Arc<Hooks>,
     pub(crate) audit: AuditBuffer,
     pub(crate) settings: Options,
     readers: Arc<Readers>,
@@ -134,7 +135,7 @@ impl Larder {
         let commit = Arc::new(Commit::new(store, &options, waker)?);
         let shared = Arc::new(Shared {
             clock: Arc::clone(&options.clock),
-            hooks: options.hooks.clone(),
+            hooks: Arc::new(options.hooks.clone()),
             audit: AuditBuffer::default(),
             readers: Arc::default(),
             next_payload: AtomicU64::new(next_payload_id(&commit)?),
@@ -149,7 +150,7 @@ impl Larder {
     /// Gives a session for a principal, which the application has identified.
     ///
     /// # Errors
-    /// [`InvalidName`](ErrorKind::InvalidName) if it is not one segment of a key.
+    /// [`InvalidName`](ErrorKind::InvalidName) if it is not one segment of a key, or `root`.
     pub fn session(&self, principal: &str) -> Result<Session> {
         Ok(Session::new(&self.shared, Caller::named(principal, [])?))
     }
@@ -204,12 +205,14 @@ impl Larder {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed); damage is a finding, not an error, as far as the file can be read at all.
     pub fn verify(&self, progress: &mut dyn FnMut(&VerifyReport)) -> Result<VerifyReport> {
-        if self.shared.commit.check_writable().is_ok() {
-            // Nothing that lies over the store then hides what is in it.
-            self.shared.commit.drain_all()?;
-        }
-        let documents = self.shared.commit.documents();
-        verify(&self.shared.commit.committed_view()?, &documents, progress)
+        let commit = &self.shared.commit;
+        self.shared.observed("verify", "", || {
+            if commit.check_writable().is_ok() {
+                // Nothing that lies over the store then hides what is in it.
+                commit.drain_all()?;
+            }
+            verify(&commit.committed_view()?, &commit.documents(), progress)
+        })
     }
 
     /// Tells what was found beside the file when it was opened: nothing, if it was closed cleanly.
@@ -328,14 +331,18 @@ impl Shared {
         self.wake();
     }
 
-    pub(crate) fn audit_allowed(&self, caller: &Caller, right: Right, place: &str, time: Micros) {
+    /// Notes what a guard allowed, if that is asked for.
+    pub(crate) fn audit_allowed(&self, guard: &Guard<'_>, right: Right, place: &impl KeyPlace, time: Micros) {
+        if !self.hooks.audit_allowed {
+            return;
+        }
         self.audit.push(AuditEntry {
             time,
-            principal: caller.name().to_owned(),
+            principal: guard.caller.name().to_owned(),
             right: right.to_string(),
-            place: place.to_owned(),
+            place: place.text().to_owned(),
             allowed: true,
-            by: "rules".to_owned(),
+            by: guard.judge(right, place).by.to_string(),
             dropped_before: 0,
         });
     }

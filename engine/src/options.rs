@@ -217,7 +217,7 @@ impl Options {
         Ok(self)
     }
 
-    /// Audits what is allowed too, not only what is refused.
+    /// Audits the changes that are allowed too, not only what is refused. Reads that are allowed are not audited.
     #[must_use]
     pub fn audit_allowed(mut self) -> Self {
         self.hooks.audit_allowed = true;

@@ -11,12 +11,13 @@ use crate::authorizer::Caller;
 use crate::commit::{CommitInfo, CommitTicket, Durability, Slot};
 use crate::documents::{Document, DocumentKind};
 use crate::edit::{
-    Annotation, BatchMode, Change, Draft, DraftPayload, Edit, IntoKey, IntoPlace, Outcome, Stored, TagPolicy,
+    Annotation, BatchMode, Change, Condition, Draft, DraftPayload, Edit, IntoKey, IntoPlace, Outcome, Stored,
+    TagPolicy,
 };
 use crate::errand::{Errand, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Event, Feed, Subscription};
-use crate::guard::{Guard, Row, check_size};
+use crate::guard::{By, Guard, Judgement, Row, check_size};
 use crate::larder::Shared;
 use crate::payload::{Loadable, PayloadReader, Prepared, Storable, TypedValue};
 use crate::primitives::{AuditEntry, CommitOutcome, OnceRow};
@@ -115,9 +116,11 @@ impl Session {
         &self,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R, E>,
     ) -> Result<Receipt<R>, E> {
-        let (value, commit, slot) = self.sequence("", closure)?;
-        self.wait(slot)?;
-        Ok(Receipt { value, commit })
+        self.shared.observed("write", "", || {
+            let (value, commit, slot) = self.sequence("", closure)?;
+            self.wait(slot)?;
+            Ok(Receipt { value, commit })
+        })
     }
 
     /// Runs a write transaction at most once under an idempotency key: if it was committed before, its receipt
@@ -132,12 +135,14 @@ impl Session {
     ) -> Result<Receipt<Option<R>>> {
         OnceRow::key(self.caller.name(), idempotency_key)?;
         let mut earlier = None;
-        let (value, commit, slot) = self.sequence(idempotency_key, |txn| {
-            earlier = txn.earlier(idempotency_key)?;
-            if earlier.is_some() { Ok(None) } else { closure(txn).map(Some) }
-        })?;
-        self.wait(slot)?;
-        Ok(Receipt { value, commit: earlier.unwrap_or(commit) })
+        self.shared.observed("write", "", || {
+            let (value, commit, slot) = self.sequence(idempotency_key, |txn| {
+                earlier = txn.earlier(idempotency_key)?;
+                if earlier.is_some() { Ok(None) } else { closure(txn).map(Some) }
+            })?;
+            self.wait(slot)?;
+            Ok(Receipt { value, commit: earlier.unwrap_or(commit) })
+        })
     }
 
     /// Runs a write transaction and does not wait for the disk: the ticket does, if somebody wants it to.
@@ -148,7 +153,8 @@ impl Session {
         &self,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R>,
     ) -> Result<(R, CommitTicket)> {
-        let (value, commit, slot) = self.sequence("", closure)?;
+        let (value, commit, slot) =
+            self.shared.observed("submit", "", || self.sequence::<R, Error>("", closure))?;
         let path = Arc::clone(&self.shared.commit);
         let ticket = match slot {
             Some(slot) => CommitTicket::new(slot, path, commit),
@@ -193,18 +199,16 @@ impl Session {
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R, E>,
     ) -> Result<(R, CommitInfo, Option<Arc<Slot>>), E> {
         let shared = &self.shared;
-        shared.observed("write", "", || {
-            shared.commit.check_writable()?;
-            shared.commit.wait_for_room()?;
-            let now = shared.clock.now();
-            let held = shared.commit.sequencer().enter(self.caller.name(), now, self.wait_max)?;
-            // Again, now that nobody can close or fail in between.
-            shared.commit.check_writable()?;
-            let mut txn = WriteTxn::begin(shared, &self.caller, held)?;
-            let value = closure(&mut txn)?;
-            let (commit, slot) = txn.finish(self.durability, idempotency_key, &Arc::default())?;
-            Ok((value, commit, slot))
-        })
+        shared.commit.check_writable()?;
+        shared.commit.wait_for_room()?;
+        let now = shared.clock.now();
+        let held = shared.commit.sequencer().enter(self.caller.name(), now, self.wait_max)?;
+        // Again, now that nobody can close or fail in between.
+        shared.commit.check_writable()?;
+        let mut txn = WriteTxn::begin(shared, &self.caller, held)?;
+        let value = closure(&mut txn)?;
+        let (commit, slot) = txn.finish(self.durability, idempotency_key, &Arc::default())?;
+        Ok((value, commit, slot))
     }
 
     fn wait(&self, slot: Option<Arc<Slot>>) -> Result<()> {
@@ -246,8 +250,12 @@ impl Session {
     ) -> Result<Receipt<Stored>> {
         let key = key.into_key()?;
         let mut draft = draft.into();
-        draft.payload = DraftPayload::Prepared(self.prepare(&key, reader, &draft)?);
-        self.put(key, draft)
+        let place = key.clone();
+        let receipt = self.shared.observed("write", place.as_str(), || {
+            draft.payload = DraftPayload::Prepared(self.prepare_now(&key, reader, &draft)?);
+            self.carry_out(Change::Put { key, draft }, Vec::new())
+        })?;
+        stored(receipt, Some(&place))
     }
 
     /// Reads a payload, hashes it and stages it, ahead of the transaction that will put it under this key with
@@ -256,6 +264,10 @@ impl Session {
     /// # Errors
     /// As [`Session::put_file`].
     pub fn prepare(&self, key: &Key, reader: &mut dyn Read, draft: &Draft) -> Result<Prepared> {
+        self.shared.observed("prepare", key.as_str(), || self.prepare_now(key, reader, draft))
+    }
+
+    fn prepare_now(&self, key: &Key, reader: &mut dyn Read, draft: &Draft) -> Result<Prepared> {
         self.shared.commit.check_writable()?;
         let documents = self.shared.commit.documents();
         let allowed = self.with_guard(|guard| guard.access(Right::WRITE, key));
@@ -356,7 +368,13 @@ impl Session {
     /// As [`Session::put`].
     pub fn apply(&self, edit: Edit) -> Result<Receipt<Outcome>> {
         let Edit { change, conditions } = edit;
-        let mut change = change?;
+        let change = change?;
+        let key = change.key().cloned();
+        let place = key.as_ref().map_or("", Key::as_str);
+        self.shared.observed("write", place, || self.carry_out(change, conditions))
+    }
+
+    fn carry_out(&self, mut change: Change, conditions: Vec<Condition>) -> Result<Receipt<Outcome>> {
         // Whatever can be done before this writer's turn is done before it: hashing, compressing, staging.
         let mut ready = None;
         if self.shared.commit.sequencer().is_held_here() {
@@ -370,23 +388,14 @@ impl Session {
             ready = Some(prepare(&self.shared, &documents, key, draft).map_err(|error| error.at(key))?);
         }
         self.shared.commit.wait_for_room()?;
-        let key = change.key().cloned();
-        let place = key.as_ref().map_or("", Key::as_str);
         let errand = Errand::new(&self.caller, self.durability, Work { change, ready, conditions });
-        let (value, commit) =
-            self.shared.observed("write", place, || errand.wait(&self.shared, self.wait_max))?;
+        let (value, commit) = errand.wait(&self.shared, self.wait_max)?;
         Ok(Receipt { value, commit })
     }
 
     fn stored(&self, edit: Edit) -> Result<Receipt<Stored>> {
         let key = edit.change.as_ref().ok().and_then(|change| change.key().cloned());
-        let receipt = self.apply(edit)?;
-        match receipt.value {
-            Outcome::Created(stored) | Outcome::Replaced(stored) => {
-                Ok(Receipt { value: stored, commit: receipt.commit })
-            }
-            other => Err(unexpected(&other, key.as_ref())),
-        }
+        stored(self.apply(edit)?, key.as_ref())
     }
 
     /// Applies many edits in one commit: all or none, or each for itself.
@@ -451,7 +460,7 @@ impl Session {
         }
         self.shared.timed("get", key.as_str(), || match Asset::of_row(&key, &self.row(&key)?) {
             Some(asset) => Ok(asset),
-            None => self.snapshot()?.get(&key),
+            None => self.snapshot()?.with(|reading| reading.asset(&key)),
         })
     }
 
@@ -473,8 +482,7 @@ impl Session {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
     pub fn exists(&self, key: impl IntoKey) -> Result<bool> {
-        let key = key.into_key()?;
-        self.shared.observed("exists", key.as_str(), || self.snapshot()?.exists(&key))
+        self.snapshot()?.exists(key)
     }
 
     /// Opens a payload for reading in ranges or as a stream. While it is held it counts as a reader.
@@ -482,8 +490,7 @@ impl Session {
     /// # Errors
     /// As [`Session::get`], and [`PayloadUnavailable`](ErrorKind::PayloadUnavailable).
     pub fn open(&self, key: impl IntoKey) -> Result<PayloadReader> {
-        let key = key.into_key()?;
-        self.shared.observed("open", key.as_str(), || self.snapshot()?.open(&key))
+        self.snapshot()?.open(key)
     }
 
     /// Opens a typed payload: validated once, then read where it lies. While it is held in place it counts as a
@@ -492,8 +499,7 @@ impl Session {
     /// # Errors
     /// As [`Session::open`], and [`TypeMismatch`](ErrorKind::TypeMismatch) if it is of another type.
     pub fn get_typed<T: Loadable>(&self, key: impl IntoKey) -> Result<TypedValue<T>> {
-        let key = key.into_key()?;
-        self.shared.observed("get_typed", key.as_str(), || self.snapshot()?.typed(&key))
+        self.snapshot()?.get_typed(key)
     }
 
     /// Lists one level below a place, `""` for the root; only what the caller may see.
@@ -501,8 +507,7 @@ impl Session {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such directory, or none that the caller may see.
     pub fn list(&self, place: impl IntoPlace) -> Result<Vec<Entry>> {
-        let place = place.into_place()?;
-        self.shared.observed("list", place.as_str(), || self.snapshot()?.list(place.clone()))
+        self.snapshot()?.list(place)
     }
 
     /// Gives a page of the assets at and below a place.
@@ -510,8 +515,7 @@ impl Session {
     /// # Errors
     /// [`InvalidKey`](ErrorKind::InvalidKey), [`Corrupt`](ErrorKind::Corrupt).
     pub fn page(&self, place: impl IntoPlace, request: &PageRequest) -> Result<Page> {
-        let place = place.into_place()?;
-        self.shared.observed("page", place.as_str(), || self.snapshot()?.page(place.clone(), request))
+        self.snapshot()?.page(place, request)
     }
 
     /// Gives the assets that have a tag, in the order of their keys; only what the caller may see.
@@ -519,7 +523,7 @@ impl Session {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
     pub fn find_by_tag(&self, tag: &str) -> Result<Vec<(Key, Record)>> {
-        self.shared.observed("find_by_tag", tag, || self.snapshot()?.find_by_tag(tag))
+        self.snapshot()?.find_by_tag(tag)
     }
 
     /// Reads one row from a view that is let go of at once.
@@ -550,8 +554,9 @@ impl Session {
         self.write(|txn| txn.set_document(kind, text))
     }
 
-    /// Explains whether a principal may do something, and which of the stored rules decides. Explaining for
-    /// another principal takes the right to administer.
+    /// Explains whether a principal may do something, and what decides: one of the stored rules, the application's
+    /// [`Authorizer`](crate::Authorizer), or that it is `root`, the holder of the file. Explaining for another
+    /// principal takes the right to administer.
     ///
     /// # Errors
     /// [`AccessDenied`](ErrorKind::AccessDenied), [`InvalidName`](ErrorKind::InvalidName).
@@ -567,8 +572,15 @@ impl Session {
             let allowed = self.with_guard(|guard| guard.access(Right::ADMIN, &Prefix::root()));
             self.audited(allowed)?;
         }
-        let whom = Caller::named(principal, groups)?;
-        Ok(self.shared.commit.documents().rules.explain(whom.principal(), right, key.encoded()))
+        let whom = Caller::of(principal, groups)?;
+        let documents = self.shared.commit.documents();
+        let guard = Guard { caller: &whom, documents: &documents, hooks: &self.shared.hooks };
+        let Judgement { allowed, by } = guard.judge(right, &key);
+        let (rules, whom) = (&documents.rules, whom.principal());
+        Ok(match by {
+            By::Rules(_) => rules.explain(whom, right, key.encoded()),
+            by => rules.explain_instead(whom, right, key.encoded(), allowed, by.to_string()),
+        })
     }
 
     /// Gives what happened after a commit, oldest first; only what the caller may see.
@@ -576,7 +588,7 @@ impl Session {
     /// # Errors
     /// [`Lagged`](ErrorKind::Lagged) if rows that were asked for are past their retention.
     pub fn feed_since(&self, commit: u64, limit: usize) -> Result<Vec<Event>> {
-        Feed::new(&self.shared, &self.caller).since(commit, limit)
+        self.shared.observed("feed_since", "", || Feed::new(&self.shared, &self.caller).since(commit, limit))
     }
 
     /// Subscribes to what happens at and below a place from now on; only what the caller may see.
@@ -597,7 +609,7 @@ impl Session {
     pub fn audit(&self, from: u64, limit: usize) -> Result<Vec<(u64, AuditEntry)>> {
         let allowed = self.with_guard(|guard| guard.access(Right::ADMIN, &Prefix::root()));
         self.audited(allowed)?;
-        self.shared.audit_rows(from, limit)
+        self.shared.observed("audit", "", || self.shared.audit_rows(from, limit))
     }
 
     /// Gives the digest that a payload would have.
@@ -630,6 +642,15 @@ impl Session {
 
 fn mapped<A, B>(receipt: Receipt<A>, map: impl FnOnce(A) -> B) -> Receipt<B> {
     Receipt { value: map(receipt.value), commit: receipt.commit }
+}
+
+fn stored(receipt: Receipt<Outcome>, key: Option<&Key>) -> Result<Receipt<Stored>> {
+    match receipt.value {
+        Outcome::Created(stored) | Outcome::Replaced(stored) => {
+            Ok(Receipt { value: stored, commit: receipt.commit })
+        }
+        other => Err(unexpected(&other, key)),
+    }
 }
 
 fn removed(outcome: Outcome) -> u64 {

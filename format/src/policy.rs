@@ -175,6 +175,8 @@ pub enum Deciding<'r> {
     Default,
     /// The right has no name in this version: denied.
     UnknownRight,
+    /// Something else than the rules, named so.
+    Instead(&'r str),
 }
 
 impl fmt::Display for Deciding<'_> {
@@ -184,6 +186,7 @@ impl fmt::Display for Deciding<'_> {
             Self::Rule { number, name: None } => write!(f, "rule {number}"),
             Self::Default => f.write_str("default"),
             Self::UnknownRight => f.write_str("unknown right"),
+            Self::Instead(by) => f.write_str(by),
         }
     }
 }
@@ -478,6 +481,18 @@ impl Rules {
     /// Decides one access as [`Rules::decide`] does, and says of every rule why it applies or not.
     pub fn explain(&self, who: &Principal, right: Right, key: &[u8]) -> Explanation {
         explain::explain(self, who, right, key)
+    }
+
+    /// Tells of one access that something else decided, in place of these rules: `by` names it.
+    pub fn explain_instead(
+        &self,
+        who: &Principal,
+        right: Right,
+        key: &[u8],
+        allowed: bool,
+        by: String,
+    ) -> Explanation {
+        explain::explain_instead(self, who, right, key, (allowed, by))
     }
 
     /// Writes the document: the same rules with the same spelling of everything that means something, comments and

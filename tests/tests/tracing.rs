@@ -1,10 +1,11 @@
 //! What is told to whoever traces the application.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder::{Annotation, Edit, PageRequest, TagPolicy};
-use larder_tests::in_memory;
+use larder::{Annotation, Edit, ManualClock, PageRequest, Session, Storage, TagPolicy};
+use larder_tests::{FaultyDisk, FaultyStorage, STORE, in_memory, still};
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -84,6 +85,10 @@ fn s2_28_every_operation_has_one_span_with_what_it_is_about() {
         session.page("a", &PageRequest::new()).unwrap();
         session.find_by_tag("t").unwrap();
         larder.flush().unwrap();
+        session.put_reader("a/d", &mut &b"x"[..], "").unwrap();
+        session.feed_since(0, 1).unwrap();
+        session.snapshot().unwrap().record("a/b").unwrap();
+        larder.verify(&mut |_| {}).unwrap();
         seen(&[
             ("exists", "a/b"),
             ("open", "a/b"),
@@ -91,6 +96,95 @@ fn s2_28_every_operation_has_one_span_with_what_it_is_about() {
             ("page", "a"),
             ("find_by_tag", "t"),
             ("flush", ""),
+            ("write", "a/d"),
+            ("feed_since", ""),
+            ("record", "a/b"),
+            ("verify", ""),
         ]);
     });
+}
+
+/// A source that takes its time.
+struct Slowly<'a>(&'a ManualClock, i64);
+
+impl io::Read for Slowly<'_> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.advance(std::mem::take(&mut self.1));
+        Ok(0)
+    }
+}
+
+/// A disk whose next sync takes its time.
+#[derive(Debug)]
+struct SlowDisk {
+    storage: FaultyStorage,
+    clock: Arc<ManualClock>,
+    sync_micros: Arc<AtomicU64>,
+}
+
+impl Storage for SlowDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.storage.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.storage.read(offset, out)
+    }
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.storage.set_len(length)
+    }
+    fn sync(&self) -> io::Result<()> {
+        // Only the first: a commit may need more than one.
+        self.clock.advance(self.sync_micros.swap(0, Ordering::Relaxed).cast_signed());
+        self.storage.sync()
+    }
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.storage.write(offset, bytes)
+    }
+}
+
+type Told = Arc<Mutex<Vec<(&'static str, i64)>>>;
+
+/// A session on a slow disk, and what was reported as slow.
+fn told(clock: &Arc<ManualClock>, sync_micros: &Arc<AtomicU64>) -> (Session, Told) {
+    let told = Told::default();
+    let hook = Arc::clone(&told);
+    let disk = SlowDisk {
+        storage: FaultyDisk::default().file(STORE),
+        clock: Arc::clone(clock),
+        sync_micros: Arc::clone(sync_micros),
+    };
+    let larder = still()
+        .clock(Arc::clone(clock) as _)
+        .on_slow(Arc::new(move |slow| hook.lock().push((slow.operation, slow.micros))))
+        .open_storage(Box::new(disk))
+        .unwrap();
+    (larder.session("ana").unwrap(), told)
+}
+
+#[test]
+fn s2_30_a_put_that_waits_for_the_disk_is_slow() {
+    let (clock, sync) = (Arc::new(ManualClock::at(1_000_000)), Arc::new(AtomicU64::new(0)));
+    let (ana, told) = told(&clock, &sync);
+    sync.store(150_000, Ordering::Relaxed);
+    ana.put("k", "x").unwrap();
+    assert_eq!(sync.load(Ordering::Relaxed), 0, "there was a sync");
+    assert_eq!(*told.lock(), [("write", 150_000)]);
+}
+
+#[test]
+fn s2_30_a_write_that_waits_for_the_disk_is_slow() {
+    let (clock, sync) = (Arc::new(ManualClock::at(1_000_000)), Arc::new(AtomicU64::new(0)));
+    let (ana, told) = told(&clock, &sync);
+    sync.store(150_000, Ordering::Relaxed);
+    ana.write(|txn| txn.put("k", "y")).unwrap();
+    assert_eq!(sync.load(Ordering::Relaxed), 0, "there was a sync");
+    assert_eq!(*told.lock(), [("write", 150_000)]);
+}
+
+#[test]
+fn s2_30_a_put_from_a_slow_source_is_slow() {
+    let (clock, sync) = (Arc::new(ManualClock::at(1_000_000)), Arc::new(AtomicU64::new(0)));
+    let (ana, told) = told(&clock, &sync);
+    ana.put_reader("k", &mut Slowly(&clock, 150_000), "").unwrap();
+    assert_eq!(*told.lock(), [("write", 150_000)]);
 }

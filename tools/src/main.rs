@@ -107,8 +107,8 @@ struct Context {
 impl Context {
     fn session(&self, larder: &Larder) -> larder::Result<Session> {
         let session = match &self.principal {
-            Some(principal) => larder.session(principal)?,
-            None => larder.root()?,
+            Some(principal) if principal != "root" => larder.session(principal)?,
+            _ => larder.root()?,
         };
         session.in_groups(self.groups.iter().map(String::as_str))
     }

@@ -8,7 +8,6 @@ use super::reading::{Asset, Entry, Page, PageRequest, Reading, Walk};
 use super::view::View;
 use crate::authorizer::Caller;
 use crate::commit::CommitInfo;
-use crate::documents::Documents;
 use crate::edit::{IntoKey, IntoPlace};
 use crate::error::Result;
 use crate::guard::Guard;
@@ -25,7 +24,6 @@ pub struct ReadTxn {
     caller: Caller,
     view: View,
     token: Arc<ReaderToken>,
-    documents: Arc<Documents>,
 }
 
 impl std::fmt::Debug for ReadTxn {
@@ -38,11 +36,21 @@ impl ReadTxn {
     pub(crate) fn begin(shared: &Arc<Shared>, caller: &Caller) -> Result<Self> {
         let view = shared.commit.committed_view()?;
         let token = Arc::new(ReaderToken::issue(shared));
-        let documents = shared.commit.documents();
-        Ok(Self { shared: Arc::clone(shared), caller: caller.clone(), view, token, documents })
+        Ok(Self { shared: Arc::clone(shared), caller: caller.clone(), view, token })
     }
 
-    fn with<R>(&self, read: impl FnOnce(Reading<'_>) -> Result<R>) -> Result<R> {
+    /// Reads as one operation, about a place.
+    fn observed<'v, R>(
+        &'v self,
+        operation: &'static str,
+        place: &str,
+        read: impl FnOnce(Reading<'v, '_>) -> Result<R>,
+    ) -> Result<R> {
+        self.shared.observed(operation, place, || self.with(read))
+    }
+
+    /// Reads by the rules that are in force now.
+    pub(crate) fn with<'v, R>(&'v self, read: impl FnOnce(Reading<'v, '_>) -> Result<R>) -> Result<R> {
         self.shared.commit.check_open()?;
         let documents = self.shared.commit.documents();
         let guard = Guard { caller: &self.caller, documents: &documents, hooks: &self.shared.hooks };
@@ -65,7 +73,7 @@ impl ReadTxn {
     /// [`ReaderExpired`](crate::ErrorKind::ReaderExpired), [`Corrupt`](crate::ErrorKind::Corrupt).
     pub fn get(&self, key: impl IntoKey) -> Result<Asset> {
         let key = key.into_key()?;
-        self.with(|reading| reading.asset(&key))
+        self.observed("get", key.as_str(), |reading| reading.asset(&key))
     }
 
     /// Gives a record, without its payload.
@@ -74,7 +82,7 @@ impl ReadTxn {
     /// As [`ReadTxn::get`].
     pub fn record(&self, key: impl IntoKey) -> Result<Record> {
         let key = key.into_key()?;
-        self.with(|reading| reading.record(&key))
+        self.observed("record", key.as_str(), |reading| reading.record(&key))
     }
 
     /// Tells whether something is stored under a key that the caller may know of.
@@ -83,7 +91,7 @@ impl ReadTxn {
     /// [`ReaderExpired`](crate::ErrorKind::ReaderExpired), [`Corrupt`](crate::ErrorKind::Corrupt).
     pub fn exists(&self, key: impl IntoKey) -> Result<bool> {
         let key = key.into_key()?;
-        self.with(|reading| reading.exists(&key))
+        self.observed("exists", key.as_str(), |reading| reading.exists(&key))
     }
 
     /// Opens a payload for reading in ranges or as a stream.
@@ -92,16 +100,16 @@ impl ReadTxn {
     /// As [`ReadTxn::get`], and [`PayloadUnavailable`](crate::ErrorKind::PayloadUnavailable).
     pub fn open(&self, key: impl IntoKey) -> Result<PayloadReader> {
         let key = key.into_key()?;
-        self.with(|reading| reading.open(&key))
+        self.observed("open", key.as_str(), |reading| reading.open(&key))
     }
 
     /// Opens a typed payload in place: validated once, then read where it lies in the file's page.
     ///
     /// # Errors
     /// As [`ReadTxn::open`], and [`TypeMismatch`](crate::ErrorKind::TypeMismatch) if it is of another type.
-    pub fn typed<T: Loadable>(&self, key: impl IntoKey) -> Result<TypedValue<T>> {
+    pub fn get_typed<T: Loadable>(&self, key: impl IntoKey) -> Result<TypedValue<T>> {
         let key = key.into_key()?;
-        self.with(|reading| reading.typed(&key))
+        self.observed("get_typed", key.as_str(), |reading| reading.typed(&key))
     }
 
     /// Lists one level below a place, `""` for the root; only what the caller may see.
@@ -110,7 +118,7 @@ impl ReadTxn {
     /// [`NotFound`](crate::ErrorKind::NotFound) if there is no such directory, or none that the caller may see.
     pub fn list(&self, place: impl IntoPlace) -> Result<Vec<Entry>> {
         let place = place.into_place()?;
-        self.with(|reading| reading.list(&place))
+        self.observed("list", place.as_str(), |reading| reading.list(&place))
     }
 
     /// Gives all assets at and below a place, in the order of their keys; only what the caller may see.
@@ -119,9 +127,7 @@ impl ReadTxn {
     /// [`InvalidKey`](crate::ErrorKind::InvalidKey); the iterator ends after an error.
     pub fn walk(&self, place: impl IntoPlace) -> Result<Walk<'_>> {
         let place = place.into_place()?;
-        self.shared.commit.check_open()?;
-        let guard = Guard { caller: &self.caller, documents: &self.documents, hooks: &self.shared.hooks };
-        Reading { view: &self.view, own: None, guard, token: &self.token }.walk(&place, None)
+        self.observed("walk", place.as_str(), |reading| reading.walk(&place, None))
     }
 
     /// Gives a page of the assets at and below a place.
@@ -130,7 +136,7 @@ impl ReadTxn {
     /// As [`ReadTxn::walk`].
     pub fn page(&self, place: impl IntoPlace, request: &PageRequest) -> Result<Page> {
         let place = place.into_place()?;
-        self.with(|reading| reading.page(&place, request))
+        self.observed("page", place.as_str(), |reading| reading.page(&place, request))
     }
 
     /// Gives the assets that have a tag, in the order of their keys; only what the caller may see.
@@ -138,6 +144,6 @@ impl ReadTxn {
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt), [`ReaderExpired`](crate::ErrorKind::ReaderExpired).
     pub fn find_by_tag(&self, tag: &str) -> Result<Vec<(Key, Record)>> {
-        self.with(|reading| reading.tagged(tag))
+        self.observed("find_by_tag", tag, |reading| reading.tagged(tag))
     }
 }

@@ -9,7 +9,7 @@ use larder_format::{Child, Key, Prefix, Record, Right};
 use super::changes::Changes;
 use super::view::{View, ViewRange, prefix_end};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Guard, Row};
+use crate::guard::{Guard, KeptGuard, Row};
 use crate::larder::ReaderToken;
 use crate::payload::{ChunkSource, Loadable, PayloadReader, TypedValue};
 use crate::primitives::{ContentRow, tag_prefix, tagged_key};
@@ -205,14 +205,14 @@ pub struct Page {
 
 /// A view, and who looks at it.
 #[derive(Clone, Copy)]
-pub(crate) struct Reading<'a> {
-    pub(crate) view: &'a View,
-    pub(crate) own: Option<&'a Changes>,
-    pub(crate) guard: Guard<'a>,
-    pub(crate) token: &'a Arc<ReaderToken>,
+pub(crate) struct Reading<'v, 'g> {
+    pub(crate) view: &'v View,
+    pub(crate) own: Option<&'v Changes>,
+    pub(crate) guard: Guard<'g>,
+    pub(crate) token: &'v Arc<ReaderToken>,
 }
 
-impl<'a> Reading<'a> {
+impl<'v> Reading<'v, '_> {
     /// Gives the row of a key without asking whether the caller may see it.
     pub(crate) fn row(&self, key: &Key) -> Result<Option<Row>> {
         self.token.check()?;
@@ -302,7 +302,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Lists the rows at and below a place, those that the caller may list.
-    pub(crate) fn walk(&self, place: &Prefix, after: Option<&Key>) -> Result<Walk<'a>> {
+    pub(crate) fn walk(&self, place: &Prefix, after: Option<&Key>) -> Result<Walk<'v>> {
         let (start, end) = place.subtree_range();
         let start = match after {
             Some(key) if key.encoded() >= start.as_slice() => std::ops::Bound::Excluded(key.encoded_bytes()),
@@ -311,7 +311,7 @@ impl<'a> Reading<'a> {
         let end = end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(end.into()));
         let rows = self.view.range(self.own, Table::Records, start, end)?;
         let is_uniform = self.guard.uniform_below(Right::LIST, place) == Some(true);
-        Ok(Walk { rows, guard: self.guard, is_uniform, token: Arc::clone(self.token) })
+        Ok(Walk { rows, guard: self.guard.keep(), is_uniform, token: Arc::clone(self.token) })
     }
 
     /// Lists one level: every child of a place once, by skipping what lies below each.
@@ -449,7 +449,7 @@ impl ChunkSource for ViewSource {
 /// Assets at and below a place, in the order of their keys. Ends after the first error.
 pub struct Walk<'a> {
     rows: ViewRange<'a>,
-    guard: Guard<'a>,
+    guard: KeptGuard,
     is_uniform: bool,
     token: Arc<ReaderToken>,
 }
@@ -476,7 +476,7 @@ impl Iterator for Walk<'_> {
                 Ok(key) => key,
                 Err(error) => return Some(Err(crate::store::corrupt(error.to_string()))),
             };
-            if self.is_uniform || self.guard.allows(Right::LIST, &key) {
+            if self.is_uniform || self.guard.guard().allows(Right::LIST, &key) {
                 return Some(
                     Record::split(&row)
                         .map(|(record, _)| (key.clone(), record))

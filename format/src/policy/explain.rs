@@ -25,7 +25,10 @@ pub struct Explanation {
     pub deciding: Option<usize>,
     /// What the document's default is.
     pub default: Effect,
-    /// Every rule, in the document's order.
+    /// What decided in place of the rules, if something did: the holder of the file is asked nothing, and an
+    /// application can have an authorizer of its own.
+    pub instead: Option<String>,
+    /// Every rule, in the document's order; none where something else decided.
     pub considered: Vec<Consideration>,
 }
 
@@ -66,6 +69,9 @@ pub enum Finding {
 impl Explanation {
     /// The decision alone, the same that [`Rules::decide`] gives.
     pub fn decision(&self) -> Decision<'_> {
+        if let Some(by) = &self.instead {
+            return Decision { allowed: self.allowed, by: Deciding::Instead(by) };
+        }
         let by = match self.deciding.and_then(|at| self.considered.get(at)) {
             Some(rule) => Deciding::Rule { number: rule.number, name: rule.name.as_deref() },
             None if self.right.name().is_none() => Deciding::UnknownRight,
@@ -97,7 +103,27 @@ pub(super) fn explain(rules: &Rules, who: &Principal, right: Right, key: &[u8]) 
         principal: who.name().to_owned(),
         deciding,
         default: rules.default,
+        instead: None,
         considered,
+    }
+}
+
+pub(super) fn explain_instead(
+    rules: &Rules,
+    who: &Principal,
+    right: Right,
+    key: &[u8],
+    (allowed, by): (bool, String),
+) -> Explanation {
+    Explanation {
+        allowed,
+        right,
+        key: show_key(key),
+        principal: who.name().to_owned(),
+        deciding: None,
+        default: rules.default,
+        instead: Some(by),
+        considered: Vec::new(),
     }
 }
 
@@ -159,6 +185,9 @@ impl fmt::Display for Explanation {
         let Self { right, key, principal, .. } = self;
         let verdict = if self.allowed { "allowed" } else { "denied" };
         write!(f, "{verdict:<9}{right}   {key}   {principal}\n  by ")?;
+        if let Some(by) = &self.instead {
+            return write!(f, "{by}  (no rule was asked)");
+        }
         match self.deciding.and_then(|at| self.considered.get(at)) {
             Some(rule) => {
                 if let Some(name) = &rule.name {

@@ -302,6 +302,7 @@ impl WriteTxn<'_> {
             new_generation: 0,
             bytes: count,
         });
+        self.shared.audit_allowed(&self.guard(&self.documents), Right::DELETE, place, self.info.time);
         Ok(Outcome::Removed { count })
     }
 

@@ -83,11 +83,11 @@ impl<'s> WriteTxn<'s> {
         })
     }
 
-    fn guard<'g>(&'g self, documents: &'g Documents) -> Guard<'g> {
+    fn guard<'g>(&'g self, documents: &'g Arc<Documents>) -> Guard<'g> {
         Guard { caller: self.caller, documents, hooks: &self.shared.hooks }
     }
 
-    fn reading(&self) -> Reading<'_> {
+    fn reading(&self) -> Reading<'_, '_> {
         Reading {
             view: &self.view,
             own: Some(&self.changes),
@@ -265,10 +265,8 @@ impl<'s> WriteTxn<'s> {
             new_generation: new.map_or(0, Record::generation),
             bytes: new.map_or(0, |record| record.payload().length()),
         });
-        if self.shared.hooks.audit_allowed {
-            let right = if new.is_some() { Right::WRITE } else { Right::DELETE };
-            self.shared.audit_allowed(self.caller, right, key.as_str(), self.info.time);
-        }
+        let right = if new.is_some() { Right::WRITE } else { Right::DELETE };
+        self.shared.audit_allowed(&self.guard(&self.documents), right, key, self.info.time);
         Ok(())
     }
 
@@ -328,6 +326,7 @@ impl<'s> WriteTxn<'s> {
         let documents = Arc::clone(&self.documents);
         let allowed = self.guard(&documents).access(Right::ADMIN, &Prefix::root());
         self.audited(allowed)?;
+        self.shared.audit_allowed(&self.guard(&documents), Right::ADMIN, &Prefix::root(), self.info.time);
         let document = Document {
             version: documents.get(kind).version + 1,
             time: self.info.time,
