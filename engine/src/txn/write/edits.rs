@@ -1,11 +1,12 @@
 //! The edits: what each proposes to the guard, and what is recorded of what it admits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    AbsentReason, EventKind, EventRow, Key, LogEntry, PayloadState, Prefix, Record, RecordBuilder,
-    RecordFlags, Right, SectionTag, Status,
+    AbsentReason, ContentHash, EventKind, EventRow, Key, LogEntry, PayloadState, Prefix, Record,
+    RecordBuilder, RecordFlags, Right, SectionTag, Status,
 };
 
 use super::{Linked, WriteTxn, refused};
@@ -13,7 +14,7 @@ use crate::edit::{Annotation, Change, Condition, Draft, Outcome, Stored, TagPoli
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Admitted, Guard, New, Proposal, Row, Verdict};
 use crate::payload::{Prepared, PreparedBody};
-use crate::primitives::{ContentRow, tag_changes};
+use crate::primitives::{ContentRow, StatisticsMap, tag_changes};
 use crate::store::Table;
 use crate::txn::prepare::{Ready, claim_of, prepare};
 
@@ -239,8 +240,14 @@ impl WriteTxn<'_> {
         }
     }
 
-    /// Every key of a recursive operation is asked about before the first is changed.
-    fn tree(&self, place: &Prefix, right: Right) -> Result<Vec<(Key, Row)>> {
+    /// Shows every row of a recursive operation, asking about its key before it is shown; nothing may be changed by
+    /// that, because the next key can be refused.
+    fn each_below(
+        &self,
+        place: &Prefix,
+        right: Right,
+        mut show: impl FnMut(Key, Row) -> Result<()>,
+    ) -> Result<u64> {
         let guard = self.guard(&self.documents);
         let is_uniform = match guard.uniform_below(right, place) {
             Some(true) => true,
@@ -254,7 +261,7 @@ impl WriteTxn<'_> {
         let (start, end) = place.subtree_range();
         let start = std::ops::Bound::Included(start.into());
         let end = end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(end.into()));
-        let mut rows = Vec::new();
+        let mut count = 0;
         for row in self.view.range(Some(&self.changes), Table::Records, start, end)? {
             let (key, row) = row?;
             let key = Key::decode(&key).map_err(|error| crate::store::corrupt(error.to_string()))?;
@@ -267,32 +274,40 @@ impl WriteTxn<'_> {
                 guard.access(right, &key).map_err(denied_at)?;
             }
             let (record, inline) = Record::split(&row).map_err(|error| Error::from(error).at(&key))?;
-            rows.push((key, Row { record, inline }));
+            show(key, Row { record, inline })?;
+            count += 1;
         }
-        if rows.is_empty() && !is_uniform {
+        if count == 0 && !is_uniform {
             // Nothing is there; that is told to those who would have been allowed.
             let allowed = guard.access(right, place);
             allowed.map_err(|error| place.as_key().map_or(error.clone(), |key| error.at(key)))?;
         }
-        Ok(rows)
+        Ok(count)
     }
 
     fn delete_tree(&mut self, place: &Prefix) -> Result<Outcome> {
-        let rows = self.tree(place, Right::DELETE)?;
-        let count = rows.len() as u64;
+        // What follows from it is kept, not the rows: there may be many.
+        let (mut statistics, mut tag_rows) = (StatisticsMap::default(), Vec::new());
+        let mut references: BTreeMap<ContentHash, u64> = BTreeMap::new();
+        let count = self.each_below(place, Right::DELETE, |key, row| {
+            statistics.count(&row.record, -1);
+            tag_rows.extend(tag_changes(&key, Some(&row.record), None).0);
+            if let PayloadState::Stored { hash, .. } = row.record.payload() {
+                *references.entry(hash).or_default() += 1;
+            }
+            Ok(())
+        })?;
         if count == 0 {
             return Ok(Outcome::NotFound);
         }
         let (start, end) = place.subtree_range();
         self.changes.remove_range(Table::Records, start.into(), end.map(Bytes::from), count);
-        for (key, row) in &rows {
-            self.statistics.count(&row.record, -1);
-            for tag_row in tag_changes(key, Some(&row.record), None).0 {
-                self.changes.remove(Table::Tags, tag_row);
-            }
-            if let PayloadState::Stored { hash, .. } = row.record.payload() {
-                self.unlink(&hash)?;
-            }
+        self.statistics = self.statistics.with(&statistics);
+        for tag_row in tag_rows {
+            self.changes.remove(Table::Tags, tag_row);
+        }
+        for (hash, references) in references {
+            self.unlink(&hash, references)?;
         }
         self.events.push(EventRow {
             kind: EventKind::TreeDeleted,
@@ -399,7 +414,11 @@ impl WriteTxn<'_> {
         }
         let documents = Arc::clone(&self.documents);
         let guard = self.guard(&documents);
-        let rows = self.tree(from, Right::DELETE)?;
+        let mut rows = Vec::new();
+        self.each_below(from, Right::DELETE, |key, row| {
+            rows.push((key, row));
+            Ok(())
+        })?;
         let mut admitted = Vec::with_capacity(rows.len() * 2);
         for (key, row) in &rows {
             guard.reading(key)?;

@@ -237,7 +237,7 @@ impl<'s> WriteTxn<'s> {
                 self.refer(&hash, linked)?;
             }
             if let Some(hash) = old_content {
-                self.unlink(&hash)?;
+                self.unlink(&hash, 1)?;
             }
         }
         let (removed, added) = tag_changes(key, old, new);
@@ -292,13 +292,13 @@ impl<'s> WriteTxn<'s> {
         Ok(())
     }
 
-    /// Takes a reference away; the last one takes the content with it.
-    fn unlink(&mut self, hash: &ContentHash) -> Result<()> {
+    /// Takes references away; the last one takes the content with it.
+    fn unlink(&mut self, hash: &ContentHash, references: u64) -> Result<()> {
         let Some(row) = self.view.get(Some(&self.changes), Table::Contents, &hash.0)? else {
             return Err(crate::store::corrupt(format!("content {hash} has no row")));
         };
         let mut content = ContentRow::decode(&row)?;
-        content.references = content.references.saturating_sub(1);
+        content.references = content.references.saturating_sub(references);
         if content.references > 0 {
             self.changes.put(Table::Contents, hash.0.to_vec(), content.encode());
             return Ok(());
