@@ -397,7 +397,7 @@ fn statistics_in(view: &View) -> Result<Statistics> {
 fn next_payload_id(commit: &Commit) -> Result<u64> {
     let snapshot = commit.store().view()?;
     let last = snapshot.range(Table::Chunks, Bound::Unbounded, Bound::Unbounded)?.next_back().transpose()?;
-    Ok(last.and_then(|(key, _)| key.first_chunk().map(|id| u64::from_be_bytes(*id))).unwrap_or(0) + 1)
+    Ok(last.and_then(|row| row.key().first_chunk().map(|id| u64::from_be_bytes(*id))).unwrap_or(0) + 1)
 }
 
 /// Takes back what uploads left that a crash ended.

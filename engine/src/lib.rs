@@ -85,7 +85,7 @@ pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedV
 pub use primitives::{AuditEntry, CommitOutcome, Count, Statistics};
 pub use session::{Receipt, Session};
 pub use store::{Storage, UpgradeReport};
-pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Walk, WriteTxn};
+pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Walk, WriteTxn};
 pub use upkeep::UpkeepReport;
 pub use verify::{Finding, VerifyReport};
 

@@ -112,7 +112,15 @@ impl Key {
         if segments.is_empty() {
             return Err(KeyError::EmptySegment { position: 0 });
         }
-        Key::parse(&segments.replace('\0', "/"))
+        let mut buffer = String::with_capacity(encoded.len() * 2 - 1);
+        for segment in segments.split('\0') {
+            buffer.push_str(segment);
+            buffer.push('/');
+        }
+        buffer.pop();
+        check_text(&buffer)?;
+        buffer.push_str(decoded);
+        Ok(Key { text_then_encoded: buffer.into() })
     }
 
     /// Builds the buffer of a text that keeps the invariants.

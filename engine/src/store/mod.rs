@@ -29,7 +29,7 @@ pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
 pub(crate) use beside::{Beside, LogFile};
-pub(crate) use snapshot::{ChunkPage, Snapshot, SnapshotRange, chunk_key};
+pub(crate) use snapshot::{ChunkPage, Snapshot, SnapshotRange, StoredRow, chunk_key};
 use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
 pub(crate) use upgrade::FORMATS;

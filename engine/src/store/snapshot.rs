@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use larder_format::unseal;
-use redb::{OwnedAccessGuard, ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition};
+use redb::{
+    AccessGuard, OwnedAccessGuard, ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition,
+};
 
 use super::tables::{Table, Tree, state_key, tree_key};
 use super::{Head, corrupt, shield, storage};
@@ -137,7 +139,7 @@ impl Snapshot {
     pub(crate) fn end_of(self: &Arc<Self>, table: Table, back: bool) -> Result<Option<Bytes>> {
         let mut rows = self.range(table, Bound::Unbounded, Bound::Unbounded)?;
         let row = if back { rows.next_back() } else { rows.next() };
-        Ok(row.transpose()?.map(|(key, _)| key))
+        Ok(row.transpose()?.map(|row| Bytes::copy_from_slice(row.key())))
     }
 
     fn bytes_table(&self, table: Table) -> Result<&BytesTable> {
@@ -213,6 +215,34 @@ enum Rows {
     Chunks(redb::Range<'static, [u8; 16], &'static [u8]>),
 }
 
+/// A row in its page, whose checksum was compared. Must not be kept longer than the view.
+pub(crate) struct StoredRow {
+    key: StoredKey,
+    value: AccessGuard<'static, &'static [u8]>,
+}
+
+enum StoredKey {
+    /// With the byte in front that tells the tables of a shared tree apart.
+    Bytes {
+        key: AccessGuard<'static, &'static [u8]>,
+        front: usize,
+    },
+    Chunk([u8; 16]),
+}
+
+impl StoredRow {
+    pub(crate) fn key(&self) -> &[u8] {
+        match &self.key {
+            StoredKey::Bytes { key, front } => key.value().get(*front..).unwrap_or_default(),
+            StoredKey::Chunk(key) => key,
+        }
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        self.value.value().get(larder_format::CHECKSUM_LENGTH..).unwrap_or_default()
+    }
+}
+
 /// Rows of a table in the order of their keys. Ends after the first error.
 pub(crate) struct SnapshotRange {
     // Declared before the snapshot: the rows must go before the transaction that they belong to.
@@ -222,31 +252,30 @@ pub(crate) struct SnapshotRange {
 }
 
 impl SnapshotRange {
-    fn step(&mut self, back: bool) -> Option<Result<(Bytes, Bytes)>> {
+    fn step(&mut self, back: bool) -> Option<Result<StoredRow>> {
         let table = self.table;
         let rows = self.rows.as_mut()?;
         let item = shield("read", || {
-            let row = |key: &[u8], value: &[u8]| {
-                let body = unseal(table.number(), key, value).map_err(|error| damaged(table, key, error))?;
-                Ok((Bytes::copy_from_slice(key), Bytes::copy_from_slice(body)))
-            };
-            match rows {
+            let row = match rows {
                 Rows::Bytes(rows) => {
                     let Some(item) = (if back { rows.next_back() } else { rows.next() }) else {
                         return Ok(None);
                     };
                     let (key, value) = item.map_err(storage)?;
-                    let shared = usize::from(table.tree().1.is_some());
-                    row(key.value().get(shared..).unwrap_or_default(), value.value()).map(Some)
+                    let front = usize::from(table.tree().1.is_some());
+                    StoredRow { key: StoredKey::Bytes { key, front }, value }
                 }
                 Rows::Chunks(rows) => {
                     let Some(item) = (if back { rows.next_back() } else { rows.next() }) else {
                         return Ok(None);
                     };
                     let (key, value) = item.map_err(storage)?;
-                    row(&key.value(), value.value()).map(Some)
+                    StoredRow { key: StoredKey::Chunk(key.value()), value }
                 }
-            }
+            };
+            let found = unseal(table.number(), row.key(), row.value.value());
+            found.map_err(|error| damaged(table, row.key(), error))?;
+            Ok(Some(row))
         });
         let item = item.transpose();
         if !matches!(item, Some(Ok(_))) {
@@ -257,7 +286,7 @@ impl SnapshotRange {
 }
 
 impl Iterator for SnapshotRange {
-    type Item = Result<(Bytes, Bytes)>;
+    type Item = Result<StoredRow>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step(false)

@@ -4,12 +4,14 @@ mod changes;
 mod prepare;
 mod read;
 mod reading;
+mod scan;
 mod view;
 mod write;
 
 pub(crate) use prepare::{Ready, prepare, prepare_reader};
 pub use read::ReadTxn;
 pub use reading::{Asset, Cursor, Entry, Page, PageRequest, Walk};
+pub use scan::{Scan, Scanned};
 pub(crate) use view::View;
 pub use write::WriteTxn;
 pub(crate) use write::{refused, unexpected};

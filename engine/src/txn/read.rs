@@ -5,6 +5,7 @@ use std::sync::Arc;
 use larder_format::{Key, Record};
 
 use super::reading::{Asset, Entry, Page, PageRequest, Reading, Walk};
+use super::scan::Scan;
 use super::view::View;
 use crate::authorizer::Caller;
 use crate::commit::CommitInfo;
@@ -40,7 +41,7 @@ impl ReadTxn {
     }
 
     /// Reads as one operation, about a place.
-    fn observed<'v, R>(
+    pub(super) fn observed<'v, R>(
         &'v self,
         operation: &'static str,
         place: &str,
@@ -128,6 +129,14 @@ impl ReadTxn {
     pub fn walk(&self, place: impl IntoPlace) -> Result<Walk<'_>> {
         let place = place.into_place()?;
         self.observed("walk", place.as_str(), |reading| reading.walk(&place, None))
+    }
+
+    /// Makes a scan of all assets at and below a place: they are looked at where they lie, by several threads if asked.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](crate::ErrorKind::InvalidKey).
+    pub fn scan(&self, place: impl IntoPlace) -> Result<Scan<'_>> {
+        Ok(Scan::new(self, place.into_place()?))
     }
 
     /// Gives a page of the assets at and below a place.

@@ -322,13 +322,15 @@ impl<'v> Reading<'v, '_> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut from = std::ops::Bound::Included(Bytes::from(start));
         'seek: loop {
-            for row in self.view.range(self.own, Table::Records, from.clone(), end.clone())? {
-                let (key, row) = row?;
-                let Some(child) = place.child_of(&key) else { break 'seek };
+            let mut rows = self.view.range(self.own, Table::Records, from.clone(), end.clone())?;
+            while let Some(row) = rows.next_row() {
+                let row = row?;
+                let Some(child) = place.child_of(row.key()) else { break 'seek };
                 let name = child.name().to_owned();
                 if let Child::Itself(_) = child {
-                    let (record, _) = Record::split(&row)?;
-                    let key = Key::decode(&key).map_err(|error| crate::store::corrupt(error.to_string()))?;
+                    let record = Record::in_place(row.body())?.0.to_record();
+                    let key =
+                        Key::decode(row.key()).map_err(|error| crate::store::corrupt(error.to_string()))?;
                     entries.push(Entry { key, record: Some(record), has_children: false });
                     continue;
                 }
@@ -468,20 +470,19 @@ impl Iterator for Walk<'_> {
             if let Err(error) = self.token.check() {
                 return Some(Err(error));
             }
-            let (key, row) = match self.rows.next()? {
+            let row = match self.rows.next_row()? {
                 Ok(row) => row,
                 Err(error) => return Some(Err(error)),
             };
-            let key = match Key::decode(&key) {
+            let key = match Key::decode(row.key()) {
                 Ok(key) => key,
                 Err(error) => return Some(Err(crate::store::corrupt(error.to_string()))),
             };
             if self.is_uniform || self.guard.guard().allows(Right::LIST, &key) {
-                return Some(
-                    Record::split(&row)
-                        .map(|(record, _)| (key.clone(), record))
-                        .map_err(|error| Error::from(error).at(&key)),
-                );
+                return Some(match Record::in_place(row.body()) {
+                    Ok((record, _)) => Ok((key, record.to_record())),
+                    Err(error) => Err(Error::from(error).at(&key)),
+                });
             }
         }
     }

@@ -3,7 +3,6 @@
 //! One merge serves write transactions, which have all three, and read transactions, which have no changes of
 //! their own, and of what was accepted only what was committed when they began.
 
-use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use crate::cache::RecordCache;
 use crate::commit::{Layer, Said};
 use crate::error::Result;
 use crate::guard::Row;
-use crate::store::{ChunkPage, Head, Snapshot, SnapshotRange, Table, chunk_key};
+use crate::store::{ChunkPage, Head, Snapshot, SnapshotRange, StoredRow, Table, chunk_key};
 
 /// Layers, newest first, over a snapshot.
 #[derive(Clone)]
@@ -116,12 +115,26 @@ impl View {
         start: Bound<Bytes>,
         end: Bound<Bytes>,
     ) -> Result<ViewRange<'a>> {
-        let rows = self.snapshot.range(table, as_slice(&start), as_slice(&end))?.peekable();
+        let rows = self.snapshot.range(table, as_slice(&start), as_slice(&end))?;
         let own = own.filter(|own| !own.is_empty()).map(Source::Own);
         let layers = self.layers.iter().map(|layer| Source::Layer(layer, self.upto));
         let sources = own.into_iter().chain(layers).map(|source| (source.next(table, &start, &end), source));
         let sources = sources.collect();
-        Ok(ViewRange { table, end, sources, rows, ended: false })
+        Ok(ViewRange { table, end, sources, stored: None, rows, ended: false })
+    }
+
+    /// Gives the first and the last key of the store between two keys; what lies over the store is not asked.
+    pub(crate) fn ends(
+        &self,
+        table: Table,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+    ) -> Result<Option<(Bytes, Bytes)>> {
+        let mut rows = self.snapshot.range(table, start, end)?;
+        let key = |row: StoredRow| Bytes::copy_from_slice(row.key());
+        let Some(first) = rows.next().transpose()?.map(key) else { return Ok(None) };
+        let last = rows.next_back().transpose()?.map(key);
+        Ok(last.map(|last| (first, last)))
     }
 
     /// Iterates over the rows whose keys begin with `prefix`.
@@ -177,24 +190,91 @@ impl Source<'_> {
     }
 }
 
+/// A row of a view: in its page, or what a source over the store says. Must not be kept longer than the view.
+pub(crate) enum ViewRow {
+    Stored(StoredRow),
+    Said { key: Bytes, body: Bytes },
+}
+
+impl ViewRow {
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Self::Stored(row) => row.key(),
+            Self::Said { key, .. } => key,
+        }
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        match self {
+            Self::Stored(row) => row.body(),
+            Self::Said { body, .. } => body,
+        }
+    }
+
+    /// Copies the row out of where it lies, its body too where that is in a write-set, which would be kept whole.
+    pub(crate) fn to_bytes(&self) -> (Bytes, Bytes) {
+        (Bytes::copy_from_slice(self.key()), Bytes::copy_from_slice(self.body()))
+    }
+}
+
 /// Rows of a view in the order of their keys. Ends after the first error.
 pub(crate) struct ViewRange<'a> {
     table: Table,
     end: Bound<Bytes>,
     /// Newest first, each with the next that it says.
     sources: Vec<(Option<(Bytes, Said)>, Source<'a>)>,
-    rows: Peekable<SnapshotRange>,
+    /// The next of the store's rows, if it was looked at. Goes before them.
+    stored: Option<StoredRow>,
+    rows: SnapshotRange,
     ended: bool,
 }
 
 impl ViewRange<'_> {
-    /// Gives the least key that any source knows something of.
-    fn least(&mut self) -> Result<Option<Bytes>> {
-        let least = self.sources.iter().filter_map(|(next, _)| next.as_ref()).map(|(key, _)| key).min();
-        match self.rows.peek() {
-            Some(Ok((key, _))) if least.is_none_or(|least| key < least) => Ok(Some(key.clone())),
-            Some(Err(error)) => Err(error.clone()),
-            _ => Ok(least.cloned()),
+    /// Gives the next row where it lies.
+    pub(crate) fn next_row(&mut self) -> Option<Result<ViewRow>> {
+        if self.ended {
+            return None;
+        }
+        let step = self.step().transpose();
+        self.ended = !matches!(step, Some(Ok(_)));
+        step
+    }
+
+    fn step(&mut self) -> Result<Option<ViewRow>> {
+        if self.sources.is_empty() {
+            return Ok(self.rows.next().transpose()?.map(ViewRow::Stored));
+        }
+        loop {
+            if self.stored.is_none() {
+                self.stored = self.rows.next().transpose()?;
+            }
+            let least = self.sources.iter().filter_map(|(next, _)| next.as_ref()).map(|(key, _)| key).min();
+            match (&self.stored, least) {
+                (None, None) => return Ok(None),
+                (Some(row), least) if least.is_none_or(|least| row.key() < least.as_ref()) => {
+                    let is_removed =
+                        self.sources.iter().any(|(_, source)| source.has_removed(self.table, row.key()));
+                    let row = self.stored.take().map(ViewRow::Stored);
+                    if !is_removed {
+                        return Ok(row);
+                    }
+                }
+                (stored, Some(key)) => {
+                    let key = key.clone();
+                    let is_here = stored.as_ref().is_some_and(|row| row.key() == key.as_ref());
+                    let under = if is_here { self.stored.take() } else { None };
+                    match self.take(&key) {
+                        Said::Is(body) => return Ok(Some(ViewRow::Said { key, body })),
+                        Said::Gone => {}
+                        Said::Nothing => {
+                            if let Some(row) = under {
+                                return Ok(Some(ViewRow::Stored(row)));
+                            }
+                        }
+                    }
+                }
+                (Some(_), None) => {}
+            }
         }
     }
 
@@ -217,39 +297,12 @@ impl ViewRange<'_> {
         }
         said
     }
-
-    fn step(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        while let Some(key) = self.least()? {
-            let row = match self.rows.peek() {
-                Some(Ok((found, _))) if *found == key => self.rows.next().transpose()?,
-                _ => None,
-            };
-            match self.take(&key) {
-                Said::Is(body) => return Ok(Some((key, body))),
-                Said::Gone => {}
-                Said::Nothing => {
-                    if let Some(row) = row {
-                        return Ok(Some(row));
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
 }
 
 impl Iterator for ViewRange<'_> {
     type Item = Result<(Bytes, Bytes)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.sources.is_empty() {
-            return self.rows.next();
-        }
-        if self.ended {
-            return None;
-        }
-        let step = self.step().transpose();
-        self.ended = !matches!(step, Some(Ok(_)));
-        step
+        self.next_row().map(|row| row.map(|row| row.to_bytes()))
     }
 }

@@ -195,10 +195,10 @@ impl From<SectionError> for RecordError {
     }
 }
 
-/// A metadata record, as it lies in the file. Cheap to clone; read in place.
+/// A metadata record, as it lies in the file: in bytes of its own, cheap to clone, or, as a `Record<&[u8]>`, in a page.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Record {
-    bytes: Bytes,
+pub struct Record<B = Bytes> {
+    bytes: B,
 }
 
 impl Record {
@@ -207,6 +207,27 @@ impl Record {
     /// # Errors
     /// [`RecordError`] where the row is not a record of a known version, whole, with nothing left over.
     pub fn split(row: &Bytes) -> Result<(Self, Bytes), RecordError> {
+        let length = Record::in_place(row)?.0.bytes.len();
+        Ok((Self { bytes: row.slice(..length) }, row.slice(length..)))
+    }
+
+    pub(crate) fn from_checked(bytes: Bytes) -> Self {
+        Self { bytes }
+    }
+
+    /// Gives the bytes of the record, without payload.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl<'a> Record<&'a [u8]> {
+    /// Takes a row apart where it lies, as [`Record::split`] does.
+    ///
+    /// # Errors
+    /// As [`Record::split`].
+    pub fn in_place(row: &'a [u8]) -> Result<(Self, &'a [u8]), RecordError> {
         let Some(header) = row.first_chunk::<RECORD_HEADER_LENGTH>() else {
             return Err(RecordError::Truncated { expected: RECORD_HEADER_LENGTH, found: row.len() });
         };
@@ -216,19 +237,26 @@ impl Record {
         }
         let sections_length = u32_at(header, 108) as usize;
         let length = RECORD_HEADER_LENGTH + sections_length;
-        if row.len() < length {
+        let Some((bytes, payload)) = row.split_at_checked(length) else {
             return Err(RecordError::Truncated { expected: length, found: row.len() });
-        }
+        };
         if header.iter().skip(120).any(|byte| *byte != 0) {
             return Err(RecordError::Malformed { what: "reserved bytes are not zero" });
         }
-        let record = Self { bytes: row.slice(..length) };
-        let payload = row.slice(length..);
+        let record = Self { bytes };
         section::check(record.sections_bytes())?;
         record.check_payload(payload.len())?;
         Ok((record, payload))
     }
 
+    /// Copies the record out of where it lies.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        Record { bytes: Bytes::copy_from_slice(self.bytes) }
+    }
+}
+
+impl<B: AsRef<[u8]>> Record<B> {
     fn check_payload(&self, behind: usize) -> Result<(), RecordError> {
         let (state, reason) = (self.byte(1), self.byte(2));
         let what = match state {
@@ -242,16 +270,6 @@ impl Record {
             _ => "the payload is neither inline nor stored nor absent",
         };
         Err(RecordError::Malformed { what })
-    }
-
-    pub(crate) fn from_checked(bytes: Bytes) -> Self {
-        Self { bytes }
-    }
-
-    /// Gives the bytes of the record, without payload.
-    #[must_use]
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.bytes
     }
 
     /// Gives how often the asset was changed: 1 when it is created, one more with every change.
@@ -396,11 +414,11 @@ impl Record {
     }
 
     fn sections_bytes(&self) -> &[u8] {
-        self.bytes.get(RECORD_HEADER_LENGTH..).unwrap_or_default()
+        self.bytes.as_ref().get(RECORD_HEADER_LENGTH..).unwrap_or_default()
     }
 
     fn byte(&self, at: usize) -> u8 {
-        self.bytes.get(at).copied().unwrap_or_default()
+        self.bytes.as_ref().get(at).copied().unwrap_or_default()
     }
 
     fn u64_at(&self, at: usize) -> u64 {
@@ -408,11 +426,11 @@ impl Record {
     }
 
     fn array_at<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+        self.bytes.as_ref().get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
     }
 }
 
-impl std::fmt::Debug for Record {
+impl<B: AsRef<[u8]>> std::fmt::Debug for Record<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Record")
             .field("generation", &self.generation())
