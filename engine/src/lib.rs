@@ -47,6 +47,7 @@
 //! `primitives` are the rows that follow from a change: tags, references, statistics, feed, audit.
 
 mod authorizer;
+mod bulk;
 mod cache;
 mod clock;
 mod commit;
@@ -69,6 +70,7 @@ mod upkeep;
 mod verify;
 
 pub use authorizer::{AccessDecision, AccessRequest, Authorizer, Objection, Validator};
+pub use bulk::{Bulk, BulkReport};
 pub use cache::CacheStatistics;
 pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};

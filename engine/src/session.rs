@@ -8,6 +8,7 @@ use std::time::Duration;
 use larder_format::{ContentHash, Explanation, Key, Prefix, Record, Right};
 
 use crate::authorizer::Caller;
+use crate::bulk::Bulk;
 use crate::commit::{CommitInfo, CommitTicket, Durability, Slot};
 use crate::documents::{Document, DocumentKind};
 use crate::edit::{
@@ -24,7 +25,7 @@ use crate::primitives::{AuditEntry, CommitOutcome, OnceRow};
 use crate::store::Table;
 use crate::trace;
 use crate::txn::{
-    Asset, Entry, Page, PageRequest, ReadTxn, WriteTxn, prepare, prepare_reader, refused, unexpected,
+    Asset, Entry, Page, PageRequest, ReadTxn, Ready, WriteTxn, prepare, prepare_reader, refused, unexpected,
 };
 
 /// What a commit gives back: the value of the closure, and what the commit is called.
@@ -374,19 +375,33 @@ impl Session {
         self.shared.observed("write", place, || self.carry_out(change, conditions))
     }
 
-    fn carry_out(&self, mut change: Change, conditions: Vec<Condition>) -> Result<Receipt<Outcome>> {
-        // Whatever can be done before this writer's turn is done before it: hashing, compressing, staging.
-        let mut ready = None;
+    /// Makes the payload of a draft ready: whatever can be done before this writer's turn is done before it, hashing,
+    /// compressing, staging.
+    pub(crate) fn ready(&self, key: &Key, draft: &mut Draft) -> Result<Ready> {
         if self.shared.commit.sequencer().is_held_here() {
             return Err(ErrorKind::Nested.into());
         }
         self.shared.commit.check_writable()?;
-        if let Change::Put { key, draft } = &mut change {
-            let documents = self.shared.commit.documents();
-            let allowed = self.with_guard(|guard| guard.access(Right::WRITE, key));
-            self.audited(allowed.map_err(|error| error.at(key)))?;
-            ready = Some(prepare(&self.shared, &documents, key, draft).map_err(|error| error.at(key))?);
+        let documents = self.shared.commit.documents();
+        let allowed = self.with_guard(|guard| guard.access(Right::WRITE, key));
+        self.audited(allowed.map_err(|error| error.at(key)))?;
+        prepare(&self.shared, &documents, key, draft).map_err(|error| error.at(key))
+    }
+
+    /// Puts everything that is visible on disk.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.shared.observed("flush", "", || self.shared.commit.flush())
+    }
+
+    fn carry_out(&self, mut change: Change, conditions: Vec<Condition>) -> Result<Receipt<Outcome>> {
+        if self.shared.commit.sequencer().is_held_here() {
+            return Err(ErrorKind::Nested.into());
         }
+        self.shared.commit.check_writable()?;
+        let ready = match &mut change {
+            Change::Put { key, draft } => Some(self.ready(key, draft)?),
+            _ => None,
+        };
         self.shared.commit.wait_for_room()?;
         let errand = Errand::new(&self.caller, self.durability, Work { change, ready, conditions });
         let (value, commit) = errand.wait(&self.shared, self.wait_max)?;
@@ -435,6 +450,13 @@ impl Session {
             }
             if errors.is_empty() { Ok(outcomes) } else { Err(Error::of_batch(errors, count)) }
         })
+    }
+
+    /// Begins a bulk load: many assets, stored in the order of their keys in commits of a good size, and on disk when it
+    /// is [finished](Bulk::finish). For those who bring in many at once it is two to three times as fast as batches.
+    #[must_use]
+    pub fn bulk(&self) -> Bulk {
+        Bulk::new(self)
     }
 
     // ---- single reads

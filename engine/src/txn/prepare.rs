@@ -22,6 +22,19 @@ pub(crate) enum Ready {
     Absent(AbsentReason),
 }
 
+impl Ready {
+    /// Gives about how many bytes it holds in memory: what is staged lies in the store.
+    pub(crate) fn bytes_in_memory(&self) -> usize {
+        match self {
+            Self::Payload { prepared: Prepared(PreparedBody::Inline { payload, .. }), .. } => payload.len(),
+            Self::Payload { prepared: Prepared(PreparedBody::Chunked { encoded, .. }), .. } => {
+                encoded.chunks.iter().map(|(_, body)| body.len()).sum()
+            }
+            Self::Payload { prepared: Prepared(PreparedBody::Staged { .. }), .. } | Self::Absent(_) => 0,
+        }
+    }
+}
+
 /// Makes the payload of a draft ready.
 pub(crate) fn prepare(
     shared: &Arc<Shared>,

@@ -12,7 +12,8 @@ pub(super) const KIND: Kind = Kind {
 };
 
 struct Ours {
-    larder: Larder,
+    /// Closes when it goes.
+    _larder: Larder,
     session: Session,
 }
 
@@ -21,7 +22,7 @@ fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
     let options = Options::new().durability(durability).cache_bytes(512 << 20);
     let larder = options.open(folder.join("a.larder"))?;
     let session = larder.session("bench")?;
-    Ok(Some(Box::new(Ours { larder, session })))
+    Ok(Some(Box::new(Ours { _larder: larder, session })))
 }
 
 fn draft(row: &Row) -> Draft {
@@ -29,7 +30,7 @@ fn draft(row: &Row) -> Draft {
     Draft::from(row.payload.clone()).attribute("n", n).attribute("note", "x".repeat(100))
 }
 
-fn number(record: &larder::Record) -> Option<u64> {
+fn number(record: &larder::Record<impl AsRef<[u8]>>) -> Option<u64> {
     match record.attribute("n") {
         Some(AttributeValue::Integer(n)) => u64::try_from(n).ok(),
         _ => None,
@@ -43,14 +44,10 @@ impl Peer for Ours {
     }
 
     fn bulk(&self, rows: &[Row]) -> Offered<()> {
-        let session = self.session.clone().durability(Durability::Lazy);
-        for rows in rows.chunks(10_000) {
-            session.write(|txn| {
-                rows.iter().try_for_each(|row| txn.put(row.key.as_str(), draft(row)).map(drop))
-            })?;
-        }
-        self.larder.flush()?;
-        Ok(Some(()))
+        let mut bulk = self.session.bulk();
+        rows.iter().try_for_each(|row| bulk.put(row.key.as_str(), draft(row)))?;
+        let report = bulk.finish()?;
+        if report.refused > 0 { Err("a row was refused".into()) } else { Ok(Some(())) }
     }
 
     fn number(&self, key: &str) -> Offered<u64> {
@@ -63,11 +60,9 @@ impl Peer for Ours {
 
     fn filter(&self) -> Offered<usize> {
         let view = self.session.snapshot()?;
-        let mut count = 0;
-        for row in view.walk("")? {
-            count += usize::from(number(&row?.1).is_some_and(|n| n.is_multiple_of(100)));
-        }
-        Ok(Some(count))
+        let scan = view.scan("")?.threads(2);
+        let count = scan.count(|asset| number(asset.record()).is_some_and(|n| n.is_multiple_of(100)))?;
+        Ok(Some(usize::try_from(count)?))
     }
 
     fn list(&self, directory: &str) -> Offered<usize> {
