@@ -33,6 +33,10 @@ impl Peer for Cacache {
         Ok(None)
     }
 
+    fn meta(&self, key: &str) -> Offered<usize> {
+        Ok(cacache::metadata_sync(&self.0, key)?.map(|found| found.size))
+    }
+
     fn number(&self, key: &str) -> Offered<u64> {
         Ok(cacache::metadata_sync(&self.0, key)?.and_then(|found| found.metadata["n"].as_u64()))
     }

@@ -34,7 +34,7 @@ impl Files {
         path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     }
 
-    fn meta(&self, key: &str) -> PathBuf {
+    fn sidecar(&self, key: &str) -> PathBuf {
         self.folder.join(format!("{key}.__metadata__"))
     }
 }
@@ -43,7 +43,7 @@ impl Peer for Files {
     fn put(&self, row: &Row) -> Offered<()> {
         fs::create_dir_all(self.folder.join(row.directory()))?;
         self.write(&self.folder.join(&row.key), &row.payload)?;
-        self.write(&self.meta(&row.key), &row.json())?;
+        self.write(&self.sidecar(&row.key), &row.json())?;
         Ok(Some(()))
     }
 
@@ -51,8 +51,12 @@ impl Peer for Files {
         Ok(None)
     }
 
+    fn meta(&self, key: &str) -> Offered<usize> {
+        Ok(Some(fs::read(self.sidecar(key))?.len()))
+    }
+
     fn number(&self, key: &str) -> Offered<u64> {
-        Ok(Some(n_of(&fs::read(self.meta(key))?)?))
+        Ok(Some(n_of(&fs::read(self.sidecar(key))?)?))
     }
 
     fn payload(&self, key: &str) -> Offered<Vec<u8>> {

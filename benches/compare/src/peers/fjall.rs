@@ -52,6 +52,10 @@ impl Peer for Fjall {
         Ok(Some(()))
     }
 
+    fn meta(&self, key: &str) -> Offered<usize> {
+        Ok(self.meta.get(key.as_bytes())?.map(|value| value.len()))
+    }
+
     fn number(&self, key: &str) -> Offered<u64> {
         self.meta.get(key.as_bytes())?.map(|value| n_of(&value)).transpose()
     }

@@ -7,7 +7,7 @@ use super::{Kind, Mode, Offered, Peer, Row};
 pub(super) const KIND: Kind = Kind {
     name: "larder",
     version: env!("CARGO_PKG_VERSION"),
-    configuration: "defaults, 512 MiB of cache; every put is checked, hashed, audited, in the feed and the statistics",
+    configuration: "defaults, 512 MiB of cache, bulk loads sorted in 1 GiB; every put is checked, hashed, audited, in the feed and the statistics",
     open,
 };
 
@@ -44,10 +44,14 @@ impl Peer for Ours {
     }
 
     fn bulk(&self, rows: &[Row]) -> Offered<()> {
-        let mut bulk = self.session.bulk();
+        let mut bulk = self.session.bulk().memory_bytes_max(1 << 30);
         rows.iter().try_for_each(|row| bulk.put(row.key.as_str(), draft(row)))?;
         let report = bulk.finish()?;
         if report.refused > 0 { Err("a row was refused".into()) } else { Ok(Some(())) }
+    }
+
+    fn meta(&self, key: &str) -> Offered<usize> {
+        Ok(Some(self.session.record(key)?.as_bytes().len()))
     }
 
     fn number(&self, key: &str) -> Offered<u64> {

@@ -59,6 +59,11 @@ impl Peer for Lmdb {
         Ok(Some(()))
     }
 
+    fn meta(&self, key: &str) -> Offered<usize> {
+        let transaction = self.env.read_txn()?;
+        Ok(self.meta.get(&transaction, key.as_bytes())?.map(<[u8]>::len))
+    }
+
     fn number(&self, key: &str) -> Offered<u64> {
         let transaction = self.env.read_txn()?;
         self.meta.get(&transaction, key.as_bytes())?.map(n_of).transpose()

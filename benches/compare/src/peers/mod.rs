@@ -60,6 +60,8 @@ pub trait Peer: Send + Sync {
     fn put(&self, row: &Row) -> Offered<()>;
     /// Stores rows in transactions of 10 000, and has them on disk on return.
     fn bulk(&self, rows: &[Row]) -> Offered<()>;
+    /// Fetches the metadata of a key, as they are stored, and gives their length.
+    fn meta(&self, key: &str) -> Offered<usize>;
     /// Reads the metadata of a key and gives their number.
     fn number(&self, key: &str) -> Offered<u64>;
     /// Reads a payload whole.

@@ -57,6 +57,11 @@ impl Peer for Redb {
         Ok(Some(()))
     }
 
+    fn meta(&self, key: &str) -> Offered<usize> {
+        let table = self.database.begin_read()?.open_table(META)?;
+        Ok(table.get(key.as_bytes())?.map(|value| value.value().len()))
+    }
+
     fn number(&self, key: &str) -> Offered<u64> {
         let table = self.database.begin_read()?.open_table(META)?;
         table.get(key.as_bytes())?.map(|value| n_of(value.value())).transpose()

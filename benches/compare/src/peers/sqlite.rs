@@ -49,12 +49,21 @@ impl Peer for Sqlite {
 
     fn bulk(&self, rows: &[Row]) -> Offered<()> {
         let mut connection = self.lock();
+        // Its recommendation for bulk: no sync for a transaction, and one for the checkpoint at the end.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
         for rows in rows.chunks(10_000) {
             let transaction = connection.transaction()?;
             rows.iter().try_for_each(|row| insert(&transaction, row))?;
             transaction.commit()?;
         }
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(Some(()))
+    }
+
+    fn meta(&self, key: &str) -> Offered<usize> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("SELECT meta FROM assets WHERE key = ?1")?;
+        Ok(statement.query_row([key], |row| Ok(row.get_ref(0)?.as_blob()?.len())).optional()?)
     }
 
     fn number(&self, key: &str) -> Offered<u64> {
