@@ -231,6 +231,9 @@ fn check_text(text: &str) -> Result<(), KeyError> {
     if len > Key::ENCODED_LEN_MAX {
         return Err(KeyError::TooLong { len, max: Key::ENCODED_LEN_MAX });
     }
+    if is_plain(text) {
+        return Ok(());
+    }
     let depth = text.split('/').count();
     if depth > Key::DEPTH_MAX {
         return Err(KeyError::TooDeep { depth, max: Key::DEPTH_MAX });
@@ -241,6 +244,23 @@ fn check_text(text: &str) -> Result<(), KeyError> {
         position = position.saturating_add(segment.len()).saturating_add(1);
     }
     Ok(())
+}
+
+/// Tells in one pass whether a text of the right length is the key that nearly all are: of printable ASCII.
+fn is_plain(text: &str) -> bool {
+    let (mut depth, mut segment_len, mut dots) = (1, 0, 0);
+    let is_segment =
+        |len: usize, dots: usize| len > 0 && len <= Key::SEGMENT_LEN_MAX && (len > 2 || dots < len);
+    for byte in text.bytes() {
+        match byte {
+            b'/' if is_segment(segment_len, dots) => (depth, segment_len, dots) = (depth + 1, 0, 0),
+            b'/' => return false,
+            b'.' => (segment_len, dots) = (segment_len + 1, dots + 1),
+            b' '..=b'~' => segment_len += 1,
+            _ => return false,
+        }
+    }
+    is_segment(segment_len, dots) && depth <= Key::DEPTH_MAX
 }
 
 /// Checks one segment, which begins at byte `position` of the text.

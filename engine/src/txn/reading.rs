@@ -326,19 +326,18 @@ impl<'v> Reading<'v, '_> {
             while let Some(row) = rows.next_row() {
                 let row = row?;
                 let Some(child) = place.child_of(row.key()) else { break 'seek };
-                let name = child.name().to_owned();
-                if let Child::Itself(_) = child {
+                let Child::Deeper(name) = child else {
                     let record = Record::in_place(row.body())?.0.to_record();
                     let key =
                         Key::decode(row.key()).map_err(|error| crate::store::corrupt(error.to_string()))?;
                     entries.push(Entry { key, record: Some(record), has_children: false });
                     continue;
-                }
+                };
                 match entries.last_mut() {
                     Some(entry) if entry.name() == name => entry.has_children = true,
-                    _ => entries.push(Entry { key: place.join(&name)?, record: None, has_children: true }),
+                    _ => entries.push(Entry { key: place.join(name)?, record: None, has_children: true }),
                 }
-                from = std::ops::Bound::Included(place.after_child(&name).into());
+                from = std::ops::Bound::Included(place.after_child(name).into());
                 continue 'seek;
             }
             break;
