@@ -20,14 +20,18 @@ const ROUNDS: usize = 5;
 const TABLE: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("assets");
 
 fn main() {
+    if let Ok(path) = std::env::var(FILLED) {
+        return fill(Path::new(&path));
+    }
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runs: [(&str, fn(&Path)); 5] = [
+    let runs: [(&str, fn(&Path)); 6] = [
         ("durable", durable),
         ("overhead", overhead),
         ("stream", stream),
         ("listing", listing),
         ("reads", reads),
+        ("killed", killed),
     ];
     for (name, run) in runs {
         if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
@@ -308,6 +312,72 @@ fn listing(folder: &Path) {
     let began = Instant::now();
     let gone = session.delete_tree("top").expect("a removal").value;
     println!("  {gone} assets removed in one commit: {:.0} ms", began.elapsed().as_secs_f64() * 1e3);
+}
+
+/// Where the process that is killed writes to.
+const FILLED: &str = "LARDER_BENCH_FILLED";
+
+/// Fills a store with 2 GiB that are in the file itself, and then as much as asked with what lies in the log alone.
+fn fill(path: &Path) {
+    let larder = Larder::open(path).expect("a new store");
+    let mut bulk = larder.session("bench").expect("a session").bulk();
+    for number in 0..2_048 {
+        bulk.put(format!("large/{number:05}.bin"), payload(number).repeat(1_024)).expect("a put");
+        bulk.put(format!("small/{number:05}.bin"), draft(number)).expect("a put");
+    }
+    let _ = bulk.finish().expect("a load");
+    larder.close().expect("a close");
+    // Segments so long that nothing is drained before it is killed.
+    let options = Options::new().inline().log_segment_bytes(256 << 20).durability(Durability::Lazy);
+    let larder = options.open(path).expect("the store");
+    let session = larder.session("bench").expect("a session");
+    let log_bytes = number_from("LOG_BYTES", 64 << 20);
+    let mut number = 1 << 32;
+    while larder.info().expect("what it is").input_output.log_bytes < log_bytes {
+        for _ in 0..64 {
+            session.put(key(number), draft(number)).expect("a put");
+            number += 1;
+        }
+    }
+    larder.flush().expect("a flush");
+    println!("filled");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Opening a store of 2 GiB that was killed, with and without 64 MiB of log.
+fn killed(folder: &Path) {
+    use std::io::BufRead;
+    for log_bytes in [0, 64 << 20] {
+        let path = folder.join(format!("killed-{log_bytes}.larder"));
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .env(FILLED, &path)
+            .env("LOG_BYTES", log_bytes.to_string())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let stdout = std::io::BufReader::new(child.stdout.take().expect("its output"));
+        assert!(
+            stdout.lines().map_while(Result::ok).any(|line| line == "filled"),
+            "the child fills the store"
+        );
+        child.kill().expect("a kill");
+        child.wait().expect("its end");
+        let began = Instant::now();
+        let larder = Larder::open(&path).expect("the store");
+        let opened = began.elapsed().as_secs_f64() * 1e3;
+        let replayed = larder.recovery().map_or(0, |report| report.replayed);
+        println!(
+            "  opened after a kill with {} MiB of log: {opened:.0} ms, {replayed} commits replayed",
+            log_bytes >> 20
+        );
+        larder.close().expect("a close");
+        let began = Instant::now();
+        let larder = Larder::open(&path).expect("the store");
+        println!("  opened after a close: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+        drop(larder);
+    }
 }
 
 /// A number from the environment, for those who profile or have time.

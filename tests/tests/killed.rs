@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use larder::{Durability, Larder, Options};
+use larder::{Durability, ErrorKind, Larder, Options};
 
 const CHILD: &str = "LARDER_TEST_CHILD";
 
@@ -54,6 +54,11 @@ fn killed_after(path: &Path, name: &str, count: u64) -> u64 {
     let told = |line: String| line.trim().strip_prefix("done ").and_then(|number| number.parse::<u64>().ok());
     let mut numbers = lines.filter_map(told);
     let mut last = numbers.by_ref().take(count as usize).last().expect("the child writes");
+    // While it lives nobody else has the file.
+    match Larder::open(path).map(drop).unwrap_err().kind() {
+        ErrorKind::Locked { pid } => assert!(pid.is_none_or(|pid| pid == child.id()), "{pid:?}"),
+        other => panic!("{other}"),
+    }
     child.kill().unwrap();
     // What it still said before it went.
     last = numbers.last().unwrap_or(last);

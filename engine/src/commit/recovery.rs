@@ -12,8 +12,8 @@ use super::CommitInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{ApplyError, Head, LogFile, Store};
 
-/// How many bytes of write-sets are applied in one go.
-const APPLIED_AT_ONCE: usize = 16 << 20;
+/// How much is applied in one go, in bytes: all that a log of the usual length holds, so that every page is met once.
+const APPLIED_AT_ONCE: usize = 64 << 20;
 
 /// What was found beside the store when it was opened, and what was done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
