@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use larder_format::{
-    AbsentReason, AttributeValue, ContentHash, Key, LogKind, Micros, Prefix, SectionTag, Status, Warning,
+    AbsentReason, AttributeValue, ContentHash, Key, LogKind, Micros, Node, Prefix, SectionTag, Status,
+    Warning,
 };
 
 use crate::error::{Error, Result};
@@ -212,6 +213,10 @@ pub struct Annotation {
     pub(crate) expires: Option<Micros>,
     pub(crate) volatile: Option<bool>,
     pub(crate) pinned: Option<bool>,
+    pub(crate) has_recipe: Option<bool>,
+    /// What it was made from, with the version that was seen; without, the one that is there.
+    pub(crate) dependencies: Vec<(Result<Node>, Option<u128>)>,
+    pub(crate) stable_because: Option<String>,
 }
 
 impl Annotation {
@@ -314,10 +319,49 @@ impl Annotation {
         self
     }
 
-    /// Says whether the asset must never be served as a hit.
+    /// Says whether the asset must never be served as a hit. Flag, status and expiry change together: what is volatile
+    /// expires [immediately](larder_format::IMMEDIATELY), and a loadable status becomes `Volatile`.
     #[must_use]
     pub fn volatile(mut self, volatile: bool) -> Self {
         self.volatile = Some(volatile);
+        self
+    }
+
+    /// Says that the asset was made from another, as that is now. Naming one replaces all that were named before.
+    #[must_use]
+    pub fn depends_on(self, key: impl IntoKey) -> Self {
+        self.on(key.into_key().map(Node::Asset), None)
+    }
+
+    /// Says that the asset was made from a version of another, by [`Record::version`](larder_format::Record::version).
+    #[must_use]
+    pub fn depends_on_version(self, key: impl IntoKey, version: u128) -> Self {
+        self.on(key.into_key().map(Node::Asset), Some(version))
+    }
+
+    /// Says that the asset was made from a version of something outside the store, such as a command.
+    #[must_use]
+    pub fn depends_on_external(self, name: impl Into<String>, version: u128) -> Self {
+        self.on(Ok(Node::External(name.into())), Some(version))
+    }
+
+    fn on(mut self, node: Result<Node>, version: Option<u128>) -> Self {
+        self.dependencies.push((node, version));
+        self
+    }
+
+    /// Says why the asset is not volatile although it was made from something that is; the reason goes into its log.
+    #[must_use]
+    pub fn stable_because(mut self, reason: impl Into<String>) -> Self {
+        self.stable_because = Some(reason.into());
+        self
+    }
+
+    /// Says whether there is a recipe that makes the asset. What is then put without a status is an `Override`, and what
+    /// is deleted goes back to being a `Recipe`.
+    #[must_use]
+    pub fn has_recipe(mut self, has_recipe: bool) -> Self {
+        self.has_recipe = Some(has_recipe);
         self
     }
 

@@ -134,6 +134,30 @@ error_kinds! {
     /// The key is that of a directory, and the operation needs an asset.
     205 CorrectTheArgument IsADirectory => "this is a directory, not an asset";
 
+    /// Nothing makes this asset again, so that it does not expire by rule.
+    206 CorrectTheArgument NotExpirable {
+        /// Its status.
+        status: String
+    } => "an asset of status {status} does not expire: nothing makes it again; delete it instead";
+    /// An asset would have been made from itself.
+    207 CorrectTheArgument DependencyCycle {
+        /// The keys, from this one on to itself.
+        path: String
+    } => "it would depend on itself: {path}; nothing was changed";
+    /// What an asset was made from has changed meanwhile.
+    208 Retry DependencyChanged {
+        /// What it was made from.
+        on: String,
+        /// The version that was seen.
+        seen: String,
+        /// The version that there is.
+        found: String
+    } => "{on} has changed: version {seen} was seen, {found} is there; make it again. Nothing was changed";
+    /// More assets depend on this one than may expire in one transaction.
+    209 CorrectTheArgument CascadeTooLarge {
+        /// How many may.
+        limit: u64
+    } => "more than {limit} assets depend on it; expire them in parts first. Nothing was changed";
     /// The rules do not allow the caller to do this.
     301 AskForAccess AccessDenied {
         /// Who asked.
@@ -262,6 +286,20 @@ error_kinds! {
         /// Why.
         what: String
     } => "the transaction was given up: {what}; nothing was changed";
+    /// Somebody else has claimed the key.
+    606 Retry Claimed {
+        /// Who.
+        by: String,
+        /// For how long still, in milliseconds.
+        for_ms: u64
+    } => "claimed by {by} for another {for_ms} ms; wait, or ask again";
+    /// As many claims of a group hold as may.
+    607 Retry GroupFull {
+        /// The group.
+        group: String,
+        /// How many may hold at the same time.
+        limit: u64
+    } => "{limit} claims of the group {group:?} hold already; wait, or ask again";
     /// The handle was closed.
     605 Reopen Closed => "the store was closed; open it again";
 

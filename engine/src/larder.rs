@@ -21,6 +21,7 @@ use crate::options::{Options, SlowOperation};
 use crate::primitives::{AuditBuffer, AuditEntry, Statistics, StatisticsMap};
 use crate::session::Session;
 use crate::store::{Place, Store, Table, UpgradeReport, state_key};
+use crate::sweep::{self, Due, SweepOptions, SweepReport, Sweeper};
 use crate::trace;
 use crate::txn::View;
 use crate::upkeep::{Upkeep, UpkeepReport};
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) audit: AuditBuffer,
     pub(crate) settings: Options,
+    /// Whoever does what follows from others' changes.
+    pub(crate) system: Caller,
     readers: Arc<Readers>,
     next_payload: AtomicU64,
 }
@@ -140,6 +143,7 @@ impl Larder {
             readers: Arc::default(),
             next_payload: AtomicU64::new(next_payload_id(&commit)?),
             settings: options,
+            system: Caller::root()?,
             commit,
         });
         reclaim(&shared.commit)?;
@@ -242,6 +246,46 @@ impl Larder {
     /// As a write.
     pub fn upkeep(&self, now: Micros) -> Result<UpkeepReport> {
         crate::upkeep::run(&self.shared, now)
+    }
+
+    /// Gives what is due at a time, earliest first: assets that expire, claims that are past their time. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn due(&self, now: Micros, limit: usize) -> Result<Vec<Due>> {
+        sweep::due(&self.shared.commit.committed_view()?, now, limit)
+    }
+
+    /// Gives the earliest deadline there is, due or not.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn next_deadline(&self) -> Result<Option<Due>> {
+        sweep::next(&self.shared.commit.committed_view()?)
+    }
+
+    /// Does what [`due`](Larder::due) gave, as far as it is due still, in one transaction.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn fire(&self, due: &[Due]) -> Result<SweepReport> {
+        self.shared.observed("fire", "", || sweep::fire(&self.shared, due))
+    }
+
+    /// Marks what is past its time now, up to a limit, in one transaction.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn sweep(&self, limit: usize) -> Result<SweepReport> {
+        self.shared.observed("sweep", "", || sweep::sweep(&self.shared, self.shared.clock.now(), limit))
+    }
+
+    /// Starts a thread that sweeps, until it is stopped or dropped, or the store is closed.
+    ///
+    /// # Errors
+    /// [`Io`](ErrorKind::Io) if the thread cannot be started.
+    pub fn sweeper(&self, options: SweepOptions) -> Result<Sweeper> {
+        Sweeper::start(&self.shared, options)
     }
 
     /// Tells whether the file that is open still has its name: if it was deleted or replaced, what is written goes

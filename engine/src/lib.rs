@@ -49,6 +49,7 @@
 mod authorizer;
 mod bulk;
 mod cache;
+mod claim;
 mod clock;
 mod commit;
 mod documents;
@@ -58,20 +59,24 @@ mod error;
 mod feed;
 mod guard;
 mod larder;
+mod loadable;
 mod options;
 mod payload;
 mod primitives;
 mod session;
 mod store;
 mod subscription;
+mod sweep;
 mod trace;
 mod txn;
 mod upkeep;
 mod verify;
+mod why;
 
 pub use authorizer::{AccessDecision, AccessRequest, Authorizer, Objection, Validator};
 pub use bulk::{Bulk, BulkReport};
 pub use cache::CacheStatistics;
+pub use claim::{CancelOutcome, Claim, ClaimInfo, ClaimRequest, Fenceable};
 pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};
 pub use documents::{Document, DocumentKind};
@@ -82,14 +87,17 @@ pub use edit::{
 pub use error::{Action, Error, ErrorKind, Result};
 pub use feed::{Event, Notice, Subscription};
 pub use larder::{Info, InputOutput, Larder};
+pub use loadable::{Lookup, Miss};
 pub use options::{Options, Retention, SlowHook, SlowOperation};
 pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedValue};
-pub use primitives::{AuditEntry, CommitOutcome, Count, Statistics};
+pub use primitives::{AuditEntry, CommitOutcome, Count, Orphan, Purpose, Statistics};
 pub use session::{Receipt, Session};
 pub use store::{Storage, UpgradeReport};
+pub use sweep::{Due, SweepOptions, SweepReport, Sweeper};
 pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Walk, WriteTxn};
 pub use upkeep::UpkeepReport;
 pub use verify::{Finding, VerifyReport};
+pub use why::Why;
 
 pub use larder_format as format;
 pub use larder_format::{

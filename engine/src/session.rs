@@ -9,6 +9,7 @@ use larder_format::{ContentHash, Explanation, Key, Prefix, Record, Right};
 
 use crate::authorizer::Caller;
 use crate::bulk::Bulk;
+use crate::claim::{CancelOutcome, Claim, ClaimRequest};
 use crate::commit::{CommitInfo, CommitTicket, Durability, Slot};
 use crate::documents::{Document, DocumentKind};
 use crate::edit::{
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Event, Feed, Subscription};
 use crate::guard::{By, Guard, Judgement, Row, check_size};
 use crate::larder::Shared;
+use crate::loadable::{self, Lookup};
 use crate::payload::{Loadable, PayloadReader, Prepared, Storable, TypedValue};
 use crate::primitives::{AuditEntry, CommitOutcome, OnceRow};
 use crate::store::Table;
@@ -27,6 +29,7 @@ use crate::trace;
 use crate::txn::{
     Asset, Entry, Page, PageRequest, ReadTxn, Ready, WriteTxn, prepare, prepare_reader, refused, unexpected,
 };
+use crate::why::Why;
 
 /// What a commit gives back: the value of the closure, and what the commit is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -554,6 +557,90 @@ impl Session {
         self.audited(allowed)?;
         let row = self.shared.commit.committed_view()?.row(None, key.encoded());
         row.and_then(|row| row.ok_or_else(|| ErrorKind::NotFound.into())).map_err(|error| error.at(key))
+    }
+
+    // ---- the life of an asset
+
+    /// Gives an asset if it may be served: finished and good, not volatile, in time, and made from what is still so.
+    ///
+    /// # Errors
+    /// As [`Session::get`]; what is there and not to be served is a [`Miss`](crate::Miss), damage of a payload too.
+    pub fn get_loadable(&self, key: impl IntoKey) -> Result<Lookup> {
+        let key = key.into_key()?;
+        let _span = trace::operation("get_loadable", key.as_str());
+        let now = self.shared.clock.now();
+        if let Some(Some(lookup)) = self.hot(&key, |row| loadable::from_row(&key, row, now)) {
+            return Ok(lookup);
+        }
+        self.shared.timed("get_loadable", key.as_str(), || {
+            self.snapshot()?.with(|reading| reading.loadable(&key, now))
+        })
+    }
+
+    /// Tells what is known about an asset: what it came from, what came from it, why it is not served.
+    ///
+    /// # Errors
+    /// As [`Session::get`].
+    pub fn why(&self, key: impl IntoKey) -> Result<Why> {
+        self.snapshot()?.why(key)
+    }
+
+    /// Asks for a claim: the right to write under a key, until it is given back, revoked, or past its time.
+    ///
+    /// ```
+    /// # fn main() -> larder::Result<()> {
+    /// # let larder = larder::Options::new().open_in_memory()?;
+    /// # let ana = larder.session("ana")?;
+    /// use std::time::Duration;
+    ///
+    /// use larder::Fenceable;
+    ///
+    /// let claim = ana.claim("reports/q3.csv").for_at_most(Duration::from_secs(600))?;
+    /// // ... an hour, in code that does not listen ...
+    /// match claim.put("leeks;3")? {
+    ///     Fenceable::Done(receipt) => println!("stored in commit {}", receipt.commit.sequence),
+    ///     Fenceable::Fenced { by } => println!("{by:?} set or cancelled it meanwhile; nothing was changed"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn claim(&self, key: impl IntoKey) -> ClaimRequest<'_> {
+        ClaimRequest::new(self, key.into_key())
+    }
+
+    /// Takes up a claim by its fence: one that was [detached](Claim::detach), or is of another thread or process.
+    /// Dropping the handle does not give it back.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](ErrorKind::InvalidKey). Whether it holds is told by what is done in its name.
+    pub fn resume_claim(&self, key: impl IntoKey, fence: u64) -> Result<Claim> {
+        Ok(Claim::new(self, key.into_key()?, fence, false))
+    }
+
+    /// Calls off whatever is going on under a key: see [`WriteTxn::cancel`].
+    ///
+    /// # Errors
+    /// As [`WriteTxn::cancel`].
+    pub fn cancel(&self, key: impl IntoKey) -> Result<Receipt<CancelOutcome>> {
+        let key = key.into_key()?;
+        self.write(|txn| txn.cancel(&key))
+    }
+
+    /// Marks an asset as expired, and with it whatever was made from it: see [`WriteTxn::expire`].
+    ///
+    /// # Errors
+    /// As [`WriteTxn::expire`].
+    pub fn expire(&self, key: impl IntoKey) -> Result<Receipt<bool>> {
+        let key = key.into_key()?;
+        self.write(|txn| txn.expire(&key))
+    }
+
+    pub(crate) fn claims_freed(&self) -> u64 {
+        self.shared.commit.freed().count()
+    }
+
+    pub(crate) fn wait_for_claims(&self, since: u64, wait: Duration) {
+        self.shared.commit.freed().wait(since, wait);
     }
 
     // ---- documents, feed, audit

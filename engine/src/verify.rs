@@ -9,7 +9,10 @@ use larder_format::{Claim, ContentHash, FeedRow, Key, PayloadState, Record, Stri
 use crate::documents::Documents;
 use crate::error::Result;
 use crate::payload::{ChunkSource, PayloadReader, row_numbers};
-use crate::primitives::{ContentRow, Statistics, StatisticsMap, tag_key};
+use crate::primitives::{
+    ClaimRow, ContentRow, Orphan, Purpose, Statistics, StatisticsMap, deadline_key, edges_of, expiry_of,
+    group_key, is_edge, tag_key, version_in,
+};
 use crate::store::{Table, chunk_key, state_key};
 use crate::txn::View;
 
@@ -40,6 +43,12 @@ pub struct VerifyReport {
     pub chunks: u64,
     /// Rows of the tag index that were compared.
     pub tags: u64,
+    /// Edges from what something was made from that were compared.
+    pub edges: u64,
+    /// Deadlines that were compared.
+    pub deadlines: u64,
+    /// Claims that hold.
+    pub claims: u64,
     /// Commits in the feed that were read.
     pub commits: u64,
     /// What does not agree.
@@ -138,6 +147,7 @@ pub(crate) fn verify(
                 report.find(key.as_str(), format!("the tag {tag:?} is not in the index"), REBUILD);
             }
         }
+        check_life(view, &key, &record, &mut report)?;
         check_format(&key, &record, documents, &mut report);
         if report.records.is_multiple_of(1_000) {
             progress(&report);
@@ -151,12 +161,95 @@ pub(crate) fn verify(
         let what = format!("the index of tags has {} rows, the records have {tag_rows} tags", report.tags);
         report.find("tags", what, REBUILD);
     }
+    check_index(view, &mut report)?;
     let ids = check_contents(view, &references, &mut report, progress)?;
     check_chunks(view, &ids, &mut report)?;
     check_statistics(view, &statistics.public(), &mut report)?;
     check_feed(view, &mut report)?;
     progress(&report);
     Ok(report)
+}
+
+/// Every dependency of a record has its edge, and what expires its deadline.
+fn check_life(view: &View, key: &Key, record: &Record, report: &mut VerifyReport) -> Result<()> {
+    for dependency in record.dependencies() {
+        report.edges += 1;
+        let row_key = [&edges_of(&dependency.on)[..], key.encoded()].concat();
+        let row = view.get(None, Table::Edges, &row_key)?;
+        if row.is_none_or(|row| version_in(&row) != dependency.version) {
+            report.find(
+                key.as_str(),
+                format!("its dependency on {} is not in the index", dependency.on),
+                REBUILD,
+            );
+        }
+    }
+    if let Some(at) = expiry_of(record) {
+        report.deadlines += 1;
+        let row_key = deadline_key(at, Purpose::Expiry, key.encoded());
+        if view.get(None, Table::Deadlines, &row_key)?.is_none() {
+            report.find(key.as_str(), "it expires, and has no deadline", REBUILD);
+        }
+    }
+    Ok(())
+}
+
+/// Claims have their deadlines and their places in groups; and there is nothing that nothing accounts for.
+fn check_index(view: &View, report: &mut VerifyReport) -> Result<()> {
+    let all = |table| view.range(None, table, Bound::Unbounded, Bound::Unbounded);
+    let (mut in_groups, mut group_rows) = (0, 0);
+    for row in all(Table::Claims)? {
+        let (row_key, row) = row?;
+        let place = row_key.escape_ascii().to_string();
+        match row_key.split_first() {
+            Some((1, key)) => {
+                let claim = match ClaimRow::decode(&row) {
+                    Ok(claim) => claim,
+                    Err(error) => {
+                        report.find(place, error.to_string(), RESTORE);
+                        continue;
+                    }
+                };
+                report.claims += 1;
+                report.deadlines += 1;
+                let deadline = deadline_key(claim.until, Purpose::Claim, key);
+                if view.get(None, Table::Deadlines, &deadline)?.is_none() {
+                    report.find(place.clone(), "the claim has no deadline", REBUILD);
+                }
+                if !claim.group.is_empty() {
+                    in_groups += 1;
+                    if view.get(None, Table::Claims, &group_key(&claim.group, key))?.is_none() {
+                        report.find(place, "the claim is not in its group", REBUILD);
+                    }
+                }
+            }
+            Some((2, _)) => {
+                if let Err(error) = Orphan::decode(&row_key, &row) {
+                    report.find(place, error.to_string(), RESTORE);
+                }
+            }
+            Some((3, _)) => group_rows += 1,
+            _ => report.find(place, "no claim has such a row", RESTORE),
+        }
+    }
+    let (mut edges, mut deadlines) = (0, 0);
+    for row in all(Table::Edges)? {
+        edges += u64::from(is_edge(&row?.0));
+    }
+    for row in all(Table::Deadlines)? {
+        let _ = row?;
+        deadlines += 1;
+    }
+    for (what, rows, expected) in [
+        ("edges", edges, report.edges),
+        ("deadlines", deadlines, report.deadlines),
+        ("groups of claims", group_rows, in_groups),
+    ] {
+        if rows != expected {
+            report.find(what, format!("there are {rows} rows, a recount gives {expected}"), REBUILD);
+        }
+    }
+    Ok(())
 }
 
 /// What the registry says of a record, whatever the strictness was when it was put.

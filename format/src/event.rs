@@ -28,6 +28,10 @@ numbered! {
         7 TreeDeleted "tree-deleted",
         /// Rules, limits or registry changed; the key names which.
         8 DocumentChanged "document-changed",
+        /// An asset is past its time, or what it was made from has changed.
+        9 Expired "expired",
+        /// A claim was made, given back, or revoked; the asset itself did not change.
+        10 ClaimChanged "claim-changed",
     }
 }
 

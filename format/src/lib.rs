@@ -4,6 +4,7 @@
 //! a named limit, and answers with a typed error. `SPEC.md` is normative; the modules mirror its sections.
 
 mod checksum;
+mod dependency;
 mod envelope;
 mod event;
 mod key;
@@ -19,6 +20,7 @@ mod tuple;
 mod writeset;
 
 pub use checksum::{CHECKSUM_LENGTH, ChecksumError, checksum, seal_into, unseal};
+pub use dependency::{Dependency, EXTERNAL_NAME_LENGTH_MAX, Node, is_external_name};
 pub use envelope::{
     ByteOrder, ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EnvelopeError, RKYV_FORMAT,
     short_type_name, type_fingerprint,

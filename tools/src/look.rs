@@ -300,11 +300,14 @@ pub(crate) fn verify(context: &Context, file: &Path) -> Done {
                 format!("{} findings", number(report.findings.len() as u64 + report.findings_left_out))
             };
             let mut text = format!(
-                "  {} records, {} payloads, {} chunks, {} tags, {} commits: {found}",
+                "  {} records, {} payloads, {} chunks, {} tags, {} edges, {} deadlines, {} claims, {} commits: {found}",
                 number(report.records),
                 number(report.payloads),
                 number(report.chunks),
                 number(report.tags),
+                number(report.edges),
+                number(report.deadlines),
+                number(report.claims),
                 number(report.commits),
             );
             for finding in &report.findings {
@@ -322,7 +325,8 @@ pub(crate) fn verify(context: &Context, file: &Path) -> Done {
             };
             json!({
                 "records": report.records, "payloads": report.payloads, "chunks": report.chunks,
-                "tags": report.tags, "commits": report.commits, "findings": list(&report.findings),
+                "tags": report.tags, "edges": report.edges, "deadlines": report.deadlines, "claims": report.claims,
+                "commits": report.commits, "findings": list(&report.findings),
                 "findings_left_out": report.findings_left_out, "warnings": list(&report.warnings),
             })
         },

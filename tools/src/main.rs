@@ -11,6 +11,7 @@ mod change;
 mod export;
 mod govern;
 mod import;
+mod life;
 mod look;
 mod output;
 mod recover;
@@ -66,6 +67,16 @@ enum Verb {
     Recover(recover::Recover),
     /// Bring a store of an older format to the current one; a copy of it as it was is kept beside it.
     Upgrade(FileOnly),
+    /// Show who has claimed what, and until when.
+    Claims(life::Claims),
+    /// Show when what expires.
+    Deadlines(life::Deadlines),
+    /// Mark what is past its time, and revoke claims that are.
+    Sweep(life::Sweep),
+    /// Show what an asset was made from, or what was made from it.
+    Deps(life::Dependencies),
+    /// Show what an asset came from, what came from it, and why it is not served. Exit code 1: it is not.
+    Why(life::Why),
     /// Show what happened.
     Feed(look::Feed),
     /// Show who was refused, and what was allowed where that is audited.
@@ -144,6 +155,11 @@ fn main() -> ExitCode {
         Verb::Verify(verb) => look::verify(&context, &verb.file),
         Verb::Recover(verb) => verb.run(&context),
         Verb::Upgrade(verb) => recover::upgrade(&context, &verb.file),
+        Verb::Claims(verb) => verb.run(&context),
+        Verb::Deadlines(verb) => verb.run(&context),
+        Verb::Sweep(verb) => verb.run(&context),
+        Verb::Deps(verb) => verb.run(&context),
+        Verb::Why(verb) => verb.run(&context),
         Verb::Feed(verb) => verb.feed(&context),
         Verb::Audit(verb) => verb.audit(&context),
         Verb::Put(verb) => verb.run(&context),

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
 use larder_format::{FeedRow, StateIdentity, WriteSet};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use drain::Drain;
 use log::{Appended, Log};
@@ -82,6 +82,8 @@ pub(crate) struct Accepted {
     /// The identity of the state that it builds on.
     pub(crate) base: StateIdentity,
     pub(crate) durability: Durability,
+    /// Whether somebody may be waiting for a claim that it frees.
+    pub(crate) frees_claims: bool,
     pub(crate) documents: Option<Arc<Documents>>,
     pub(crate) feed: Arc<FeedRow>,
     /// The number of what was staged for it and has to be on disk before it, if anything was.
@@ -93,6 +95,33 @@ impl Accepted {
     /// Gives the state after it.
     fn head(&self) -> Head {
         Head { sequence: self.info.sequence, time: self.info.time, identity: self.write_set.identity() }
+    }
+}
+
+/// Wakes those who wait for a claim to be freed.
+#[derive(Default)]
+pub(crate) struct Freed {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Freed {
+    /// Tells how often claims were freed.
+    pub(crate) fn count(&self) -> u64 {
+        *self.count.lock()
+    }
+
+    fn tell(&self) {
+        *self.count.lock() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until claims were freed since a count was taken, or so long.
+    pub(crate) fn wait(&self, since: u64, wait: std::time::Duration) {
+        let mut count = self.count.lock();
+        if *count == since {
+            self.changed.wait_for(&mut count, wait);
+        }
     }
 }
 
@@ -119,6 +148,7 @@ pub(crate) struct Commit {
     drain: Drain,
     documents: RwLock<Arc<Documents>>,
     subscribers: Subscribers,
+    freed: Freed,
     recovery: Option<RecoveryReport>,
     upgrade: Option<UpgradeReport>,
     waker: Sender<()>,
@@ -159,6 +189,7 @@ impl Commit {
             drain: Drain::new(head),
             documents: RwLock::new(documents),
             subscribers: Subscribers::default(),
+            freed: Freed::default(),
             recovery,
             upgrade,
             waker,
@@ -201,6 +232,10 @@ impl Commit {
 
     pub(crate) fn subscribers(&self) -> &Subscribers {
         &self.subscribers
+    }
+
+    pub(crate) fn freed(&self) -> &Freed {
+        &self.freed
     }
 
     pub(crate) fn is_inline(&self) -> bool {
@@ -343,6 +378,9 @@ impl Commit {
         if outcome.is_ok() {
             for accepted in batch {
                 self.subscribers.tell(accepted.info, &accepted.feed);
+            }
+            if batch.iter().any(|accepted| accepted.frees_claims) {
+                self.freed.tell();
             }
             self.after_carrying();
         }

@@ -1,10 +1,11 @@
 //! The sequencer: one transaction at a time decides what it changes, in fair order, with a limit to the wait.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use bytes::Bytes;
 use larder_format::StateIdentity;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -23,6 +24,13 @@ pub(crate) struct Sequenced {
     pub(crate) statistics: StatisticsMap,
     pub(crate) documents: Arc<Documents>,
     pub(crate) audit_next: u64,
+    /// The encoded keys that are claimed.
+    pub(crate) claimed: HashSet<Bytes>,
+    /// The last fence that was given out, and up to which numbers are reserved.
+    pub(crate) fence: u64,
+    pub(crate) fences_reserved: u64,
+    /// Whether anything was made from anything.
+    pub(crate) has_edges: bool,
 }
 
 impl Sequenced {
@@ -31,17 +39,27 @@ impl Sequenced {
         let head = *view.head();
         let statistics =
             StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?;
-        let audit_next = view
-            .get(None, Table::State, state_key::AUDIT_NEXT)?
-            .and_then(|row| row.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))
-            .unwrap_or(0);
+        let number = |key| -> Result<u64> {
+            let row = view.get(None, Table::State, key)?;
+            Ok(row.and_then(|row| row.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))).unwrap_or(0))
+        };
+        let mut claimed = HashSet::new();
+        for row in view.prefix(None, Table::Claims, &[1])? {
+            claimed.extend(row?.0.strip_prefix(&[1]).map(Bytes::copy_from_slice));
+        }
+        let fences_reserved = number(state_key::FENCES)?;
         Ok(Self {
             sequence: head.sequence,
             time: head.time,
             identity: head.identity,
             statistics,
             documents,
-            audit_next,
+            audit_next: number(state_key::AUDIT_NEXT)?,
+            claimed,
+            // Whatever was reserved may have been given out.
+            fence: fences_reserved,
+            fences_reserved,
+            has_edges: view.prefix(None, Table::Edges, &[])?.next().transpose()?.is_some(),
         })
     }
 }

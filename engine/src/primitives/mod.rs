@@ -1,14 +1,22 @@
 //! What is kept beside the records, each in one table, in the same transaction as the change that it follows from.
 
 mod audit;
+mod claims;
 mod contents;
+mod deadlines;
+mod edges;
 mod once;
 mod statistics;
 mod tags;
 
 pub(crate) use audit::AuditBuffer;
 pub use audit::AuditEntry;
+pub use claims::Orphan;
+pub(crate) use claims::{ClaimRow, FENCES_AT_ONCE, check_group, group_key, group_prefix};
 pub(crate) use contents::ContentRow;
+pub use deadlines::Purpose;
+pub(crate) use deadlines::{deadline_key, deadline_of, expiry_of, is_expirable};
+pub(crate) use edges::{change_edges, dependent_in, edges_of, external_key, is_edge, version_in};
 pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use statistics::StatisticsMap;

@@ -40,7 +40,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::larder::InputOutput;
 
 /// The format version that is written.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 /// The required features that this version knows.
 const FEATURES_KNOWN: u64 = 0;
 

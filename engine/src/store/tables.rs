@@ -26,10 +26,16 @@ pub(crate) enum Table {
     Documents = 10,
     /// Payload id: an upload that is not finished.
     Staging = 11,
+    /// Who may write under a key until when; who was revoked; who is in a group.
+    Claims = 12,
+    /// Time, purpose, encoded key: nothing.
+    Deadlines = 13,
+    /// What something depends on, and what depends on it.
+    Edges = 14,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Meta,
         Self::State,
         Self::Records,
@@ -41,6 +47,9 @@ impl Table {
         Self::Once,
         Self::Documents,
         Self::Staging,
+        Self::Claims,
+        Self::Deadlines,
+        Self::Edges,
     ];
 
     pub(crate) const fn number(self) -> u8 {
@@ -59,6 +68,9 @@ impl Table {
             Self::State => (Tree::Journal, Some(1)),
             // The greater byte: its rows come in order, and fill their pages at the end of the tree.
             Self::Feed => (Tree::Journal, Some(2)),
+            Self::Claims => (Tree::Index, Some(1)),
+            Self::Deadlines => (Tree::Index, Some(2)),
+            Self::Edges => (Tree::Index, Some(3)),
             other => (Tree::Own(other), None),
         }
     }
@@ -76,6 +88,9 @@ impl Table {
             Self::Once => "once",
             Self::Documents => "documents",
             Self::Staging => "staging",
+            Self::Claims => "claims",
+            Self::Deadlines => "deadlines",
+            Self::Edges => "edges",
         }
     }
 }
@@ -87,6 +102,8 @@ pub(super) enum Tree {
     Own(Table),
     /// That of `state` and `feed`.
     Journal,
+    /// That of what is kept about assets, in the order of something else than their keys.
+    Index,
 }
 
 impl Tree {
@@ -94,14 +111,15 @@ impl Tree {
         Table::ALL
             .into_iter()
             .map(|table| table.tree().0)
-            .filter(|tree| *tree != Self::Journal)
-            .chain([Self::Journal])
+            .filter(|tree| matches!(tree, Self::Own(_)))
+            .chain([Self::Journal, Self::Index])
     }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Own(table) => table.name(),
             Self::Journal => "journal",
+            Self::Index => "index",
         }
     }
 
@@ -110,6 +128,8 @@ impl Tree {
         match self {
             Self::Own(table) => table.number() as usize,
             Self::Journal => 0,
+            // The first of its tables has no tree of its own.
+            Self::Index => Table::Claims.number() as usize,
         }
     }
 }
@@ -128,6 +148,8 @@ pub(crate) mod state_key {
     pub(crate) const HEAD: &[u8] = b"head";
     /// The next audit sequence number, u64.
     pub(crate) const AUDIT_NEXT: &[u8] = b"audit-next";
+    /// Up to which fence numbers may have been given out, u64.
+    pub(crate) const FENCES: &[u8] = b"fences";
     /// How much of what there is.
     pub(crate) const STATISTICS: &[u8] = b"statistics";
 }

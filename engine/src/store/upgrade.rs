@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::WriteTransaction;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::snapshot::bytes_definition;
-use super::tables::Tree;
+use super::tables::{Tree, tree_key};
 use super::{FORMAT_VERSION, Store, Table, commit_error, meta_key, place, shield, storage, table_error};
 use crate::error::{Error, ErrorKind, Result};
+use crate::primitives::{Purpose, deadline_key, expiry_of};
 
 /// How many backups of one format are kept under names of their own.
 const BACKUPS_MAX: u32 = 16;
@@ -39,7 +40,27 @@ pub(crate) struct Formats {
 }
 
 /// Format 1 is the first: no step leads to it.
-pub(crate) const FORMATS: Formats = Formats { current: FORMAT_VERSION, steps: &[] };
+pub(crate) const FORMATS: Formats =
+    Formats { current: FORMAT_VERSION, steps: &[Step { from: 1, apply: add_index }] };
+
+/// Format 2 has claims, deadlines and edges, in a tree of their own; what expires has its row.
+fn add_index(transaction: &WriteTransaction) -> Result<()> {
+    let mut index =
+        transaction.open_table(bytes_definition(Table::Deadlines.tree().0)).map_err(table_error)?;
+    let records = transaction.open_table(bytes_definition(Tree::Own(Table::Records))).map_err(table_error)?;
+    for row in records.iter().map_err(storage)? {
+        let (key, value) = row.map_err(storage)?;
+        let body = larder_format::unseal(Table::Records.number(), key.value(), value.value())
+            .map_err(|error| super::corrupt(error.to_string()))?;
+        let (record, _) = larder_format::Record::in_place(body)?;
+        let Some(at) = expiry_of(&record.to_record()) else { continue };
+        let row_key = deadline_key(at, Purpose::Expiry, key.value());
+        let mut sealed = Vec::new();
+        larder_format::seal_into(Table::Deadlines.number(), &row_key, &[], &mut sealed);
+        index.insert(&*tree_key(Table::Deadlines, &row_key), sealed.as_slice()).map_err(storage)?;
+    }
+    Ok(())
+}
 
 impl Store {
     /// Brings the file to the current format. Everything of its commit log is in it already.
@@ -166,24 +187,31 @@ mod tests {
         drop(open(Place::File { path: &path, create: true }));
         let mut store = open(Place::File { path: &path, create: false });
         let refused = store.upgrade(&NEXT, false).unwrap_err();
-        assert!(matches!(refused.kind(), ErrorKind::UpgradeRequired { found: 1, to: 2 }), "{refused}");
+        assert!(
+            matches!(refused.kind(), ErrorKind::UpgradeRequired { found: FORMAT_VERSION, to } if *to == FORMAT_VERSION + 1),
+            "{refused}"
+        );
         assert!(refused.to_string().contains("larder upgrade FILE"));
         drop(store);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a refusal leaves nothing");
 
         let mut store = open(Place::File { path: &path, create: false });
-        assert!(store.identity().format == 1 && !is_marked(&store), "and changes nothing");
+        assert!(store.identity().format == FORMAT_VERSION && !is_marked(&store), "and changes nothing");
         let report = store.upgrade(&NEXT, true).unwrap().unwrap();
-        assert_eq!((report.from, report.to, store.identity().format), (1, 2, 2));
+        let next = FORMAT_VERSION + 1;
+        assert_eq!((report.from, report.to, store.identity().format), (FORMAT_VERSION, next, next));
         assert!(is_marked(&store));
         drop(store);
         // This version now refuses the file, and opens the backup.
         let refused =
             Store::open(Place::File { path: &path, create: false }, 1 << 20, 7, [7; 16]).err().unwrap();
-        assert!(matches!(refused.kind(), ErrorKind::UnsupportedVersion { found: 2, max: 1 }), "{refused}");
+        assert!(
+            matches!(refused.kind(), ErrorKind::UnsupportedVersion { max: FORMAT_VERSION, .. }),
+            "{refused}"
+        );
         let backup = report.backup.unwrap();
         let store = open(Place::File { path: &backup, create: false });
-        assert!(store.identity().format == 1 && !is_marked(&store));
+        assert!(store.identity().format == FORMAT_VERSION && !is_marked(&store));
     }
 
     #[test]
@@ -194,12 +222,15 @@ mod tests {
         for _ in 0..2 {
             let mut store = open(Place::File { path: &path, create: false });
             assert!(store.upgrade(&FAILING, true).is_err());
-            assert!(store.identity().format == 1 && !is_marked(&store));
+            assert!(store.identity().format == FORMAT_VERSION && !is_marked(&store));
         }
         let mut store = open(Place::File { path: &path, create: false });
         let report = store.upgrade(&TWO_ON, true).unwrap().unwrap();
-        assert_eq!((report.from, report.to), (1, 3));
-        assert!(report.backup.unwrap().ends_with("a.larder.format-1-backup-3"), "none was written over");
+        assert_eq!((report.from, report.to), (FORMAT_VERSION, FORMAT_VERSION + 2));
+        assert!(
+            report.backup.unwrap().ends_with(format!("a.larder.format-{FORMAT_VERSION}-backup-3")),
+            "none was written over"
+        );
     }
 
     #[test]
@@ -219,7 +250,8 @@ mod tests {
     #[test]
     fn a_format_that_no_step_leads_from_is_refused() {
         let mut store = open(Place::Memory);
-        let gap = Formats { current: 3, steps: &[Step { from: 2, apply: mark }] };
+        let gap =
+            Formats { current: FORMAT_VERSION + 2, steps: &[Step { from: FORMAT_VERSION + 1, apply: mark }] };
         let refused = store.upgrade(&gap, true).unwrap_err();
         assert!(matches!(refused.kind(), ErrorKind::UnsupportedVersion { .. }), "{refused}");
     }

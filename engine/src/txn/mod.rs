@@ -8,8 +8,10 @@ mod scan;
 mod view;
 mod write;
 
+pub(crate) use changes::Changes;
 pub(crate) use prepare::{Ready, prepare, prepare_reader};
 pub use read::ReadTxn;
+pub(crate) use reading::Reading;
 pub use reading::{Asset, Cursor, Entry, Page, PageRequest, Walk};
 pub use scan::{Scan, Scanned};
 pub(crate) use view::View;

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use larder_format::{Key, Record};
+use larder_format::{Key, Node, Record};
 
 use super::reading::{Asset, Entry, Page, PageRequest, Reading, Walk};
 use super::scan::Scan;
 use super::view::View;
 use crate::authorizer::Caller;
+use crate::claim::ClaimInfo;
 use crate::commit::CommitInfo;
 use crate::edit::{IntoKey, IntoPlace};
 use crate::error::Result;
 use crate::guard::Guard;
 use crate::larder::{ReaderToken, Shared};
+use crate::loadable::Lookup;
 use crate::payload::{Loadable, PayloadReader, TypedValue};
+use crate::primitives::Orphan;
+use crate::why::Why;
 
 /// One consistent view: it sees what was committed when it began, and nothing later.
 ///
@@ -93,6 +97,52 @@ impl ReadTxn {
     pub fn exists(&self, key: impl IntoKey) -> Result<bool> {
         let key = key.into_key()?;
         self.observed("exists", key.as_str(), |reading| reading.exists(&key))
+    }
+
+    /// Gives an asset if it may be served: finished and good, not volatile, in time, and made from what is still so.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`]; what is there and not to be served is a [`Miss`](crate::Miss), damage of a payload too.
+    pub fn get_loadable(&self, key: impl IntoKey) -> Result<Lookup> {
+        let key = key.into_key()?;
+        let now = self.shared.clock.now();
+        self.observed("get_loadable", key.as_str(), |reading| reading.loadable(&key, now))
+    }
+
+    /// Tells what is known about an asset: what it came from, what came from it, why it is not served.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`].
+    pub fn why(&self, key: impl IntoKey) -> Result<Why> {
+        let key = key.into_key()?;
+        let now = self.shared.clock.now();
+        self.observed("why", key.as_str(), |reading| reading.why(&key, now))
+    }
+
+    /// Gives the assets that were made from something, as far as the caller may list them.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), [`ReaderExpired`](crate::ErrorKind::ReaderExpired).
+    pub fn dependents(&self, node: &Node) -> Result<Vec<Key>> {
+        self.observed("dependents", "", |reading| reading.dependents(node))
+    }
+
+    /// Gives the claims that hold at and below a place, as far as the caller may list their keys.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](crate::ErrorKind::InvalidKey), [`Corrupt`](crate::ErrorKind::Corrupt).
+    pub fn claims(&self, place: impl IntoPlace) -> Result<Vec<ClaimInfo>> {
+        let place = place.into_place()?;
+        self.observed("claims", place.as_str(), |reading| reading.claims(&place))
+    }
+
+    /// Gives the claims that were revoked, and whose holders have not been heard of since, as far as the caller may list
+    /// their keys; in the order of their fences.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt).
+    pub fn orphans(&self) -> Result<Vec<Orphan>> {
+        self.observed("orphans", "", |reading| reading.orphans())
     }
 
     /// Opens a payload for reading in ranges or as a stream.

@@ -219,7 +219,7 @@ impl<'v> Reading<'v, '_> {
         self.view.row(self.own, key.encoded()).map_err(|error| error.at(key))
     }
 
-    fn found(&self, key: &Key) -> Result<Row> {
+    pub(crate) fn found(&self, key: &Key) -> Result<Row> {
         self.guard.reading(key)?;
         self.row(key)?.ok_or_else(|| Error::from(ErrorKind::NotFound).at(key))
     }
@@ -239,6 +239,10 @@ impl<'v> Reading<'v, '_> {
 
     pub(crate) fn asset(&self, key: &Key) -> Result<Asset> {
         let row = self.found(key)?;
+        self.asset_of(key, row)
+    }
+
+    pub(crate) fn asset_of(&self, key: &Key, row: Row) -> Result<Asset> {
         if let Some(asset) = Asset::of_row(key, &row) {
             return Ok(asset);
         }

@@ -9,6 +9,7 @@ use super::{
     ContentHash, Micros, NEVER, PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordError,
     RecordFlags,
 };
+use crate::dependency::Dependency;
 use crate::status::{CUSTOM_STATUS, Status};
 
 /// A record in parts. What the parts do not name (unknown sections) is carried along.
@@ -126,6 +127,11 @@ impl RecordBuilder {
     /// Sets the attributes.
     pub fn set_attributes(&mut self, attributes: &Attributes) {
         self.set_section(SectionTag::Attributes.number(), attributes.encode().into());
+    }
+
+    /// Sets what the asset was made from.
+    pub fn set_dependencies(&mut self, dependencies: &[Dependency]) {
+        self.set_section(SectionTag::Dependencies.number(), Dependency::encode_all(dependencies).into());
     }
 
     /// Sets the log.

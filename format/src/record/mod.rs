@@ -16,6 +16,7 @@ pub use section::{AttributeValue, Attributes, LogEntry, LogKind, SectionTag};
 
 use bytes::Bytes;
 
+use crate::dependency::Dependency;
 use crate::numbered::numbered;
 use crate::status::Status;
 use section::SectionError;
@@ -133,6 +134,8 @@ impl RecordFlags {
     pub const PINNED: Self = Self(2);
     /// The payload begins with an envelope: it is a typed value.
     pub const TYPED: Self = Self(4);
+    /// There is a recipe that makes the asset: what is set from outside stands in its place.
+    pub const HAS_RECIPE: Self = Self(8);
 
     /// Tells whether all flags of `other` are set.
     #[must_use]
@@ -386,6 +389,20 @@ impl<B: AsRef<[u8]>> Record<B> {
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<AttributeValue> {
         self.section(SectionTag::Attributes.number()).and_then(|bytes| Attributes::find(bytes, name))
+    }
+
+    /// Gives what the asset was made from, each in the version that was seen.
+    #[must_use]
+    pub fn dependencies(&self) -> Vec<Dependency> {
+        self.section(SectionTag::Dependencies.number())
+            .and_then(|bytes| Dependency::decode_all(bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// Tells whether the asset must never be served as a hit.
+    #[must_use]
+    pub fn is_volatile(&self) -> bool {
+        self.flags().contains(RecordFlags::VOLATILE) || self.byte(3) == Status::Volatile.number()
     }
 
     /// Gives the log, oldest entry first.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::dependency::Dependency;
 use crate::numbered::numbered;
 
 /// What a section of a record holds.
@@ -37,6 +38,8 @@ pub enum SectionTag {
     Message = 12,
     /// The log: entries with time and kind.
     Log = 13,
+    /// What the asset was made from.
+    Dependencies = 14,
 }
 
 impl SectionTag {
@@ -82,6 +85,9 @@ pub(crate) fn check(mut bytes: &[u8]) -> Result<(), SectionError> {
         }
         if tag == SectionTag::Log.number() {
             LogEntry::decode_all(body)?;
+        }
+        if tag == SectionTag::Dependencies.number() {
+            Dependency::decode_all(body).map_err(SectionError)?;
         }
         last = Some(tag);
         bytes = rest;

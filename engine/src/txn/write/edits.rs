@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    AbsentReason, ContentHash, EventKind, EventRow, Key, LogEntry, PayloadState, Prefix, Record,
+    AbsentReason, ContentHash, EventKind, EventRow, Key, LogEntry, LogKind, PayloadState, Prefix, Record,
     RecordBuilder, RecordFlags, Right, SectionTag, Status,
 };
 
+use super::life::{back_to_recipe, settle, turn_volatile};
 use super::{Linked, WriteTxn, refused};
 use crate::edit::{Annotation, Change, Condition, Draft, Outcome, Stored, TagPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Admitted, Guard, New, Proposal, Row, Verdict};
 use crate::payload::{Prepared, PreparedBody};
-use crate::primitives::{ContentRow, StatisticsMap, tag_changes};
+use crate::primitives::{ContentRow, StatisticsMap, expiry_of, tag_changes};
 use crate::store::Table;
 use crate::txn::prepare::{Ready, claim_of, prepare};
 
@@ -90,7 +91,16 @@ impl WriteTxn<'_> {
         if let Some(old) = &old {
             builder.set_tags(old.record.tags());
         }
+        let has_recipe = draft.metadata.has_recipe.unwrap_or_else(|| {
+            old.as_ref().is_some_and(|old| old.record.flags().contains(RecordFlags::HAS_RECIPE))
+        });
+        builder.flags = builder.flags.with(RecordFlags::HAS_RECIPE, has_recipe);
+        if has_recipe && *builder.status() == Status::Source {
+            builder.set_status(Status::Override);
+        }
+        let resolved = self.resolve(key, &draft.metadata).map_err(|error| error.at(key))?;
         let ignored = annotate(&mut builder, &draft.metadata, self.info.time);
+        settle(&mut builder, &draft.metadata, resolved);
         let new = New {
             builder,
             inline: linked.inline.clone(),
@@ -165,7 +175,7 @@ impl WriteTxn<'_> {
     }
 
     /// Gives a builder the generation, times and commit that follow from what is there.
-    fn successor(&self, mut builder: RecordBuilder, old: Option<&Row>) -> RecordBuilder {
+    pub(super) fn successor(&self, mut builder: RecordBuilder, old: Option<&Row>) -> RecordBuilder {
         let old = old.map(|row| &row.record);
         builder.generation = old.map_or(0, Record::generation) + 1;
         builder.created = old.map_or(self.info.time, Record::created);
@@ -185,7 +195,10 @@ impl WriteTxn<'_> {
         guard.access(Right::WRITE, key).map_err(|error| error.at(key))?;
         let Some(old) = self.reading().row(key)? else { return Ok(Outcome::NotFound) };
         let mut builder = self.successor(RecordBuilder::from_record(&old.record), Some(&old));
+        let resolved = self.resolve(key, &annotation).map_err(|error| error.at(key))?;
         let ignored = annotate(&mut builder, &annotation, self.info.time);
+        turn_volatile(&mut builder, &annotation);
+        settle(&mut builder, &annotation, resolved);
         let previous = old.record.generation();
         let new = New {
             builder,
@@ -225,9 +238,18 @@ impl WriteTxn<'_> {
         if old.is_none() && conditions.is_empty() {
             return Ok(Outcome::NotFound);
         }
-        let kind = EventKind::Deleted;
         let is_there = old.is_some();
-        let proposal = Proposal { key, right: Right::DELETE, kind, from: None, old, new: None, conditions };
+        // What a recipe makes goes back to it.
+        let recipe = old.as_ref().and_then(|old| Some((back_to_recipe(old)?, old)));
+        let new = recipe.map(|(builder, old)| New {
+            builder: self.successor(builder, Some(old)),
+            inline: Bytes::new(),
+            claim: None,
+            head: &[],
+            is_new_payload: false,
+        });
+        let kind = EventKind::Deleted;
+        let proposal = Proposal { key, right: Right::DELETE, kind, from: None, old, new, conditions };
         match guard.admit(proposal)? {
             Verdict::Refused(refusal) => Ok(Outcome::Refused(refusal)),
             Verdict::Admitted(admitted, _) => {
@@ -288,6 +310,7 @@ impl WriteTxn<'_> {
     fn delete_tree(&mut self, place: &Prefix) -> Result<Outcome> {
         // What follows from it is kept, not the rows: there may be many.
         let (mut statistics, mut tag_rows) = (StatisticsMap::default(), Vec::new());
+        let mut life = Vec::new();
         let mut references: BTreeMap<ContentHash, u64> = BTreeMap::new();
         let count = self.each_below(place, Right::DELETE, |key, row| {
             statistics.count(&row.record, -1);
@@ -295,12 +318,23 @@ impl WriteTxn<'_> {
             if let PayloadState::Stored { hash, .. } = row.record.payload() {
                 *references.entry(hash).or_default() += 1;
             }
+            if self.has_edges || expiry_of(&row.record).is_some() {
+                life.push((key, row.record));
+            }
             Ok(())
         })?;
         if count == 0 {
             return Ok(Outcome::NotFound);
         }
+        let mut affected = Vec::new();
+        for (key, record) in &life {
+            affected.extend(self.affected(key, Some(record), None)?);
+        }
         let (start, end) = place.subtree_range();
+        self.revoke_below(&start, end.as_deref())?;
+        for (key, record) in &life {
+            self.change_life(key, Some(record), None);
+        }
         self.changes.remove_range(Table::Records, start.into(), end.map(Bytes::from), count);
         self.statistics = self.statistics.with(&statistics);
         for tag_row in tag_rows {
@@ -318,6 +352,7 @@ impl WriteTxn<'_> {
             bytes: count,
         });
         self.shared.audit_allowed(&self.guard(&self.documents), Right::DELETE, place, self.info.time);
+        self.expire_all(affected)?;
         Ok(Outcome::Removed { count })
     }
 
@@ -563,6 +598,9 @@ fn annotate(builder: &mut RecordBuilder, annotation: &Annotation, now: i64) -> V
     if let Some(volatile) = annotation.volatile {
         builder.flags = builder.flags.with(RecordFlags::VOLATILE, volatile);
     }
+    if let Some(has_recipe) = annotation.has_recipe {
+        builder.flags = builder.flags.with(RecordFlags::HAS_RECIPE, has_recipe);
+    }
     if let Some(pinned) = annotation.pinned {
         builder.flags = builder.flags.with(RecordFlags::PINNED, pinned);
     }
@@ -576,9 +614,11 @@ fn annotate(builder: &mut RecordBuilder, annotation: &Annotation, now: i64) -> V
         }
         builder.set_attributes(&attributes);
     }
-    if !annotation.log.is_empty() {
+    let stable =
+        annotation.stable_because.as_ref().map(|why| (LogKind::Info, format!("not volatile: {why}")));
+    if !annotation.log.is_empty() || stable.is_some() {
         let mut log = builder.log();
-        let entries = annotation.log.iter();
+        let entries = annotation.log.iter().chain(&stable);
         log.extend(entries.map(|(kind, message)| LogEntry {
             kind: *kind,
             time: now,

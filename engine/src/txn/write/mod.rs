@@ -1,7 +1,10 @@
 //! The write transaction: what a closure changes, and how the outcome becomes a write-set.
 
+mod claims;
 mod edits;
+mod life;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,6 +45,16 @@ pub struct WriteTxn<'s> {
     staged: Vec<crate::payload::Staged>,
     info: CommitInfo,
     documents_changed: bool,
+    /// Keys whose claims were made, or given up.
+    claims: BTreeMap<Bytes, bool>,
+    /// Keys that are written in the name of whoever claimed them.
+    acting_for: Vec<Key>,
+    /// Up to which fence this transaction reserves numbers.
+    fences_reserved: Option<u64>,
+    /// Whether anything was made from anything.
+    has_edges: bool,
+    /// Whether what expires was found beforehand.
+    is_cascading: bool,
     /// Whether a commit with the same idempotency key was found: this one changes nothing.
     is_repeat: bool,
 }
@@ -66,6 +79,7 @@ impl<'s> WriteTxn<'s> {
         let view = shared.commit.accepted_view()?;
         let info = CommitInfo { sequence: held.sequence + 1, time: shared.clock.now().max(held.time) };
         let documents = Arc::clone(&held.documents);
+        let has_edges = held.has_edges;
         Ok(Self {
             shared,
             caller,
@@ -79,6 +93,11 @@ impl<'s> WriteTxn<'s> {
             staged: Vec::new(),
             info,
             documents_changed: false,
+            claims: BTreeMap::new(),
+            acting_for: Vec::new(),
+            fences_reserved: None,
+            has_edges,
+            is_cascading: false,
             is_repeat: false,
         })
     }
@@ -211,6 +230,14 @@ impl<'s> WriteTxn<'s> {
         }
     }
 
+    /// Puts what was made ready before the transaction began.
+    pub(crate) fn put_prepared(&mut self, key: &Key, draft: &Draft, ready: super::Ready) -> Result<Stored> {
+        match self.apply_ready(key, draft, ready, &[])? {
+            Outcome::Created(stored) | Outcome::Replaced(stored) => Ok(stored),
+            other => Err(unexpected(&other, Some(key))),
+        }
+    }
+
     /// Applies an edit with its conditions.
     ///
     /// # Errors
@@ -231,6 +258,11 @@ impl<'s> WriteTxn<'s> {
             Some(PayloadState::Stored { hash, .. }) => Some(hash),
             _ => None,
         };
+        // Before anything is changed: it can be too much.
+        let affected = self.affected(key, old, new)?;
+        if !matches!(admitted.kind(), EventKind::Annotated | EventKind::Expired) {
+            self.revoke_by_write(key)?;
+        }
         let (old_content, new_content) = (stored(old), stored(new));
         if old_content != new_content {
             if let Some(hash) = new_content {
@@ -247,6 +279,7 @@ impl<'s> WriteTxn<'s> {
         for row in added {
             self.changes.put(Table::Tags, row, Bytes::new());
         }
+        self.change_life(key, old, new);
         if let Some(old) = old {
             self.statistics.count(old, -1);
         }
@@ -267,7 +300,7 @@ impl<'s> WriteTxn<'s> {
         });
         let right = if new.is_some() { Right::WRITE } else { Right::DELETE };
         self.shared.audit_allowed(&self.guard(&self.documents), right, key, self.info.time);
-        Ok(())
+        self.expire_all(affected)
     }
 
     /// Adds a reference to a content, writing it where it is new.
@@ -430,11 +463,14 @@ impl<'s> WriteTxn<'s> {
             }
         };
         let identity = write_set.identity();
+        // A number that was reserved must never be reserved again, whatever becomes of the claim.
+        let durability = if self.fences_reserved.is_some() { Durability::Synced } else { durability };
         self.shared.commit.accept(Accepted {
             write_set,
             info: self.info,
             base: header.base,
             durability,
+            frees_claims: self.claims.values().any(|is_live| !is_live),
             documents: self.documents_changed.then(|| Arc::clone(&self.documents)),
             feed: Arc::new(feed),
             staged: (!self.staged.is_empty()).then(|| self.shared.commit.store().staged()),
@@ -448,6 +484,17 @@ impl<'s> WriteTxn<'s> {
         }
         self.held.documents = Arc::clone(&self.documents);
         self.held.audit_next = audit_next;
+        self.held.has_edges = self.has_edges;
+        if let Some(reserved) = self.fences_reserved {
+            self.held.fences_reserved = reserved;
+        }
+        for (key, is_live) in std::mem::take(&mut self.claims) {
+            if is_live {
+                self.held.claimed.insert(key)
+            } else {
+                self.held.claimed.remove(&key)
+            };
+        }
         for staged in self.staged.drain(..) {
             staged.keep();
         }

@@ -1,0 +1,335 @@
+//! Claims in a write transaction: made, renewed, given back, revoked. A fence is compared here and nowhere else, by the
+//! transaction that makes the change.
+
+use std::time::Duration;
+
+use larder_format::{EventKind, EventRow, Key, Micros, Record, Right};
+
+use super::WriteTxn;
+use crate::claim::CancelOutcome;
+use crate::edit::IntoKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::primitives::{
+    ClaimRow, FENCES_AT_ONCE, Orphan, Purpose, check_group, deadline_key, group_key, group_prefix,
+};
+use crate::store::{Table, state_key};
+
+/// The longest time that a claim can be made for.
+const CLAIM_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+impl WriteTxn<'_> {
+    /// Claims the right to write under a key until a time from now has passed, and gives the fence: a number that is
+    /// never used again in this file. With a group, at most `limit` claims of it hold at the same time.
+    ///
+    /// A claim that is past its time is taken over.
+    ///
+    /// # Errors
+    /// [`Claimed`](ErrorKind::Claimed), [`GroupFull`](ErrorKind::GroupFull), [`AccessDenied`](ErrorKind::AccessDenied),
+    /// [`IsADirectory`](ErrorKind::IsADirectory), [`InvalidName`](ErrorKind::InvalidName) for a group,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a time of 0 or of more than 100 years.
+    pub fn claim(
+        &mut self,
+        key: impl IntoKey,
+        for_at_most: Duration,
+        group: Option<(&str, u64)>,
+    ) -> Result<u64> {
+        let key = key.into_key()?;
+        let made = self.make_claim(&key, for_at_most, group).map_err(|error| error.at(&key));
+        self.audited(made)
+    }
+
+    fn make_claim(&mut self, key: &Key, for_at_most: Duration, group: Option<(&str, u64)>) -> Result<u64> {
+        let documents = std::sync::Arc::clone(&self.documents);
+        self.guard(&documents).access(Right::CLAIM, key)?;
+        let until = self.until(for_at_most)?;
+        if self.reading().row(key)?.is_some_and(|row| row.record.is_directory()) {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        let held = self.claim_of(key)?;
+        if let Some(claim) = held.as_ref().filter(|claim| claim.until > self.info.time) {
+            let for_ms = u64::try_from((claim.until - self.info.time) / 1_000).unwrap_or(0);
+            return Err(ErrorKind::Claimed { by: claim.owner.clone(), for_ms }.into());
+        }
+        if let Some((group, limit)) = group {
+            check_group(group)?;
+            if self.live_in(group, key)? >= limit {
+                return Err(ErrorKind::GroupFull { group: group.to_owned(), limit }.into());
+            }
+        }
+        if let Some(claim) = held {
+            let by = self.caller.name().to_owned();
+            self.revoke(key, &claim, by);
+        }
+        let fence = self.next_fence();
+        let claim = ClaimRow {
+            fence,
+            claimed: self.info.time,
+            until,
+            owner: self.caller.name().to_owned(),
+            group: group.map_or_else(String::new, |(group, _)| group.to_owned()),
+        };
+        self.write_claim(key, &claim);
+        self.claims.insert(key.encoded_bytes(), true);
+        self.tell_of_claim(key);
+        Ok(fence)
+    }
+
+    /// Gives a claim more time, from now on; tells whether it holds still.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::claim`].
+    pub fn renew_claim(&mut self, key: impl IntoKey, fence: u64, for_at_most: Duration) -> Result<bool> {
+        let key = key.into_key()?;
+        let until = self.until(for_at_most)?;
+        let Some(claim) = self.claim_of(&key)?.filter(|claim| claim.fence == fence) else { return Ok(false) };
+        self.changes.remove(Table::Deadlines, deadline_key(claim.until, Purpose::Claim, key.encoded()));
+        self.write_claim(&key, &ClaimRow { until, ..claim });
+        Ok(true)
+    }
+
+    /// Gives a claim back, or says of one that was revoked that nobody works on it any more; tells whether it held.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](ErrorKind::InvalidKey), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn release_claim(&mut self, key: impl IntoKey, fence: u64) -> Result<bool> {
+        let key = key.into_key()?;
+        if let Some(claim) = self.claim_of(&key)?.filter(|claim| claim.fence == fence) {
+            self.remove_claim(&key, &claim);
+            self.tell_of_claim(&key);
+            return Ok(true);
+        }
+        if self.orphan(fence)?.is_some() {
+            self.changes.remove(Table::Claims, Orphan::key(fence));
+        }
+        Ok(false)
+    }
+
+    /// Tells whether a claim holds, and lets what follows in this transaction be done in its name: the claim is not
+    /// revoked by it. A claim that is past its time holds until somebody takes it over.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](ErrorKind::InvalidKey), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn act_for_claim(&mut self, key: impl IntoKey, fence: u64) -> Result<bool> {
+        let key = key.into_key()?;
+        let holds = self.claim_of(&key)?.is_some_and(|claim| claim.fence == fence);
+        if holds {
+            self.acting_for.push(key);
+        }
+        Ok(holds)
+    }
+
+    /// Calls off whatever is going on under a key: the claim is revoked, and an asset that is waited for or worked on
+    /// becomes `Cancelled`.
+    ///
+    /// # Errors
+    /// [`AccessDenied`](ErrorKind::AccessDenied): it takes the right to cancel.
+    pub fn cancel(&mut self, key: impl IntoKey) -> Result<CancelOutcome> {
+        let key = key.into_key()?;
+        let cancelled = self.cancel_key(&key).map_err(|error| error.at(&key));
+        self.audited(cancelled)
+    }
+
+    fn cancel_key(&mut self, key: &Key) -> Result<CancelOutcome> {
+        let documents = std::sync::Arc::clone(&self.documents);
+        self.guard(&documents).access(Right::CANCEL, key)?;
+        let claim = self.claim_of(key)?;
+        let row = self.reading().row(key)?;
+        let status = row.as_ref().map(|row| row.record.status());
+        let is_cancellable = status.as_ref().is_some_and(|status| status.properties().is_cancellable);
+        if let Some(claim) = &claim {
+            let by = self.caller.name().to_owned();
+            self.revoke(key, claim, by);
+        }
+        if let Some(row) = row.filter(|_| is_cancellable) {
+            self.set_status_of(key, row, larder_format::Status::Cancelled, EventKind::Annotated)?;
+        }
+        Ok(match status {
+            _ if is_cancellable || claim.is_some() => CancelOutcome::Cancelled,
+            Some(status) => CancelOutcome::NotCancellable(status),
+            None => CancelOutcome::NotFound,
+        })
+    }
+
+    /// Gives the claim of a key, past its time or not.
+    pub(super) fn claim_of(&self, key: &Key) -> Result<Option<ClaimRow>> {
+        let encoded = key.encoded();
+        if !self.held.claimed.contains(encoded) && !self.claims.contains_key(encoded) {
+            return Ok(None);
+        }
+        let row = self.view.get(Some(&self.changes), Table::Claims, &ClaimRow::key(encoded))?;
+        row.map(|row| ClaimRow::decode(&row)).transpose()
+    }
+
+    /// Gives a claim that was revoked.
+    pub(crate) fn orphan(&self, fence: u64) -> Result<Option<Orphan>> {
+        let key = Orphan::key(fence);
+        let row = self.view.get(Some(&self.changes), Table::Claims, &key)?;
+        row.map(|row| Orphan::decode(&key, &row)).transpose()
+    }
+
+    /// Revokes the claim of a key that somebody else wrote under.
+    pub(super) fn revoke_by_write(&mut self, key: &Key) -> Result<()> {
+        if self.acting_for.contains(key) {
+            return Ok(());
+        }
+        if let Some(claim) = self.claim_of(key)? {
+            let by = self.caller.name().to_owned();
+            self.revoke(key, &claim, by);
+        }
+        Ok(())
+    }
+
+    /// Revokes the claims at and below a place.
+    pub(super) fn revoke_below(&mut self, start: &[u8], end: Option<&[u8]>) -> Result<()> {
+        let is_below = |key: &[u8]| key >= start && end.is_none_or(|end| key < end);
+        let claimed = self.held.claimed.iter().chain(self.claims.keys());
+        let keys: Vec<_> = claimed.filter(|key| is_below(key)).cloned().collect();
+        for key in keys {
+            let key = Key::decode(&key).map_err(|error| crate::store::corrupt(error.to_string()))?;
+            self.revoke_by_write(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Revokes a claim that is past its time.
+    pub(crate) fn revoke_if_due(&mut self, key: &Key, at: Micros) -> Result<bool> {
+        let Some(claim) = self.claim_of(key)?.filter(|claim| claim.until == at) else { return Ok(false) };
+        self.revoke(key, &claim, "upkeep".to_owned());
+        Ok(true)
+    }
+
+    fn revoke(&mut self, key: &Key, claim: &ClaimRow, by: String) {
+        self.remove_claim(key, claim);
+        let (owner, fence, time) = (claim.owner.clone(), claim.fence, self.info.time);
+        let orphan = Orphan { key: key.clone(), fence, owner, by, time };
+        self.changes.put(Table::Claims, Orphan::key(fence), orphan.encode());
+        self.tell_of_claim(key);
+    }
+
+    fn remove_claim(&mut self, key: &Key, claim: &ClaimRow) {
+        let encoded = key.encoded();
+        self.changes.remove(Table::Claims, ClaimRow::key(encoded));
+        self.changes.remove(Table::Deadlines, deadline_key(claim.until, Purpose::Claim, encoded));
+        if !claim.group.is_empty() {
+            self.changes.remove(Table::Claims, group_key(&claim.group, encoded));
+        }
+        self.claims.insert(key.encoded_bytes(), false);
+    }
+
+    fn write_claim(&mut self, key: &Key, claim: &ClaimRow) {
+        let encoded = key.encoded();
+        self.changes.put(Table::Claims, ClaimRow::key(encoded), claim.encode());
+        self.changes.put(
+            Table::Deadlines,
+            deadline_key(claim.until, Purpose::Claim, encoded),
+            bytes::Bytes::new(),
+        );
+        if !claim.group.is_empty() {
+            self.changes.put(Table::Claims, group_key(&claim.group, encoded), bytes::Bytes::new());
+        }
+    }
+
+    fn tell_of_claim(&mut self, key: &Key) {
+        self.events.push(EventRow {
+            kind: EventKind::ClaimChanged,
+            key: key.encoded().to_vec(),
+            from: Vec::new(),
+            old_generation: 0,
+            new_generation: 0,
+            bytes: 0,
+        });
+    }
+
+    /// Counts the claims of a group that are not past their time, but for that of a key.
+    fn live_in(&self, group: &str, but: &Key) -> Result<u64> {
+        let front = group_prefix(group);
+        let mut count = 0;
+        for row in self.view.prefix(Some(&self.changes), Table::Claims, &front)? {
+            let (row_key, _) = row?;
+            let Some(encoded) = row_key.strip_prefix(&front[..]).filter(|key| *key != but.encoded()) else {
+                continue;
+            };
+            let claim = self.view.get(Some(&self.changes), Table::Claims, &ClaimRow::key(encoded))?;
+            let claim = claim.map(|row| ClaimRow::decode(&row)).transpose()?;
+            count += u64::from(claim.is_some_and(|claim| claim.until > self.info.time));
+        }
+        Ok(count)
+    }
+
+    fn until(&self, for_at_most: Duration) -> Result<Micros> {
+        let micros = i64::try_from(for_at_most.as_micros()).ok();
+        let micros = micros.filter(|micros| *micros > 0 && for_at_most <= CLAIM_MAX);
+        let until = micros.and_then(|micros| self.info.time.checked_add(micros));
+        until.ok_or_else(|| {
+            let expected = "a time of 1 us to 100 years".to_owned();
+            let got = format!("{for_at_most:?}");
+            Error::from(ErrorKind::InvalidArgument { argument: "for_at_most", expected, got })
+        })
+    }
+
+    /// Takes the next fence number. Numbers are reserved many at a time, by a transaction that is synced, so that a claim
+    /// which a crash takes back does not give its number to another.
+    fn next_fence(&mut self) -> u64 {
+        // Counted even if the transaction comes to nothing: its closure may have told somebody.
+        self.held.fence += 1;
+        let fence = self.held.fence;
+        if fence > self.fences_reserved.unwrap_or(self.held.fences_reserved) {
+            let reserved = fence + FENCES_AT_ONCE;
+            self.changes.put(Table::State, state_key::FENCES, reserved.to_le_bytes().to_vec());
+            self.fences_reserved = Some(reserved);
+        }
+        fence
+    }
+
+    /// Gives an asset another status, in the store's own name.
+    pub(super) fn set_status_of(
+        &mut self,
+        key: &Key,
+        row: crate::guard::Row,
+        status: larder_format::Status,
+        kind: EventKind,
+    ) -> Result<()> {
+        let documents = std::sync::Arc::clone(&self.documents);
+        let mut builder = self.successor(larder_format::RecordBuilder::from_record(&row.record), Some(&row));
+        builder.set_status(status);
+        let guard = crate::guard::Guard {
+            caller: &self.shared.system,
+            documents: &documents,
+            hooks: &self.shared.hooks,
+        };
+        let inline = row.inline.clone();
+        let new = crate::guard::New {
+            builder,
+            inline: inline.clone(),
+            claim: None,
+            head: &inline,
+            is_new_payload: false,
+        };
+        let proposal = crate::guard::Proposal {
+            key,
+            right: Right::WRITE,
+            kind,
+            from: None,
+            old: Some(row),
+            new: Some(new),
+            conditions: &[],
+        };
+        if let crate::guard::Verdict::Admitted(admitted, _) = guard.admit(proposal)? {
+            self.record_change(&admitted, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether the version of what others may depend on changed with a record.
+pub(super) fn is_new_version(old: Option<&Record>, new: Option<&Record>) -> bool {
+    match (old, new) {
+        (Some(_), None) => true,
+        (Some(old), Some(new)) => {
+            let expired = larder_format::Status::Expired;
+            let has_expired = new.status() == expired && old.status() != expired;
+            has_expired || (old.version() != new.version() && old.version() != 0 && new.version() != 0)
+        }
+        (None, _) => false,
+    }
+}

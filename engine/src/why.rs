@@ -1,0 +1,89 @@
+//! Why an asset is what it is: what it came from, what came from it, and what keeps it from being served.
+
+use larder_format::{Dependency, Key, Node, Prefix, Record, Right};
+
+use crate::claim::ClaimInfo;
+use crate::error::Result;
+use crate::loadable::{Miss, miss_of};
+use crate::primitives::{ClaimRow, Orphan, dependent_in, edges_of};
+use crate::store::Table;
+use crate::txn::Reading;
+
+/// What is known about an asset beside its record.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Why {
+    /// The record.
+    pub record: Record,
+    /// Why it is not served; nothing, if it is. A payload is not read for it.
+    pub miss: Option<Miss>,
+    /// What it was made from, in the version that was seen, and the version that there is; nothing, if it is gone.
+    pub made_from: Vec<(Dependency, Option<u128>)>,
+    /// What was made from it, as far as the caller may list it.
+    pub dependents: Vec<Key>,
+    /// Who has claimed it.
+    pub claim: Option<ClaimInfo>,
+}
+
+impl Reading<'_, '_> {
+    pub(crate) fn why(&self, key: &Key, now: larder_format::Micros) -> Result<Why> {
+        let record = self.record(key)?;
+        let mut miss = miss_of(&record, now);
+        if miss.is_none() {
+            miss = self.stale(&record)?;
+        }
+        let made_from = record.dependencies().into_iter().map(|seen| {
+            let found = self.version_of(&seen.on)?;
+            Ok((seen, found))
+        });
+        let made_from = made_from.collect::<Result<_>>()?;
+        let claim = self.view.get(self.own, Table::Claims, &ClaimRow::key(key.encoded()))?;
+        let claim = claim.map(|row| ClaimRow::decode(&row)).transpose()?;
+        Ok(Why {
+            miss,
+            made_from,
+            dependents: self.dependents(&Node::Asset(key.clone()))?,
+            claim: claim.map(|row| ClaimInfo::new(key.clone(), row)),
+            record,
+        })
+    }
+
+    /// Gives the claims at and below a place, as far as the caller may list their keys.
+    pub(crate) fn claims(&self, place: &Prefix) -> Result<Vec<ClaimInfo>> {
+        let front = ClaimRow::key(place.encoded());
+        let mut found = Vec::new();
+        for row in self.view.prefix(self.own, Table::Claims, &front)? {
+            let (row_key, row) = row?;
+            let key = Key::decode(row_key.get(1..).unwrap_or_default());
+            let key = key.map_err(|error| crate::store::corrupt(error.to_string()))?;
+            if self.guard.allows(Right::LIST, &key) {
+                found.push(ClaimInfo::new(key, ClaimRow::decode(&row)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives the claims that were revoked.
+    pub(crate) fn orphans(&self) -> Result<Vec<Orphan>> {
+        let mut found = Vec::new();
+        for row in self.view.prefix(self.own, Table::Claims, &[2])? {
+            let (row_key, row) = row?;
+            let orphan = Orphan::decode(&row_key, &row)?;
+            if self.guard.allows(Right::LIST, &orphan.key) {
+                found.push(orphan);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives what was made from something, as far as the caller may list it.
+    pub(crate) fn dependents(&self, node: &Node) -> Result<Vec<Key>> {
+        let front = edges_of(node);
+        let mut found = Vec::new();
+        for row in self.view.prefix(self.own, Table::Edges, &front)? {
+            let (row_key, _) = row?;
+            found.extend(dependent_in(&row_key, &front).filter(|key| self.guard.allows(Right::LIST, key)));
+        }
+        Ok(found)
+    }
+}
