@@ -14,7 +14,7 @@ use crate::authorizer::Caller;
 use crate::commit::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::{FEED_TRIMMED, ONCE_TRIMMED, Shared};
-use crate::primitives::{AuditEntry, OnceRow};
+use crate::primitives::{AuditEntry, OnceRow, Orphan};
 use crate::store::Table;
 use crate::trace;
 use crate::txn::WriteTxn;
@@ -173,9 +173,10 @@ fn trim(shared: &Arc<Shared>, now: Micros) -> Result<u64> {
         Ok(now.saturating_sub(AuditEntry::decode(row)?.time) > retention.age_max)
     })?;
     let once = past_once(shared, now)?;
+    let orphans = past_orphans(shared, now)?;
     let count = feed.as_ref().map_or(0, |(_, count)| *count)
         + audit.as_ref().map_or(0, |(_, count)| *count)
-        + once.len() as u64;
+        + (once.len() + orphans.len()) as u64;
     if count == 0 {
         return Ok(0);
     }
@@ -193,6 +194,9 @@ fn trim(shared: &Arc<Shared>, now: Micros) -> Result<u64> {
         }
         for key in once {
             txn.trim_row(Table::Once, key);
+        }
+        for key in orphans {
+            txn.trim_row(Table::Claims, key);
         }
         Ok(())
     })?;
@@ -231,6 +235,18 @@ fn past(
         last = Some((key, number));
     }
     Ok(last)
+}
+
+/// Claims that were revoked so long ago that their holders will not be heard of any more.
+fn past_orphans(shared: &Shared, now: Micros) -> Result<Vec<Bytes>> {
+    let view = shared.commit.committed_view()?;
+    let mut past = Vec::new();
+    for row in view.prefix(None, Table::Claims, &Orphan::PREFIX)?.take(TRIM_AT_ONCE) {
+        let (key, row) = row?;
+        let age = now.saturating_sub(Orphan::decode(&key, &row)?.time);
+        past.extend((age > shared.settings.retention.age_max).then_some(key));
+    }
+    Ok(past)
 }
 
 /// Idempotency keys lie in the order of their names: those that are too old are looked for among all.

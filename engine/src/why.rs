@@ -66,7 +66,7 @@ impl Reading<'_, '_> {
     /// Gives the claims that were revoked.
     pub(crate) fn orphans(&self) -> Result<Vec<Orphan>> {
         let mut found = Vec::new();
-        for row in self.view.prefix(self.own, Table::Claims, &[2])? {
+        for row in self.view.prefix(self.own, Table::Claims, &Orphan::PREFIX)? {
             let (row_key, row) = row?;
             let orphan = Orphan::decode(&row_key, &row)?;
             if self.guard.allows(Right::LIST, &orphan.key) {

@@ -370,6 +370,11 @@ fn s0_7_it_takes_the_right_to_claim_and_the_right_to_cancel() {
     assert_eq!(kind_of(worker.cancel("jobs/1")), "AccessDenied");
     assert!(boss.snapshot().unwrap().claims("").unwrap().is_empty(), "who may not list does not see it");
     held.write(|txn| txn.put("jobs/1", Draft::from("x").status(Status::Partial))).unwrap().done().unwrap();
+    // A fence can be guessed, and is not enough.
+    let guessed = boss.resume_claim("jobs/1", held.fence()).unwrap();
+    assert_eq!(kind_of(guessed.renew(MINUTE)), "AccessDenied");
+    assert_eq!(kind_of(guessed.write(|_| Ok(()))), "AccessDenied");
+    assert_eq!(kind_of(guessed.release()), "AccessDenied");
     assert_eq!(boss.cancel("jobs/1").unwrap().value, CancelOutcome::Cancelled);
     assert_eq!(worker.record("jobs/1").unwrap().status(), Status::Cancelled);
     assert_eq!(worker.snapshot().unwrap().orphans().unwrap()[0].by, "boss");
@@ -391,4 +396,21 @@ fn a_claim_that_is_dropped_is_given_back_and_whoever_waits_has_it() {
     // Whoever waits for a while only is told in the end.
     let refused = ana.claim("k").wait_max(Duration::from_millis(20)).for_at_most(MINUTE);
     assert_eq!(kind_of(refused), "Claimed");
+}
+
+#[test]
+fn those_who_were_revoked_long_ago_are_forgotten() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder = Options::new().inline().clock(Arc::clone(&clock) as _).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    let held = claim(&session, "k");
+    let _ = session.cancel("k").unwrap();
+    let orphans = || session.snapshot().unwrap().orphans().unwrap().len();
+    clock.advance(86_400_000_000);
+    larder.upkeep(1_000_000 + 86_400_000_000).unwrap();
+    assert_eq!(orphans(), 1);
+    clock.advance(400 * 86_400_000_000);
+    larder.upkeep(1_000_000 + 401 * 86_400_000_000).unwrap();
+    assert_eq!(orphans(), 0);
+    assert!(held.put("late").unwrap().is_fenced(), "and fenced for ever");
 }

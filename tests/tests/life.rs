@@ -285,6 +285,24 @@ fn s0_5_c_what_nothing_makes_again_does_not_expire() {
     assert_eq!(session.record("k").unwrap().generation(), 3);
 }
 
+#[test]
+fn a_validator_does_not_keep_what_is_past_its_time() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let validator = |_: &Key, record: &larder::Record, _: &[u8]| {
+        let is_ready = record.status() == Status::Ready;
+        let what = "not ready".to_owned();
+        if is_ready { Ok(()) } else { Err(larder::Objection { field: "status".to_owned(), what }) }
+    };
+    let options = Options::new().inline().clock(Arc::clone(&clock) as _);
+    let larder = options.validator("**", Arc::new(validator)).unwrap().open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    session.put("k", ready("x").with(|about| about.expires(2_000_000))).unwrap();
+    assert_eq!(kind_of(session.put("l", "a source")), "Validation");
+    clock.advance(2_000_000);
+    assert_eq!(larder.sweep(10).unwrap().expired, 1);
+    assert_eq!(status(&session, "k"), Status::Expired);
+}
+
 // ---- recipes
 
 #[test]

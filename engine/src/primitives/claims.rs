@@ -80,6 +80,9 @@ pub struct Orphan {
 }
 
 impl Orphan {
+    /// In front of all of them.
+    pub(crate) const PREFIX: [u8; 1] = [2];
+
     pub(crate) fn key(fence: u64) -> Bytes {
         [&[2], &fence.to_be_bytes()[..]].concat().into()
     }

@@ -81,6 +81,7 @@ impl WriteTxn<'_> {
     pub fn renew_claim(&mut self, key: impl IntoKey, fence: u64, for_at_most: Duration) -> Result<bool> {
         let key = key.into_key()?;
         let until = self.until(for_at_most)?;
+        self.may_claim(&key)?;
         let Some(claim) = self.claim_of(&key)?.filter(|claim| claim.fence == fence) else { return Ok(false) };
         self.changes.remove(Table::Deadlines, deadline_key(claim.until, Purpose::Claim, key.encoded()));
         self.write_claim(&key, &ClaimRow { until, ..claim });
@@ -90,15 +91,17 @@ impl WriteTxn<'_> {
     /// Gives a claim back, or says of one that was revoked that nobody works on it any more; tells whether it held.
     ///
     /// # Errors
-    /// [`InvalidKey`](ErrorKind::InvalidKey), [`Corrupt`](ErrorKind::Corrupt).
+    /// [`InvalidKey`](ErrorKind::InvalidKey), [`AccessDenied`](ErrorKind::AccessDenied),
+    /// [`Corrupt`](ErrorKind::Corrupt).
     pub fn release_claim(&mut self, key: impl IntoKey, fence: u64) -> Result<bool> {
         let key = key.into_key()?;
+        self.may_claim(&key)?;
         if let Some(claim) = self.claim_of(&key)?.filter(|claim| claim.fence == fence) {
             self.remove_claim(&key, &claim);
             self.tell_of_claim(&key);
             return Ok(true);
         }
-        if self.orphan(fence)?.is_some() {
+        if self.orphan(fence)?.is_some_and(|orphan| orphan.key == key) {
             self.changes.remove(Table::Claims, Orphan::key(fence));
         }
         Ok(false)
@@ -108,9 +111,11 @@ impl WriteTxn<'_> {
     /// revoked by it. A claim that is past its time holds until somebody takes it over.
     ///
     /// # Errors
-    /// [`InvalidKey`](ErrorKind::InvalidKey), [`Corrupt`](ErrorKind::Corrupt).
+    /// [`InvalidKey`](ErrorKind::InvalidKey), [`AccessDenied`](ErrorKind::AccessDenied),
+    /// [`Corrupt`](ErrorKind::Corrupt).
     pub fn act_for_claim(&mut self, key: impl IntoKey, fence: u64) -> Result<bool> {
         let key = key.into_key()?;
+        self.may_claim(&key)?;
         let holds = self.claim_of(&key)?.is_some_and(|claim| claim.fence == fence);
         if holds {
             self.acting_for.push(key);
@@ -150,6 +155,12 @@ impl WriteTxn<'_> {
         })
     }
 
+    /// A fence can be guessed: whoever comes with one needs the right that it took to get it.
+    fn may_claim(&self, key: &Key) -> Result<()> {
+        let allowed = self.guard(&self.documents).access(Right::CLAIM, key);
+        self.audited(allowed.map_err(|error| error.at(key)))
+    }
+
     /// Gives the claim of a key, past its time or not.
     pub(super) fn claim_of(&self, key: &Key) -> Result<Option<ClaimRow>> {
         let encoded = key.encoded();
@@ -187,6 +198,16 @@ impl WriteTxn<'_> {
         for key in keys {
             let key = Key::decode(&key).map_err(|error| crate::store::corrupt(error.to_string()))?;
             self.revoke_by_write(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Asks whether the caller may remove what is claimed at and below a place, though nothing may be there yet.
+    pub(super) fn may_revoke_below(&self, start: &[u8], end: Option<&[u8]>) -> Result<()> {
+        let is_below = |key: &[u8]| key >= start && end.is_none_or(|end| key < end);
+        for key in self.held.claimed.iter().filter(|key| is_below(key)) {
+            let key = Key::decode(key).map_err(|error| crate::store::corrupt(error.to_string()))?;
+            self.guard(&self.documents).access(Right::DELETE, &key)?;
         }
         Ok(())
     }

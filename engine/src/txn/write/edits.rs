@@ -331,6 +331,10 @@ impl WriteTxn<'_> {
             affected.extend(self.affected(key, Some(record), None)?);
         }
         let (start, end) = place.subtree_range();
+        self.may_revoke_below(&start, end.as_deref()).map_err(|error| match place.as_key() {
+            Some(place) => error.at(place),
+            None => error,
+        })?;
         self.revoke_below(&start, end.as_deref())?;
         for (key, record) in &life {
             self.change_life(key, Some(record), None);
