@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use larder::{DocumentKind, Draft, Durability, Larder, Options};
+use larder::{DocumentKind, Draft, Durability, Larder, Options, Session, Status};
 
 const PAYLOAD: usize = 1024;
 const ROUNDS: usize = 5;
@@ -25,13 +25,14 @@ fn main() {
     }
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runs: [(&str, fn(&Path)); 6] = [
+    let runs: [(&str, fn(&Path)); 7] = [
         ("durable", durable),
         ("overhead", overhead),
         ("stream", stream),
         ("listing", listing),
         ("reads", reads),
         ("killed", killed),
+        ("life", life),
     ];
     for (name, run) in runs {
         if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
@@ -377,6 +378,133 @@ fn killed(folder: &Path) {
         let larder = Larder::open(&path).expect("the store");
         println!("  opened after a close: {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
         drop(larder);
+    }
+}
+
+/// Claims, what may be served, deadlines and cascades.
+fn life(folder: &Path) {
+    let larder = Larder::open(folder.join("life.larder")).expect("a new store");
+    let session = larder.session("bench").expect("a session");
+    claims(&session);
+    served(&session);
+    deadlines(&larder, &session);
+    cascades(&larder, &session);
+}
+
+/// A claim and what is stored in its name, against a plain durable put.
+fn claims(session: &Session) {
+    let lazily = session.clone().durability(Durability::Lazy);
+    let (mut plain, mut claimed) = (Vec::new(), Vec::new());
+    for number in 0..2_000 {
+        let began = Instant::now();
+        session.put(format!("plain/{number}"), draft(number)).expect("a put");
+        plain.push(began.elapsed().as_secs_f64() * 1e6);
+        let began = Instant::now();
+        let key = format!("claimed/{number}");
+        // The claim needs no sync of its own: the put that it is for brings it along.
+        let fence =
+            lazily.claim(key.as_str()).for_at_most(Duration::from_secs(60)).expect("a claim").detach();
+        let claim = session.resume_claim(key.as_str(), fence).expect("a key");
+        assert!(!claim.put(draft(number)).expect("a put").is_fenced());
+        claimed.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    let (plain, claimed) = (median(&mut plain), median(&mut claimed));
+    println!("  claim and fenced put: {claimed:.0} us, a plain put {plain:.0} us: {:.2}x", claimed / plain);
+}
+
+/// What may be served, against a hot get.
+fn served(session: &Session) {
+    let keys: Vec<String> = (0..1_000).map(|number| format!("plain/{number}")).collect();
+    let (mut got, mut served) = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        let began = Instant::now();
+        keys.iter().for_each(|key| drop(session.get(key.as_str()).expect("an asset")));
+        got.push(began.elapsed().as_secs_f64() * 1e9 / keys.len() as f64);
+        let began = Instant::now();
+        keys.iter()
+            .for_each(|key| assert!(session.get_loadable(key.as_str()).expect("an asset").hit().is_some()));
+        served.push(began.elapsed().as_secs_f64() * 1e9 / keys.len() as f64);
+    }
+    let (got, served) = (median(&mut got), median(&mut served));
+    println!("  get_loadable: {served:.0} ns, a hot get {got:.0} ns: {:.2}x", served / got);
+}
+
+/// 100 000 deadlines fire, in batches of 1 000, while somebody reads.
+fn deadlines(larder: &Larder, session: &Session) {
+    let mut bulk = session.bulk();
+    for number in 0..100_000 {
+        let timed = Draft::from("x").status(Status::Ready).with(|about| about.expires(number + 1));
+        bulk.put(format!("timed/{number:06}"), timed).expect("a put");
+    }
+    let _ = bulk.finish().expect("a load");
+    let read_for = |stop: &AtomicBool| {
+        let (mut times, mut number) = (Vec::new(), 1u64);
+        while !stop.load(Ordering::Relaxed) {
+            number = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(17) | 1;
+            let began = Instant::now();
+            session.get(format!("timed/{:06}", number % 100_000)).expect("an asset");
+            times.push(began.elapsed().as_secs_f64() * 1e6);
+        }
+        times
+    };
+    let while_doing = |act: &(dyn Fn() + Sync)| {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| read_for(&stop));
+            act();
+            stop.store(true, Ordering::Relaxed);
+            reader.join().expect("no reader panics")
+        })
+    };
+    let mut idle = while_doing(&|| std::thread::park_timeout(Duration::from_secs(2)));
+    let began = Instant::now();
+    let mut busy = while_doing(&|| while larder.sweep(1_000).expect("a sweep").total() > 0 {});
+    println!(
+        "  100 000 deadlines fired in {:.2} s; a reader's p99 {:.1} us meanwhile, {:.1} us idle: {:.2}x",
+        began.elapsed().as_secs_f64(),
+        percentile(&mut busy, 0.99),
+        percentile(&mut idle, 0.99),
+        percentile(&mut busy, 0.99) / percentile(&mut idle, 0.99),
+    );
+}
+
+/// What was made from something expires with it, in its commit.
+fn cascades(larder: &Larder, session: &Session) {
+    let made = |from: &str| Draft::from("x").status(Status::Ready).with(|about| about.depends_on(from));
+    let expired = || larder.statistics().expect("statistics").by_status["expired"].assets;
+    session.put("origin", "1").expect("a put");
+    for part in 0..10 {
+        let put = |number: u64| (format!("wide/{part}/{number}"), made("origin"));
+        session
+            .write(|txn| (0..1_000).map(put).try_for_each(|(key, draft)| txn.put(key, draft).map(drop)))
+            .expect("a batch");
+    }
+    let before = expired();
+    let began = Instant::now();
+    session.put("origin", "2").expect("a put");
+    let took = began.elapsed().as_secs_f64();
+    println!("  {} dependents expired in one commit in {took:.2} s", expired() - before);
+
+    let length = number_from("CHAIN", 100_000);
+    session.put("chain/000000", "1").expect("a put");
+    for part in 0..length / 1_000 {
+        session
+            .write(|txn| {
+                (part * 1_000..(part + 1) * 1_000).try_for_each(|number| {
+                    let draft = made(&format!("chain/{number:06}"));
+                    txn.put(format!("chain/{:06}", number + 1), draft).map(drop)
+                })
+            })
+            .expect("a batch");
+    }
+    let before = expired();
+    let began = Instant::now();
+    match session.put("chain/000000", "2") {
+        Ok(_) => {
+            let took = began.elapsed().as_secs_f64();
+            println!("  a chain of {} expired in one commit in {took:.2} s", expired() - before);
+        }
+        Err(error) => println!("  a chain of {length}: {error}"),
     }
 }
 

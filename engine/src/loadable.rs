@@ -1,7 +1,8 @@
 //! What may be served as a hit: found, finished, not volatile, in time, made from what is still so, and readable.
 
-use larder_format::{AbsentReason, Dependency, Key, Micros, Node, PayloadState, Record, Status};
+use larder_format::{AbsentReason, Dependency, Key, NEVER, Node, PayloadState, Record, Status};
 
+use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::guard::Row;
 use crate::primitives::{external_key, version_in};
@@ -80,19 +81,19 @@ impl std::fmt::Display for Miss {
     }
 }
 
-/// Says why a record alone is not to be served at a time.
-pub(crate) fn miss_of<B: AsRef<[u8]>>(record: &Record<B>, now: Micros) -> Option<Miss> {
-    let status = record.status();
+/// Says why a record alone is not to be served now.
+pub(crate) fn miss_of<B: AsRef<[u8]>>(record: &Record<B>, clock: &dyn Clock) -> Option<Miss> {
     if record.is_volatile() {
         return Some(Miss::Volatile);
     }
-    if status == Status::Expired {
-        return Some(Miss::Expired);
+    if !record.status_properties().is_loadable {
+        return Some(match record.status() {
+            Status::Expired => Miss::Expired,
+            other => Miss::Status(other),
+        });
     }
-    if !status.properties().is_loadable {
-        return Some(Miss::Status(status));
-    }
-    if record.expires() <= now {
+    // A clock takes longer to look at than all the rest.
+    if record.expires() != NEVER && record.expires() <= clock.now() {
         return Some(Miss::Expired);
     }
     match record.payload() {
@@ -102,8 +103,8 @@ pub(crate) fn miss_of<B: AsRef<[u8]>>(record: &Record<B>, now: Micros) -> Option
 }
 
 /// Answers from a row alone, where that is enough: small, and made from nothing.
-pub(crate) fn from_row(key: &Key, row: &Row, now: Micros) -> Option<Lookup> {
-    if let Some(miss) = miss_of(&row.record, now) {
+pub(crate) fn from_row(key: &Key, row: &Row, clock: &dyn Clock) -> Option<Lookup> {
+    if let Some(miss) = miss_of(&row.record, clock) {
         return Some(Lookup::Miss(miss));
     }
     let is_alone = row.record.section(larder_format::SectionTag::Dependencies.number()).is_none();
@@ -111,10 +112,10 @@ pub(crate) fn from_row(key: &Key, row: &Row, now: Micros) -> Option<Lookup> {
 }
 
 impl Reading<'_, '_> {
-    /// Gives an asset if it may be served at a time.
-    pub(crate) fn loadable(&self, key: &Key, now: Micros) -> Result<Lookup> {
+    /// Gives an asset if it may be served now.
+    pub(crate) fn loadable(&self, key: &Key, clock: &dyn Clock) -> Result<Lookup> {
         let row = self.found(key)?;
-        if let Some(lookup) = from_row(key, &row, now) {
+        if let Some(lookup) = from_row(key, &row, clock) {
             return Ok(lookup);
         }
         if let Some(miss) = self.stale(&row.record)? {

@@ -568,12 +568,12 @@ impl Session {
     pub fn get_loadable(&self, key: impl IntoKey) -> Result<Lookup> {
         let key = key.into_key()?;
         let _span = trace::operation("get_loadable", key.as_str());
-        let now = self.shared.clock.now();
-        if let Some(Some(lookup)) = self.hot(&key, |row| loadable::from_row(&key, row, now)) {
+        let clock = &*self.shared.clock;
+        if let Some(Some(lookup)) = self.hot(&key, |row| loadable::from_row(&key, row, clock)) {
             return Ok(lookup);
         }
         self.shared.timed("get_loadable", key.as_str(), || {
-            self.snapshot()?.with(|reading| reading.loadable(&key, now))
+            self.snapshot()?.with(|reading| reading.loadable(&key, clock))
         })
     }
 

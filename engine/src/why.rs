@@ -3,6 +3,7 @@
 use larder_format::{Dependency, Key, Node, Prefix, Record, Right};
 
 use crate::claim::ClaimInfo;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::loadable::{Miss, miss_of};
 use crate::primitives::{ClaimRow, Orphan, dependent_in, edges_of};
@@ -26,9 +27,9 @@ pub struct Why {
 }
 
 impl Reading<'_, '_> {
-    pub(crate) fn why(&self, key: &Key, now: larder_format::Micros) -> Result<Why> {
+    pub(crate) fn why(&self, key: &Key, clock: &dyn Clock) -> Result<Why> {
         let record = self.record(key)?;
-        let mut miss = miss_of(&record, now);
+        let mut miss = miss_of(&record, clock);
         if miss.is_none() {
             miss = self.stale(&record)?;
         }

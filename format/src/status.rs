@@ -64,6 +64,25 @@ pub struct StatusProperties {
     pub is_cancellable: bool,
 }
 
+impl StatusProperties {
+    /// Gives what the status of a number implies; one that is not known implies nothing.
+    #[must_use]
+    pub fn of_number(number: u8) -> Self {
+        Self::of_bits(TABLE.iter().find(|row| row.0 == number).map_or(0, |row| row.3))
+    }
+
+    fn of_bits(bits: u8) -> Self {
+        Self {
+            has_data: bits & DATA != 0,
+            is_finished: bits & FINISHED != 0,
+            is_processing: bits & PROCESSING != 0,
+            tracks_dependencies: bits & TRACKS != 0,
+            is_loadable: bits & LOADABLE != 0,
+            is_cancellable: bits & CANCELLABLE != 0,
+        }
+    }
+}
+
 /// The number that stands for [`Status::Custom`] in a record.
 pub const CUSTOM_STATUS: u8 = 255;
 
@@ -141,15 +160,7 @@ impl Status {
     /// Gives what the status implies. A custom status implies nothing.
     #[must_use]
     pub fn properties(&self) -> StatusProperties {
-        let bits = self.row().map_or(0, |row| row.3);
-        StatusProperties {
-            has_data: bits & DATA != 0,
-            is_finished: bits & FINISHED != 0,
-            is_processing: bits & PROCESSING != 0,
-            tracks_dependencies: bits & TRACKS != 0,
-            is_loadable: bits & LOADABLE != 0,
-            is_cancellable: bits & CANCELLABLE != 0,
-        }
+        StatusProperties::of_bits(self.row().map_or(0, |row| row.3))
     }
 
     fn row(&self) -> Option<&'static (u8, Status, &'static str, u8)> {

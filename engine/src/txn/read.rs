@@ -105,8 +105,8 @@ impl ReadTxn {
     /// As [`ReadTxn::get`]; what is there and not to be served is a [`Miss`](crate::Miss), damage of a payload too.
     pub fn get_loadable(&self, key: impl IntoKey) -> Result<Lookup> {
         let key = key.into_key()?;
-        let now = self.shared.clock.now();
-        self.observed("get_loadable", key.as_str(), |reading| reading.loadable(&key, now))
+        let clock = &*self.shared.clock;
+        self.observed("get_loadable", key.as_str(), |reading| reading.loadable(&key, clock))
     }
 
     /// Tells what is known about an asset: what it came from, what came from it, why it is not served.
@@ -115,8 +115,8 @@ impl ReadTxn {
     /// As [`ReadTxn::get`].
     pub fn why(&self, key: impl IntoKey) -> Result<Why> {
         let key = key.into_key()?;
-        let now = self.shared.clock.now();
-        self.observed("why", key.as_str(), |reading| reading.why(&key, now))
+        let clock = &*self.shared.clock;
+        self.observed("why", key.as_str(), |reading| reading.why(&key, clock))
     }
 
     /// Gives the assets that were made from something, as far as the caller may list them.

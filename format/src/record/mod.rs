@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::dependency::Dependency;
 use crate::numbered::numbered;
-use crate::status::Status;
+use crate::status::{Status, StatusProperties};
 use section::SectionError;
 
 /// The length of the fixed header, in bytes.
@@ -315,6 +315,12 @@ impl<B: AsRef<[u8]>> Record<B> {
     #[must_use]
     pub fn status(&self) -> Status {
         Status::from_number(self.byte(3), self.text(SectionTag::StatusName))
+    }
+
+    /// Gives what the status implies, without making one.
+    #[must_use]
+    pub fn status_properties(&self) -> StatusProperties {
+        StatusProperties::of_number(self.byte(3))
     }
 
     /// Gives the flags.
