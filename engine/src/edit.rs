@@ -217,6 +217,7 @@ pub struct Annotation {
     /// What it was made from, with the version that was seen; without, the one that is there.
     pub(crate) dependencies: Vec<(Result<Node>, Option<u128>)>,
     pub(crate) stable_because: Option<String>,
+    pub(crate) loss_is_known: bool,
 }
 
 impl Annotation {
@@ -354,6 +355,14 @@ impl Annotation {
     #[must_use]
     pub fn stable_because(mut self, reason: impl Into<String>) -> Self {
         self.stable_because = Some(reason.into());
+        self
+    }
+
+    /// Says that it is known that the value lives in memory only and is lost with the process: without, that is refused
+    /// where formats are checked strictly.
+    #[must_use]
+    pub fn loss_is_known(mut self) -> Self {
+        self.loss_is_known = true;
         self
     }
 

@@ -158,6 +158,8 @@ error_kinds! {
         /// How many may.
         limit: u64
     } => "more than {limit} assets depend on it; expire them in parts first. Nothing was changed";
+    /// The value would be lost with the process, and nothing makes it again.
+    210 CorrectTheArgument WouldLoseData => "the value would be lost with the process, and no recipe makes it again; say that this is known (Annotation::loss_is_known), or store a payload";
     /// The rules do not allow the caller to do this.
     301 AskForAccess AccessDenied {
         /// Who asked.
@@ -198,6 +200,17 @@ error_kinds! {
         /// The limit in bytes.
         limit: u64
     } => "the transaction has {size} bytes, more than the limit of {limit}; split it. Nothing was changed";
+    /// All payloads together would be larger than the limit.
+    406 FreeSpace QuotaExceeded {
+        /// How many bytes there are.
+        used: u64,
+        /// How many bytes the payload has.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u64,
+        /// How many of those that there are no policy may remove.
+        protected: u64
+    } => "{} of {} are used ({} of them pinned, or made by nothing), and this is {} more; remove something first. Nothing was stored", larder_format::ByteSize(*used), larder_format::ByteSize(*limit), larder_format::ByteSize(*protected), larder_format::ByteSize(*size);
     /// A batch has more edits, or more bytes, than the limit.
     405 CorrectTheArgument BatchTooLarge {
         /// What there is too much of.

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    Claim, Deciding, EventKind, Key, LogKind, Record, RecordBuilder, RecordFlags, Right, SectionTag, Warning,
+    Claim, Deciding, EventKind, Key, LogKind, Record, RecordBuilder, RecordFlags, Right, SectionTag,
+    Strictness, Warning,
 };
 
 use crate::authorizer::{AccessDecision, AccessRequest, Caller, Hooks, Place, denied};
@@ -29,6 +30,15 @@ pub(crate) struct Guard<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) documents: &'a Arc<Documents>,
     pub(crate) hooks: &'a Arc<Hooks>,
+    /// How much there is, where that is limited.
+    pub(crate) totals: Option<Totals>,
+}
+
+/// The bytes of all payloads, and of those that no policy may remove.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Totals {
+    pub(crate) used: u64,
+    pub(crate) protected: u64,
 }
 
 /// A guard that outlives the call that made it.
@@ -40,7 +50,7 @@ pub(crate) struct KeptGuard {
 
 impl KeptGuard {
     pub(crate) fn guard(&self) -> Guard<'_> {
-        Guard { caller: &self.caller, documents: &self.documents, hooks: &self.hooks }
+        Guard { caller: &self.caller, documents: &self.documents, hooks: &self.hooks, totals: None }
     }
 }
 
@@ -98,6 +108,9 @@ pub(crate) struct New<'a> {
     pub(crate) claim: Option<Claim<'a>>,
     /// The beginning of the payload.
     pub(crate) head: &'a [u8],
+    /// Whether there is a value that will not be here after a restart, nothing makes it again, and nobody said that
+    /// this is known.
+    pub(crate) loses_data: bool,
     /// Whether the payload is new, and its limit applies.
     pub(crate) is_new_payload: bool,
 }
@@ -147,6 +160,10 @@ impl Guard<'_> {
         self.access(proposal.right, key).map_err(|error| error.at(key))?;
         if let Some(new) = &proposal.new {
             self.limits(key, new).map_err(|error| error.at(key))?;
+            // What is renamed was there before.
+            if proposal.kind != EventKind::Renamed {
+                self.quota(new, proposal.old.as_ref()).map_err(|error| error.at(key))?;
+            }
         }
         if let Some(refusal) = self.conditions(key, proposal.conditions, proposal.old.as_ref()) {
             return Ok(Verdict::Refused(refusal));
@@ -261,6 +278,20 @@ impl Guard<'_> {
         Ok(())
     }
 
+    fn quota(&self, new: &New<'_>, old: Option<&Row>) -> Result<()> {
+        let (Some(limit), Some(totals)) = (self.documents.limits.max_total_size(), self.totals) else {
+            return Ok(());
+        };
+        let (before, after) =
+            (old.map_or(0, |old| old.record.payload().length()), new.builder.payload.length());
+        let used = totals.used.saturating_sub(before).saturating_add(after);
+        if after > before && used > limit {
+            let Totals { used, protected } = totals;
+            return Err(ErrorKind::QuotaExceeded { used, size: after, limit, protected }.into());
+        }
+        Ok(())
+    }
+
     fn conditions(&self, key: &Key, conditions: &[Condition], old: Option<&Row>) -> Option<Refusal> {
         let old = old.map(|row| &row.record);
         let failed = conditions.iter().find(|condition| match (condition, old) {
@@ -282,6 +313,9 @@ impl Guard<'_> {
     fn formats(&self, key: &Key, new: &mut New<'_>, warnings: &mut Vec<Warning>) -> Result<()> {
         let Some(claim) = &new.claim else { return Ok(()) };
         let strictness = self.documents.limits.strictness(key.encoded());
+        if strictness == Strictness::Strict && new.loses_data {
+            return Err(ErrorKind::WouldLoseData.into());
+        }
         let registry = self.documents.registry();
         let typed = new.builder.flags.contains(RecordFlags::TYPED);
         let head = if typed { &[][..] } else { new.head };

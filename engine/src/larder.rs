@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use larder_format::{Micros, Right};
+use larder_format::{Micros, Retention, Right};
 use parking_lot::Mutex;
 
 use crate::authorizer::{Caller, Hooks, Place as KeyPlace};
@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
 use crate::options::{Options, SlowOperation};
 use crate::primitives::{AuditBuffer, AuditEntry, Statistics, StatisticsMap};
+use crate::retention::{self, RetentionReport};
 use crate::session::Session;
 use crate::store::{Place, Store, Table, UpgradeReport, state_key};
 use crate::sweep::{self, Due, SweepOptions, SweepReport, Sweeper};
@@ -246,6 +247,21 @@ impl Larder {
     /// As a write.
     pub fn upkeep(&self, now: Micros) -> Result<UpkeepReport> {
         crate::upkeep::run(&self.shared, now)
+    }
+
+    /// Removes what rules of retention say is too old, too many or too large, oldest first, in bounded transactions; or,
+    /// if it is only asked for, says what would go. What is pinned, what nothing makes again (unless a rule names its
+    /// status), what is claimed, and what claimed assets were made from stays. What a recipe makes goes back to it.
+    ///
+    /// # Errors
+    /// As a write; what went before an error is gone.
+    pub fn retain(&self, retention: &Retention, only_say: bool) -> Result<RetentionReport> {
+        self.shared.observed("retain", "", || {
+            let view = self.root()?.snapshot()?;
+            let report = retention::plan(&view, retention, self.shared.clock.now())?;
+            drop(view);
+            if only_say { Ok(report) } else { retention::carry_out(&self.shared, report) }
+        })
     }
 
     /// Gives what is due at a time, earliest first: assets that expire, claims that are past their time. Changes nothing.

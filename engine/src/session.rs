@@ -683,7 +683,7 @@ impl Session {
         }
         let whom = Caller::of(principal, groups)?;
         let documents = self.shared.commit.documents();
-        let guard = Guard { caller: &whom, documents: &documents, hooks: &self.shared.hooks };
+        let guard = Guard { caller: &whom, documents: &documents, hooks: &self.shared.hooks, totals: None };
         let Judgement { allowed, by } = guard.judge(right, &key);
         let (rules, whom) = (&documents.rules, whom.principal());
         Ok(match by {
@@ -741,7 +741,7 @@ impl Session {
 
     fn with_guard<R>(&self, ask: impl FnOnce(Guard<'_>) -> R) -> R {
         let documents = self.shared.commit.documents();
-        ask(Guard { caller: &self.caller, documents: &documents, hooks: &self.shared.hooks })
+        ask(Guard { caller: &self.caller, documents: &documents, hooks: &self.shared.hooks, totals: None })
     }
 
     fn audited<R>(&self, result: Result<R>) -> Result<R> {

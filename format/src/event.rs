@@ -32,6 +32,8 @@ numbered! {
         9 Expired "expired",
         /// A claim was made, given back, or revoked; the asset itself did not change.
         10 ClaimChanged "claim-changed",
+        /// An asset was removed by a rule of retention.
+        11 Evicted "evicted",
     }
 }
 

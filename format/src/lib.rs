@@ -15,6 +15,7 @@ mod pattern;
 mod policy;
 mod record;
 mod registry;
+mod retention;
 mod status;
 mod tuple;
 mod writeset;
@@ -47,6 +48,7 @@ pub use registry::{
     Claim, Format, FormatError, FormatName, Inferred, REGISTRY_ENTRIES_MAX, REGISTRY_LEN_MAX,
     REGISTRY_NAME_LEN_MAX, Registry, RegistryError, SNIFF_LEN, Strictness, Verdict, Warning,
 };
+pub use retention::{MAX_RETENTION_RULES, Retention, RetentionReason, RetentionRule};
 pub use status::{CUSTOM_STATUS, Status, StatusProperties};
 pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
 pub use writeset::{

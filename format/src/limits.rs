@@ -130,6 +130,7 @@ impl fmt::Display for LimitedBy<'_> {
 /// max_tag_length = "128 B"
 /// max_batch_bytes = "64 MiB"       # of one transaction
 /// max_batch_count = 100000         # operations in one transaction
+/// max_total_size = "100 GiB"       # of all payloads together, before compression; not limited without it
 /// [[limit]]
 /// on = "users/*/uploads/**"        # one pattern or a list
 /// max_binary_size = "10 MiB"
@@ -186,6 +187,8 @@ struct Bounds {
     tag_length: u64,
     batch_bytes: u64,
     batch_count: u64,
+    /// Of all payloads together; nothing, if it is not limited.
+    total_size: Option<u64>,
 }
 
 impl Default for Bounds {
@@ -197,6 +200,7 @@ impl Default for Bounds {
             tag_length: 128,
             batch_bytes: 64 << 20,
             batch_count: 100_000,
+            total_size: None,
         }
     }
 }
@@ -250,13 +254,14 @@ fn best<'t, V>(trie: &'t Trie<Best<V>>, key: &[u8]) -> Option<&'t Ranked<V>> {
 }
 
 impl Limits {
-    pub(crate) const FIELDS: [&'static str; 8] = [
+    pub(crate) const FIELDS: [&'static str; 9] = [
         "max_binary_size",
         "max_metadata_size",
         "max_tags",
         "max_tag_length",
         "max_batch_bytes",
         "max_batch_count",
+        "max_total_size",
         "limit",
         "strictness",
     ];
@@ -270,7 +275,7 @@ impl Limits {
         let root = document.root();
         root.only(
             &Self::FIELDS,
-            "max_binary_size, max_metadata_size, max_tags, max_tag_length, max_batch_bytes, max_batch_count, [[limit]], [[strictness]]; rules are a document of their own",
+            "max_binary_size, max_metadata_size, max_tags, max_tag_length, max_batch_bytes, max_batch_count, max_total_size, [[limit]], [[strictness]]; rules are a document of their own",
         )?;
         Self::from_table(&root)
     }
@@ -287,6 +292,7 @@ impl Limits {
         size("max_metadata_size", &mut bounds.metadata_size)?;
         size("max_tag_length", &mut bounds.tag_length)?;
         size("max_batch_bytes", &mut bounds.batch_bytes)?;
+        bounds.total_size = root.get("max_total_size").map(|item| parse_size(&item)).transpose()?;
         if let Some(item) = root.get("max_tags") {
             bounds.tags = item.unsigned("an integer from 0")?;
         }
@@ -374,6 +380,11 @@ impl Limits {
         self.bounds.batch_count
     }
 
+    /// The most bytes that all payloads together may have; nothing, if that is not limited.
+    pub fn max_total_size(&self) -> Option<u64> {
+        self.bounds.total_size
+    }
+
     /// How many `[[limit]]` tables there are.
     pub fn limit_count(&self) -> usize {
         self.sizes.len()
@@ -391,6 +402,9 @@ impl Limits {
         size("max_metadata_size", bounds.metadata_size);
         size("max_tag_length", bounds.tag_length);
         size("max_batch_bytes", bounds.batch_bytes);
+        if let Some(bytes) = bounds.total_size {
+            size("max_total_size", bytes);
+        }
         let _ = writeln!(out, "max_tags = {}\nmax_batch_count = {}", bounds.tags, bounds.batch_count);
         for entry in &self.sizes {
             out.push_str("\n[[limit]]\n");
@@ -406,7 +420,7 @@ impl Limits {
     }
 }
 
-fn parse_size(item: &Item<'_>) -> Result<u64, RulesError> {
+pub(crate) fn parse_size(item: &Item<'_>) -> Result<u64, RulesError> {
     if item.is_integer() {
         return item.unsigned(EXPECTED_SIZE);
     }

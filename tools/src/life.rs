@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use larder::format::Node;
-use larder::{Key, ReadTxn};
+use larder::format::{ByteSize, Node, Retention};
+use larder::{ErrorKind, Key, ReadTxn};
 use serde_json::json;
 
 use crate::Context;
@@ -112,6 +112,53 @@ impl Sweep {
             || format!("  {expired} assets expired, {claims} claims revoked"),
             || json!({"expired": expired, "claims": claims}),
         )?;
+        Ok(0)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Retain {
+    /// The store.
+    file: PathBuf,
+    /// The rules, TOML: `[[retain]]` with `on`, and `max_age`, `max_count` or `max_bytes`.
+    rules: PathBuf,
+    /// Only say what would go.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Retain {
+    pub(crate) fn run(self, context: &Context) -> Done {
+        let text = std::fs::read_to_string(&self.rules)?;
+        let rules = Retention::parse(&text).map_err(|error| {
+            let what = error.to_string();
+            larder::Error::from(ErrorKind::InvalidDocument { document: "retention".to_owned(), what })
+        })?;
+        let (larder, _) =
+            if self.dry_run { context.look(&self.file)? } else { context.change(&self.file)? };
+        let report = larder.retain(&rules, self.dry_run)?;
+        for leaving in &report.leaving {
+            context.output.line(
+                || {
+                    let (when, reason, rule) = (time(leaving.updated), leaving.reason, leaving.rule);
+                    let bytes = ByteSize(leaving.bytes);
+                    shown(&format!("  {bytes:>10}  {when}  {}  by {reason} (rule {rule})", leaving.key))
+                },
+                || {
+                    json!({
+                        "key": leaving.key.as_str(), "bytes": leaving.bytes, "updated_us": leaving.updated,
+                        "reason": leaving.reason.name(), "rule": leaving.rule,
+                    })
+                },
+            )?;
+        }
+        let count = report.leaving.len();
+        let verb = if self.dry_run { "would go" } else { "went" };
+        context.output.line(
+            || format!("  {count} assets {verb}, {}; {} were left", ByteSize(report.bytes), report.kept),
+            || json!({"count": count, "bytes": report.bytes, "kept": report.kept, "dry_run": self.dry_run}),
+        )?;
+        larder.close()?;
         Ok(0)
     }
 }

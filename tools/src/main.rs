@@ -73,6 +73,8 @@ enum Verb {
     Deadlines(life::Deadlines),
     /// Mark what is past its time, and revoke claims that are.
     Sweep(life::Sweep),
+    /// Remove what is too old, too many or too large by rules, or say what would go.
+    Retention(life::Retain),
     /// Show what an asset was made from, or what was made from it.
     Deps(life::Dependencies),
     /// Show what an asset came from, what came from it, and why it is not served. Exit code 1: it is not.
@@ -158,6 +160,7 @@ fn main() -> ExitCode {
         Verb::Claims(verb) => verb.run(&context),
         Verb::Deadlines(verb) => verb.run(&context),
         Verb::Sweep(verb) => verb.run(&context),
+        Verb::Retention(verb) => verb.run(&context),
         Verb::Deps(verb) => verb.run(&context),
         Verb::Why(verb) => verb.run(&context),
         Verb::Feed(verb) => verb.feed(&context),

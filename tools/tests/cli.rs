@@ -279,3 +279,47 @@ fn what_a_crash_left_is_shown_and_recovered() {
     kitchen.ok(&["recover", "--discard-log", "a.larder"]);
     assert!(kitchen.ok(&["info", "a.larder"]).contains("assets   0"));
 }
+
+#[test]
+fn lives_are_shown_swept_and_ended() {
+    use larder::{Draft, Larder, Status};
+
+    let kitchen = Kitchen::new();
+    let larder = Larder::open(kitchen.at("l.larder")).unwrap();
+    let ana = larder.session("ana").unwrap();
+    ana.put("in/salt", "salt").unwrap();
+    let soup =
+        || Draft::from("soup").status(Status::Ready).with(|about| about.depends_on("in/salt").expires(1));
+    ana.put("out/soup", soup()).unwrap();
+    let minute = std::time::Duration::from_secs(60);
+    let fence = ana.claim("out/pie").in_group("oven", 1).for_at_most(minute).unwrap().detach();
+    larder.close().unwrap();
+
+    let claims = kitchen.ok(&["claims", "l.larder"]);
+    assert!(claims.contains("out/pie") && claims.contains("ana") && claims.contains("in oven"), "{claims}");
+    assert!(kitchen.ok(&["claims", "l.larder", "--orphans"]).is_empty());
+    let deadlines = kitchen.ok(&["deadlines", "l.larder", "--json"]);
+    assert_eq!(deadlines.lines().count(), 2, "{deadlines}");
+    assert!(deadlines.contains("\"purpose\":\"expiry\""), "{deadlines}");
+    let deps = kitchen.ok(&["deps", "l.larder", "out/soup"]);
+    assert!(deps.contains("out/soup") && deps.contains("in/salt"), "{deps}");
+    assert!(kitchen.ok(&["deps", "l.larder", "in/salt", "--down"]).contains("out/soup"));
+    kitchen.fails(1, &["why", "l.larder", "out/soup"]);
+    assert!(kitchen.ok(&["why", "l.larder", "in/salt"]).contains("made from it  out/soup"));
+    kitchen.fails(2, &["why", "l.larder", "nothing"]);
+    assert!(kitchen.ok(&["sweep", "l.larder"]).contains("1 assets expired, 0 claims revoked"));
+    assert!(kitchen.ok(&["sweep", "l.larder"]).contains("0 assets expired"));
+    let why = kitchen.run(&["why", "l.larder", "out/soup", "--json"]);
+    assert!(String::from_utf8(why.stdout).unwrap().contains("it has expired"));
+
+    kitchen.write("rules.toml", "[[retain]]\non = \"out/**\"\nmax_bytes = 0\n");
+    let said = kitchen.ok(&["retention", "l.larder", "rules.toml", "--dry-run"]);
+    assert!(said.contains("out/soup") && said.contains("1 assets would go"), "{said}");
+    kitchen.ok(&["stat", "l.larder", "out/soup"]);
+    assert!(kitchen.ok(&["retention", "l.larder", "rules.toml"]).contains("1 assets went"));
+    kitchen.fails(2, &["stat", "l.larder", "out/soup"]);
+    kitchen.write("bad.toml", "[[retain]]\non = \"a*\"\nmax_count = 1\n");
+    assert!(kitchen.fails(2, &["retention", "l.larder", "bad.toml"]).contains("line 2"));
+    kitchen.ok(&["verify", "l.larder"]);
+    assert_eq!(fence, 1);
+}

@@ -1,7 +1,8 @@
 //! How much of what there is: counted in the commit that changes it, read without a scan.
 //!
 //! One row of the table `state`, `statistics`: entries `[name length u8][assets i64][bytes i64][name]` in the order
-//! of their names. `t` counts all assets, `f:NAME` those of a data format, `s:NAME` those of a status. Names are cut
+//! of their names. `t` counts all assets, `p` those that no policy may remove, `f:NAME` those of a data format, `s:NAME` those
+//! of a status. Names are cut
 //! after 255 bytes.
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct Count {
 pub struct Statistics {
     /// All assets; explicit directories are counted by status only.
     pub total: Count,
+    /// Those that no policy may remove: pinned, or nothing makes them again.
+    pub protected: Count,
     /// By data format.
     pub by_format: BTreeMap<String, Count>,
     /// By status.
@@ -44,6 +47,9 @@ impl StatisticsMap {
         self.add(&[b"s:", status.name().as_bytes()], (weight, bytes));
         if !record.is_directory() {
             self.add(&[b"t"], (weight, bytes));
+            if record.is_protected() {
+                self.add(&[b"p"], (weight, bytes));
+            }
             self.add(&[b"f:", record.data_format().as_bytes()], (weight, bytes));
         }
     }
@@ -70,6 +76,11 @@ impl StatisticsMap {
             }
         }
         sum
+    }
+
+    /// Gives the bytes of all payloads, or of those that no policy may remove.
+    pub(crate) fn bytes(&self, name: &[u8]) -> i64 {
+        self.0.get(name).map_or(0, |(_, bytes)| *bytes)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -116,6 +127,7 @@ impl StatisticsMap {
                 Some((b"s:", name)) => {
                     statistics.by_status.insert(String::from_utf8_lossy(name).into_owned(), count);
                 }
+                _ if name.as_slice() == b"p" => statistics.protected = count,
                 _ => statistics.total = count,
             }
         }

@@ -6,9 +6,11 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::snapshot::bytes_definition;
 use super::tables::{Tree, tree_key};
-use super::{FORMAT_VERSION, Store, Table, commit_error, meta_key, place, shield, storage, table_error};
+use super::{
+    FORMAT_VERSION, Store, Table, commit_error, meta_key, place, shield, state_key, storage, table_error,
+};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primitives::{Purpose, deadline_key, expiry_of};
+use crate::primitives::{Purpose, StatisticsMap, deadline_key, expiry_of};
 
 /// How many backups of one format are kept under names of their own.
 const BACKUPS_MAX: u32 = 16;
@@ -43,22 +45,32 @@ pub(crate) struct Formats {
 pub(crate) const FORMATS: Formats =
     Formats { current: FORMAT_VERSION, steps: &[Step { from: 1, apply: add_index }] };
 
-/// Format 2 has claims, deadlines and edges, in a tree of their own; what expires has its row.
+/// Format 2 has claims, deadlines and edges, in a tree of their own; what expires has its row, and what no policy may
+/// remove is counted.
 fn add_index(transaction: &WriteTransaction) -> Result<()> {
     let mut index =
         transaction.open_table(bytes_definition(Table::Deadlines.tree().0)).map_err(table_error)?;
     let records = transaction.open_table(bytes_definition(Tree::Own(Table::Records))).map_err(table_error)?;
+    let mut statistics = StatisticsMap::default();
     for row in records.iter().map_err(storage)? {
         let (key, value) = row.map_err(storage)?;
         let body = larder_format::unseal(Table::Records.number(), key.value(), value.value())
             .map_err(|error| super::corrupt(error.to_string()))?;
         let (record, _) = larder_format::Record::in_place(body)?;
-        let Some(at) = expiry_of(&record.to_record()) else { continue };
+        let record = record.to_record();
+        statistics.count(&record, 1);
+        let Some(at) = expiry_of(&record) else { continue };
         let row_key = deadline_key(at, Purpose::Expiry, key.value());
         let mut sealed = Vec::new();
         larder_format::seal_into(Table::Deadlines.number(), &row_key, &[], &mut sealed);
         index.insert(&*tree_key(Table::Deadlines, &row_key), sealed.as_slice()).map_err(storage)?;
     }
+    // Counted anew: what no policy may remove is among them now.
+    let mut journal = transaction.open_table(bytes_definition(Table::State.tree().0)).map_err(table_error)?;
+    let mut sealed = Vec::new();
+    larder_format::seal_into(Table::State.number(), state_key::STATISTICS, &statistics.encode(), &mut sealed);
+    let key = tree_key(Table::State, state_key::STATISTICS);
+    journal.insert(&*key, sealed.as_slice()).map_err(storage)?;
     Ok(())
 }
 

@@ -43,6 +43,12 @@ impl Scanned<'_> {
         Key::decode(self.key).map_err(|error| corrupt(error.to_string()))
     }
 
+    /// Gives the key as it lies there: every segment followed by a byte of 0.
+    #[must_use]
+    pub fn encoded_key(&self) -> &[u8] {
+        self.key
+    }
+
     /// Gives the record, in place.
     #[must_use]
     pub fn record(&self) -> &Record<&[u8]> {

@@ -411,6 +411,19 @@ impl<B: AsRef<[u8]>> Record<B> {
         self.flags().contains(RecordFlags::VOLATILE) || self.byte(3) == Status::Volatile.number()
     }
 
+    /// Tells whether the asset cannot be made again: it was set from outside, and no recipe makes it.
+    #[must_use]
+    pub fn is_irreplaceable(&self) -> bool {
+        let is_set = [Status::Source.number(), Status::Override.number()].contains(&self.byte(3));
+        is_set && !self.flags().contains(RecordFlags::HAS_RECIPE)
+    }
+
+    /// Tells whether no policy may remove the asset: it is pinned, or cannot be made again.
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.flags().contains(RecordFlags::PINNED) || self.is_irreplaceable()
+    }
+
     /// Gives the log, oldest entry first.
     #[must_use]
     pub fn log(&self) -> Vec<LogEntry> {

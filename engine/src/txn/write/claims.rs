@@ -161,10 +161,16 @@ impl WriteTxn<'_> {
         self.audited(allowed.map_err(|error| error.at(key)))
     }
 
+    /// Tells whether somebody has claimed a key.
+    pub(super) fn is_claimed(&self, key: &Key) -> bool {
+        let is_live = self.claims.get(key.encoded()).copied();
+        is_live.unwrap_or_else(|| self.held.claimed.contains(key.encoded()))
+    }
+
     /// Gives the claim of a key, past its time or not.
     pub(super) fn claim_of(&self, key: &Key) -> Result<Option<ClaimRow>> {
         let encoded = key.encoded();
-        if !self.held.claimed.contains(encoded) && !self.claims.contains_key(encoded) {
+        if !self.is_claimed(key) {
             return Ok(None);
         }
         let row = self.view.get(Some(&self.changes), Table::Claims, &ClaimRow::key(encoded))?;
@@ -313,17 +319,14 @@ impl WriteTxn<'_> {
         let documents = std::sync::Arc::clone(&self.documents);
         let mut builder = self.successor(larder_format::RecordBuilder::from_record(&row.record), Some(&row));
         builder.set_status(status);
-        let guard = crate::guard::Guard {
-            caller: &self.shared.system,
-            documents: &documents,
-            hooks: &self.shared.hooks,
-        };
+        let guard = crate::guard::Guard { caller: &self.shared.system, ..self.guard(&documents) };
         let inline = row.inline.clone();
         let new = crate::guard::New {
             builder,
             inline: inline.clone(),
             claim: None,
             head: &inline,
+            loses_data: false,
             is_new_payload: false,
         };
         let proposal = crate::guard::Proposal {
@@ -349,7 +352,11 @@ pub(super) fn is_new_version(old: Option<&Record>, new: Option<&Record>) -> bool
         (Some(old), Some(new)) => {
             let expired = larder_format::Status::Expired;
             let has_expired = new.status() == expired && old.status() != expired;
-            has_expired || (old.version() != new.version() && old.version() != 0 && new.version() != 0)
+            let recipe = larder_format::Status::Recipe;
+            let is_gone = new.status() == recipe && old.status() != recipe;
+            has_expired
+                || is_gone
+                || (old.version() != new.version() && old.version() != 0 && new.version() != 0)
         }
         (None, _) => false,
     }

@@ -101,8 +101,13 @@ impl WriteTxn<'_> {
         let resolved = self.resolve(key, &draft.metadata).map_err(|error| error.at(key))?;
         let ignored = annotate(&mut builder, &draft.metadata, self.info.time);
         settle(&mut builder, &draft.metadata, resolved);
+        let is_transient = matches!(
+            linked.state,
+            PayloadState::Absent(AbsentReason::Transient | AbsentReason::NonSerializable)
+        );
         let new = New {
             builder,
+            loses_data: is_transient && !has_recipe && !draft.metadata.loss_is_known,
             inline: linked.inline.clone(),
             claim: Some(claim_of(key, draft)),
             head: &head,
@@ -205,6 +210,7 @@ impl WriteTxn<'_> {
             inline: old.inline.clone(),
             claim: None,
             head: &old.inline.clone(),
+            loses_data: false,
             is_new_payload: false,
         };
         let proposal = Proposal {
@@ -246,6 +252,7 @@ impl WriteTxn<'_> {
             inline: Bytes::new(),
             claim: None,
             head: &[],
+            loses_data: false,
             is_new_payload: false,
         });
         let kind = EventKind::Deleted;
@@ -259,6 +266,34 @@ impl WriteTxn<'_> {
                 self.record_change(&admitted, None)?;
                 Ok(Outcome::Removed { count: 1 })
             }
+        }
+    }
+
+    /// Removes an asset by a rule, if it is as it was seen and nobody works on it; what a recipe makes goes back to it.
+    pub(crate) fn evict(&mut self, key: &Key, generation: u64, version: u128) -> Result<bool> {
+        // What was made from something that went before it has expired with that, and goes all the same.
+        let is_as_seen = |record: &Record| {
+            record.generation() == generation
+                || (record.status() == Status::Expired && record.version() == version)
+        };
+        let old = self.reading().row(key)?.filter(|row| is_as_seen(&row.record));
+        let Some(old) = old.filter(|_| !self.is_claimed(key)) else { return Ok(false) };
+        let new = back_to_recipe(&old).map(|builder| New {
+            builder: self.successor(builder, Some(&old)),
+            loses_data: false,
+            inline: Bytes::new(),
+            claim: None,
+            head: &[],
+            is_new_payload: false,
+        });
+        let documents = Arc::clone(&self.documents);
+        let guard = Guard { caller: &self.shared.system, ..self.guard(&documents) };
+        let kind = EventKind::Evicted;
+        let proposal =
+            Proposal { key, right: Right::DELETE, kind, from: None, old: Some(old), new, conditions: &[] };
+        match guard.admit(proposal)? {
+            Verdict::Admitted(admitted, _) => self.record_change(&admitted, None).map(|()| true),
+            Verdict::Refused(_) => Ok(false),
         }
     }
 
@@ -426,6 +461,7 @@ impl WriteTxn<'_> {
             inline: row.inline.clone(),
             claim: None,
             head: &row.inline,
+            loses_data: false,
             is_new_payload: false,
         };
         let proposal = Proposal {
@@ -534,8 +570,14 @@ impl WriteTxn<'_> {
                 let payload = PayloadState::Absent(AbsentReason::Directory);
                 let mut builder = self.successor(RecordBuilder::new(payload), None);
                 builder.set_status(Status::Directory);
-                let new =
-                    New { builder, inline: Bytes::new(), claim: None, head: &[], is_new_payload: false };
+                let new = New {
+                    builder,
+                    inline: Bytes::new(),
+                    claim: None,
+                    head: &[],
+                    is_new_payload: false,
+                    loses_data: false,
+                };
                 let proposal = Proposal {
                     key,
                     right: Right::WRITE,

@@ -21,7 +21,7 @@ use crate::commit::{Accepted, CommitInfo, Durability, Held, Slot};
 use crate::documents::{Document, DocumentKind, Documents, row_of};
 use crate::edit::{Annotation, Draft, Edit, IntoKey, IntoPlace, Outcome, Stored};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Admitted, Guard};
+use crate::guard::{Admitted, Guard, Totals};
 use crate::larder::{ReaderToken, Shared};
 use crate::payload::{Loadable, PayloadReader, Storable, TypedValue};
 use crate::primitives::{ContentRow, OnceRow, StatisticsMap, tag_changes};
@@ -103,7 +103,15 @@ impl<'s> WriteTxn<'s> {
     }
 
     fn guard<'g>(&'g self, documents: &'g Arc<Documents>) -> Guard<'g> {
-        Guard { caller: self.caller, documents, hooks: &self.shared.hooks }
+        // Only where it is limited: it takes a look at two maps.
+        let totals = documents.limits.max_total_size().map(|_| {
+            let bytes = |name: &[u8]| {
+                let bytes = self.held.statistics.bytes(name).saturating_add(self.statistics.bytes(name));
+                u64::try_from(bytes).unwrap_or(0)
+            };
+            Totals { used: bytes(b"t"), protected: bytes(b"p") }
+        });
+        Guard { caller: self.caller, documents, hooks: &self.shared.hooks, totals }
     }
 
     fn reading(&self) -> Reading<'_, '_> {
@@ -296,7 +304,11 @@ impl<'s> WriteTxn<'s> {
             from: admitted.from().map(|from| from.encoded().to_vec()).unwrap_or_default(),
             old_generation: old.map_or(0, Record::generation),
             new_generation: new.map_or(0, Record::generation),
-            bytes: new.map_or(0, |record| record.payload().length()),
+            bytes: match admitted.kind() {
+                // What went is what there is to tell.
+                EventKind::Evicted => old.map_or(0, |record| record.payload().length()),
+                _ => new.map_or(0, |record| record.payload().length()),
+            },
         });
         let right = if new.is_some() { Right::WRITE } else { Right::DELETE };
         self.shared.audit_allowed(&self.guard(&self.documents), right, key, self.info.time);
