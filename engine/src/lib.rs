@@ -59,6 +59,7 @@ mod error;
 mod feed;
 mod guard;
 mod larder;
+mod live;
 mod loadable;
 mod options;
 mod payload;
@@ -88,6 +89,7 @@ pub use edit::{
 pub use error::{Action, Error, ErrorKind, Result};
 pub use feed::{Event, Notice, Subscription};
 pub use larder::{Info, InputOutput, Larder};
+pub use live::{LiveDraft, LiveObjects, LiveOptions, LiveStatistics};
 pub use loadable::{Lookup, Miss};
 pub use options::{Options, Retention, SlowHook, SlowOperation};
 pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedValue};
