@@ -264,6 +264,15 @@ impl Larder {
         })
     }
 
+    /// Lets go of what is too much or too old in the history of all keys, by the limits that are in force; tells how many
+    /// keys had some.
+    ///
+    /// # Errors
+    /// As a write.
+    pub fn prune_history(&self) -> Result<u64> {
+        self.shared.observed("prune_history", "", || crate::upkeep::prune_history(&self.shared))
+    }
+
     /// Gives what is due at a time, earliest first: assets that expire, claims that are past their time. Changes nothing.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ pub use sweep::{Due, SweepOptions, SweepReport, Sweeper};
 pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Walk, WriteTxn};
 pub use upkeep::UpkeepReport;
 pub use verify::{Finding, VerifyReport};
-pub use why::Why;
+pub use why::{Former, Why};
 
 pub use larder_format as format;
 pub use larder_format::{

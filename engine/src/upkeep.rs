@@ -14,7 +14,7 @@ use crate::authorizer::Caller;
 use crate::commit::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::{FEED_TRIMMED, ONCE_TRIMMED, Shared};
-use crate::primitives::{AuditEntry, OnceRow, Orphan};
+use crate::primitives::{AuditEntry, OnceRow, Orphan, history_of};
 use crate::store::Table;
 use crate::trace;
 use crate::txn::WriteTxn;
@@ -25,6 +25,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 const TRIM_EVERY: Micros = 60 * 1_000_000;
 /// How many rows are looked at in one go when something is trimmed.
 const TRIM_AT_ONCE: usize = 10_000;
+
+/// Of how many keys the history is pruned in one transaction.
+const PRUNED_AT_ONCE: usize = 1_000;
 
 /// What upkeep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,6 +158,22 @@ pub(crate) fn write_as_store(
         Some(slot) => shared.commit.drive(&slot).map(drop),
         None => Ok(()),
     }
+}
+
+/// Prunes the history of all keys, some in a transaction.
+pub(crate) fn prune_history(shared: &Arc<Shared>) -> Result<u64> {
+    let mut keys = Vec::new();
+    let view = shared.commit.committed_view()?;
+    for row in view.range(None, Table::History, Bound::Unbounded, Bound::Unbounded)? {
+        keys.push(history_of(&row?.0)?.0);
+        // The rows of a key lie next to one another.
+        keys.dedup();
+    }
+    drop(view);
+    for keys in keys.chunks(PRUNED_AT_ONCE) {
+        write_as_store(shared, |txn| txn.prune(keys))?;
+    }
+    Ok(keys.len() as u64)
 }
 
 /// Drops what is past its retention: from the old end, by number and by age.

@@ -10,8 +10,8 @@ use crate::documents::Documents;
 use crate::error::Result;
 use crate::payload::{ChunkSource, PayloadReader, row_numbers};
 use crate::primitives::{
-    ClaimRow, ContentRow, Orphan, Purpose, Statistics, StatisticsMap, deadline_key, edges_of, expiry_of,
-    group_key, is_edge, tag_key, version_in,
+    ClaimRow, ContentRow, Orphan, Purpose, Statistics, StatisticsMap, deadline_key, decode_history, edges_of,
+    expiry_of, group_key, history_of, is_edge, tag_key, version_in,
 };
 use crate::store::{Table, chunk_key, state_key};
 use crate::txn::View;
@@ -49,6 +49,8 @@ pub struct VerifyReport {
     pub deadlines: u64,
     /// Claims that hold.
     pub claims: u64,
+    /// Former states of assets.
+    pub formers: u64,
     /// Commits in the feed that were read.
     pub commits: u64,
     /// What does not agree.
@@ -161,6 +163,7 @@ pub(crate) fn verify(
         let what = format!("the index of tags has {} rows, the records have {tag_rows} tags", report.tags);
         report.find("tags", what, REBUILD);
     }
+    check_history(view, &mut references, &mut report)?;
     check_index(view, &mut report)?;
     let ids = check_contents(view, &references, &mut report, progress)?;
     check_chunks(view, &ids, &mut report)?;
@@ -189,6 +192,39 @@ fn check_life(view: &View, key: &Key, record: &Record, report: &mut VerifyReport
         let row_key = deadline_key(at, Purpose::Expiry, key.encoded());
         if view.get(None, Table::Deadlines, &row_key)?.is_none() {
             report.find(key.as_str(), "it expires, and has no deadline", REBUILD);
+        }
+    }
+    Ok(())
+}
+
+/// What assets were is whole, and refers to its content as they do.
+fn check_history(
+    view: &View,
+    references: &mut BTreeMap<ContentHash, (u64, u64)>,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    for row in view.range(None, Table::History, Bound::Unbounded, Bound::Unbounded)? {
+        let (row_key, body) = row?;
+        report.formers += 1;
+        let place = row_key.escape_ascii().to_string();
+        let found =
+            history_of(&row_key).and_then(|(_, generation)| Ok((generation, decode_history(&body)?.1)));
+        let (generation, was) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                report.find(place, error.to_string(), RESTORE);
+                continue;
+            }
+        };
+        if was.record.generation() != generation {
+            report.find(place.clone(), "it lies under another generation than its own", RESTORE);
+        }
+        match was.record.payload() {
+            PayloadState::Inline { hash, .. } if ContentHash::of(&was.inline) != hash => {
+                report.find(place, "the payload is not the one that was put", RESTORE);
+            }
+            PayloadState::Stored { hash, id, .. } => references.entry(hash).or_insert((id, 0)).1 += 1,
+            _ => {}
         }
     }
     Ok(())

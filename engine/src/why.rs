@@ -1,14 +1,26 @@
 //! Why an asset is what it is: what it came from, what came from it, and what keeps it from being served.
 
-use larder_format::{Dependency, Key, Node, Prefix, Record, Right};
+use larder_format::{Dependency, Key, Micros, Node, Prefix, Record, Right};
 
 use crate::claim::ClaimInfo;
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::loadable::{Miss, miss_of};
-use crate::primitives::{ClaimRow, Orphan, dependent_in, edges_of};
+use crate::primitives::{
+    ClaimRow, Orphan, decode_history, dependent_in, edges_of, history_key, history_prefix,
+};
 use crate::store::Table;
-use crate::txn::Reading;
+use crate::txn::{Asset, Reading};
+
+/// What an asset was.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Former {
+    /// The record, with its generation.
+    pub record: Record,
+    /// Until when it was so.
+    pub until: Micros,
+}
 
 /// What is known about an asset beside its record.
 #[derive(Debug, Clone)]
@@ -62,6 +74,26 @@ impl Reading<'_, '_> {
             }
         }
         Ok(found)
+    }
+
+    /// Gives what is kept of the history of a key, oldest first.
+    pub(crate) fn history(&self, key: &Key) -> Result<Vec<Former>> {
+        self.guard.reading(key)?;
+        let mut found = Vec::new();
+        for row in self.view.prefix(self.own, Table::History, &history_prefix(key))? {
+            let (_, body) = row?;
+            let (until, row) = decode_history(&body)?;
+            found.push(Former { record: row.record, until });
+        }
+        Ok(found)
+    }
+
+    /// Gives an asset as it was.
+    pub(crate) fn former(&self, key: &Key, generation: u64) -> Result<Asset> {
+        self.guard.reading(key)?;
+        let body = self.view.get(self.own, Table::History, &history_key(key, generation))?;
+        let body = body.ok_or_else(|| Error::from(ErrorKind::NotFound).at(key))?;
+        self.asset_of(key, decode_history(&body)?.1)
     }
 
     /// Gives the claims that were revoked.

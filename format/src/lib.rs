@@ -28,7 +28,7 @@ pub use envelope::{
 };
 pub use event::{EventKind, EventRow, FeedRow, FeedRowError};
 pub use key::{Child, Key, KeyError, Prefix};
-pub use limits::{ByteSize, Limit, LimitedBy, Limits, MAX_LIMITS};
+pub use limits::{ByteSize, HistoryLimit, Limit, LimitedBy, Limits, MAX_LIMITS};
 pub use log::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LOG_VERSION, LogError, LogFileHeader};
 pub use pattern::{
     Captures, MAX_CAPTURE_NAME_BYTES, MAX_LITERAL_BYTES, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, Pattern,

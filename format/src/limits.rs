@@ -5,7 +5,9 @@ use std::fmt::{self, Write as _};
 use crate::pattern::{Pattern, Trie};
 use crate::policy::document::{Document, Item, Table, quoted, write_list};
 use crate::policy::{RulesError, RulesErrorKind};
+use crate::record::Micros;
 use crate::registry::Strictness;
+use crate::retention::parse_age;
 
 /// The most `[[limit]]` tables, and the most `[[strictness]]` tables, that a document may have.
 pub const MAX_LIMITS: usize = 10_000;
@@ -119,6 +121,16 @@ impl fmt::Display for LimitedBy<'_> {
     }
 }
 
+/// How much of the history of a key is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct HistoryLimit {
+    /// How many generations, beside the one that is there; nothing, if that is not limited.
+    pub generations: Option<u64>,
+    /// For how long, in microseconds; nothing, if that is not limited.
+    pub age_max: Option<Micros>,
+}
+
 /// A limits document, parsed and compiled.
 ///
 /// A limits document is TOML; every field may be left out:
@@ -137,6 +149,10 @@ impl fmt::Display for LimitedBy<'_> {
 /// [[strictness]]
 /// on = "incoming/**"
 /// level = "strict"                 # off, warn (where nothing matches) or strict
+/// [[history]]
+/// on = "reports/**"                # what payloads were before they changed is kept here, and nowhere else
+/// generations = 5                  # this many, or
+/// max_age = "30 d"                 # this long (s, min, h, d); or both
 /// ```
 ///
 /// Of several entries that match a key the most specific decides ([`Pattern::cmp_specificity`]), be it larger or
@@ -160,13 +176,16 @@ pub struct Limits {
     bounds: Bounds,
     sizes: Vec<OnPatterns<u64>>,
     levels: Vec<OnPatterns<Strictness>>,
+    histories: Vec<OnPatterns<HistoryLimit>>,
     size_trie: Trie<Best<u64>>,
     level_trie: Trie<Best<Strictness>>,
+    history_trie: Trie<Best<HistoryLimit>>,
 }
 
 impl PartialEq for Limits {
     fn eq(&self, other: &Self) -> bool {
-        (self.bounds, &self.sizes, &self.levels) == (other.bounds, &other.sizes, &other.levels)
+        (self.bounds, &self.sizes, &self.levels, &self.histories)
+            == (other.bounds, &other.sizes, &other.levels, &other.histories)
     }
 }
 
@@ -174,7 +193,7 @@ impl Eq for Limits {}
 
 impl Default for Limits {
     fn default() -> Self {
-        Self::compile(Bounds::default(), Vec::new(), Vec::new())
+        Self::compile(Bounds::default(), Vec::new(), Vec::new(), Vec::new())
     }
 }
 
@@ -254,7 +273,7 @@ fn best<'t, V>(trie: &'t Trie<Best<V>>, key: &[u8]) -> Option<&'t Ranked<V>> {
 }
 
 impl Limits {
-    pub(crate) const FIELDS: [&'static str; 9] = [
+    pub(crate) const FIELDS: [&'static str; 10] = [
         "max_binary_size",
         "max_metadata_size",
         "max_tags",
@@ -264,6 +283,7 @@ impl Limits {
         "max_total_size",
         "limit",
         "strictness",
+        "history",
     ];
 
     /// Parses a limits document.
@@ -275,7 +295,7 @@ impl Limits {
         let root = document.root();
         root.only(
             &Self::FIELDS,
-            "max_binary_size, max_metadata_size, max_tags, max_tag_length, max_batch_bytes, max_batch_count, max_total_size, [[limit]], [[strictness]]; rules are a document of their own",
+            "max_binary_size, max_metadata_size, max_tags, max_tag_length, max_batch_bytes, max_batch_count, max_total_size, [[limit]], [[strictness]], [[history]]; rules are a document of their own",
         )?;
         Self::from_table(&root)
     }
@@ -324,13 +344,39 @@ impl Limits {
                 .ok_or_else(|| item.refuse_value("\"off\", \"warn\" or \"strict\"", name))?;
             levels.push(OnPatterns { on: table.patterns("on")?, value });
         }
-        Ok(Self::compile(bounds, sizes, levels))
+        let mut histories = Vec::new();
+        for table in root.tables("history", MAX_LIMITS)? {
+            table.only(&["on", "generations", "max_age"], "on, generations, max_age")?;
+            let generations =
+                table.get("generations").map(|item| item.unsigned("an integer from 0")).transpose()?;
+            let age_max = table.get("max_age").map(|item| parse_age(&item)).transpose()?;
+            if generations.is_none() {
+                table.required("max_age", "generations, max_age, or both")?;
+            }
+            histories
+                .push(OnPatterns { on: table.patterns("on")?, value: HistoryLimit { generations, age_max } });
+        }
+        Ok(Self::compile(bounds, sizes, levels, histories))
     }
 
-    fn compile(bounds: Bounds, sizes: Vec<OnPatterns<u64>>, levels: Vec<OnPatterns<Strictness>>) -> Self {
+    fn compile(
+        bounds: Bounds,
+        sizes: Vec<OnPatterns<u64>>,
+        levels: Vec<OnPatterns<Strictness>>,
+        histories: Vec<OnPatterns<HistoryLimit>>,
+    ) -> Self {
         let size_trie = rank(&sizes, |a, b| b.cmp(&a));
         let level_trie = rank(&levels, |a, b| a.cmp(&b));
-        Self { bounds, sizes, levels, size_trie, level_trie }
+        let history_trie = rank(&histories, |a, b| a.cmp(&b));
+        Self { bounds, sizes, levels, histories, size_trie, level_trie, history_trie }
+    }
+
+    /// How much of the history of what is under this encoded key is kept; nothing, if none is.
+    pub fn history(&self, key: &[u8]) -> Option<HistoryLimit> {
+        if self.histories.is_empty() {
+            return None;
+        }
+        best(&self.history_trie, key).map(|entry| entry.value)
     }
 
     /// The most bytes that a new payload under this encoded key may have, and what says so. Allocates nothing.
@@ -415,6 +461,16 @@ impl Limits {
             out.push_str("\n[[strictness]]\n");
             write_list(&mut out, "on", entry.on.iter().map(|pattern| quoted(pattern.as_str())));
             let _ = writeln!(out, "level = \"{}\"", entry.value);
+        }
+        for entry in &self.histories {
+            out.push_str("\n[[history]]\n");
+            write_list(&mut out, "on", entry.on.iter().map(|pattern| quoted(pattern.as_str())));
+            if let Some(generations) = entry.value.generations {
+                let _ = writeln!(out, "generations = {generations}");
+            }
+            if let Some(age) = entry.value.age_max {
+                let _ = writeln!(out, "max_age = {}", quoted(&format!("{} s", age / 1_000_000)));
+            }
         }
         out
     }

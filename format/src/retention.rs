@@ -138,7 +138,7 @@ impl Retention {
     }
 }
 
-fn parse_age(item: &Item<'_>) -> Result<Micros, RulesError> {
+pub(crate) fn parse_age(item: &Item<'_>) -> Result<Micros, RulesError> {
     let text = item.text()?;
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text.strip_prefix(digits).unwrap_or_default();

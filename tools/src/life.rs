@@ -117,6 +117,56 @@ impl Sweep {
 }
 
 #[derive(Args)]
+pub(crate) struct History {
+    /// The store.
+    file: PathBuf,
+    /// The key.
+    key: String,
+    /// Put back what it was in this generation.
+    #[arg(long)]
+    restore: Option<u64>,
+}
+
+impl History {
+    pub(crate) fn run(self, context: &Context) -> Done {
+        let key: Key = key(&self.key)?;
+        if let Some(generation) = self.restore {
+            let (larder, session) = context.change(&self.file)?;
+            let stored = session.write(|txn| txn.restore(&key, generation))?.value;
+            larder.close()?;
+            context.output.line(
+                || shown(&format!("  {key}  generation {} is what {generation} was", stored.generation)),
+                || json!({"key": key.as_str(), "generation": stored.generation, "restored": generation}),
+            )?;
+            return Ok(0);
+        }
+        let (_larder, session) = context.look(&self.file)?;
+        for former in session.snapshot()?.history(&key)? {
+            let (record, until) = (former.record, former.until);
+            let length = record.payload().length();
+            context.output.line(
+                || {
+                    let (generation, status) = (record.generation(), record.status());
+                    shown(&format!(
+                        "{generation:>6}  until {}  {:>10}  {status}",
+                        time(until),
+                        ByteSize(length)
+                    ))
+                },
+                || {
+                    json!({
+                        "generation": record.generation(), "until_us": until, "bytes": length,
+                        "status": record.status().name(),
+                        "content": record.payload().hash().map(|hash| hash.to_string()),
+                    })
+                },
+            )?;
+        }
+        Ok(0)
+    }
+}
+
+#[derive(Args)]
 pub(crate) struct Retain {
     /// The store.
     file: PathBuf,

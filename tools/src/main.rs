@@ -75,6 +75,8 @@ enum Verb {
     Sweep(life::Sweep),
     /// Remove what is too old, too many or too large by rules, or say what would go.
     Retention(life::Retain),
+    /// Show what an asset was, where the limits say that it is kept, or put it back.
+    History(life::History),
     /// Show what an asset was made from, or what was made from it.
     Deps(life::Dependencies),
     /// Show what an asset came from, what came from it, and why it is not served. Exit code 1: it is not.
@@ -161,6 +163,7 @@ fn main() -> ExitCode {
         Verb::Deadlines(verb) => verb.run(&context),
         Verb::Sweep(verb) => verb.run(&context),
         Verb::Retention(verb) => verb.run(&context),
+        Verb::History(verb) => verb.run(&context),
         Verb::Deps(verb) => verb.run(&context),
         Verb::Why(verb) => verb.run(&context),
         Verb::Feed(verb) => verb.feed(&context),

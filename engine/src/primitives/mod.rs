@@ -5,6 +5,7 @@ mod claims;
 mod contents;
 mod deadlines;
 mod edges;
+mod history;
 mod once;
 mod statistics;
 mod tags;
@@ -17,6 +18,9 @@ pub(crate) use contents::ContentRow;
 pub use deadlines::Purpose;
 pub(crate) use deadlines::{deadline_key, deadline_of, expiry_of, is_expirable};
 pub(crate) use edges::{change_edges, dependent_in, edges_of, external_key, is_edge, version_in};
+pub(crate) use history::{
+    decode as decode_history, encode as encode_history, history_key, history_of, history_prefix,
+};
 pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use statistics::StatisticsMap;

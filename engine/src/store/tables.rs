@@ -32,10 +32,12 @@ pub(crate) enum Table {
     Deadlines = 13,
     /// What something depends on, and what depends on it.
     Edges = 14,
+    /// Encoded key, 0, generation: what the asset was.
+    History = 15,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Meta,
         Self::State,
         Self::Records,
@@ -50,6 +52,7 @@ impl Table {
         Self::Claims,
         Self::Deadlines,
         Self::Edges,
+        Self::History,
     ];
 
     pub(crate) const fn number(self) -> u8 {
@@ -71,6 +74,7 @@ impl Table {
             Self::Claims => (Tree::Index, Some(1)),
             Self::Deadlines => (Tree::Index, Some(2)),
             Self::Edges => (Tree::Index, Some(3)),
+            Self::History => (Tree::Index, Some(4)),
             other => (Tree::Own(other), None),
         }
     }
@@ -91,6 +95,7 @@ impl Table {
             Self::Claims => "claims",
             Self::Deadlines => "deadlines",
             Self::Edges => "edges",
+            Self::History => "history",
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::larder::{ReaderToken, Shared};
 use crate::loadable::Lookup;
 use crate::payload::{Loadable, PayloadReader, TypedValue};
 use crate::primitives::Orphan;
-use crate::why::Why;
+use crate::why::{Former, Why};
 
 /// One consistent view: it sees what was committed when it began, and nothing later.
 ///
@@ -118,6 +118,24 @@ impl ReadTxn {
         let key = key.into_key()?;
         let clock = &*self.shared.clock;
         self.observed("why", key.as_str(), |reading| reading.why(&key, clock))
+    }
+
+    /// Gives what is kept of the history of a key, oldest first; nothing, where the limits do not say that some is.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`], but for a key that has nothing.
+    pub fn history(&self, key: impl IntoKey) -> Result<Vec<Former>> {
+        let key = key.into_key()?;
+        self.observed("history", key.as_str(), |reading| reading.history(&key))
+    }
+
+    /// Gives an asset as it was in a generation that is kept.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`]; [`NotFound`](crate::ErrorKind::NotFound) if that generation is not kept.
+    pub fn get_former(&self, key: impl IntoKey, generation: u64) -> Result<Asset> {
+        let key = key.into_key()?;
+        self.observed("get_former", key.as_str(), |reading| reading.former(&key, generation))
     }
 
     /// Gives the assets that were made from something, as far as the caller may list them.

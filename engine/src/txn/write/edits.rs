@@ -82,6 +82,10 @@ impl WriteTxn<'_> {
             }
         };
         let mut builder = self.successor(RecordBuilder::new(linked.state), old.as_ref());
+        if old.is_none() {
+            builder.generation += self.last_former(key)?;
+        }
+        let generation = builder.generation;
         builder.version = linked.state.hash().map_or(0, |hash| hash.version());
         builder.set_status(status);
         if let Some(type_name) = typed {
@@ -128,12 +132,7 @@ impl WriteTxn<'_> {
             Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
         };
         self.record_change(&admitted, Some(linked))?;
-        Ok(outcome_of(Stored {
-            generation: previous.unwrap_or(0) + 1,
-            previous,
-            warnings,
-            tags_ignored: ignored,
-        }))
+        Ok(outcome_of(Stored { generation, previous, warnings, tags_ignored: ignored }))
     }
 
     /// Finds where a payload lies, or where it will.
@@ -345,13 +344,17 @@ impl WriteTxn<'_> {
     fn delete_tree(&mut self, place: &Prefix) -> Result<Outcome> {
         // What follows from it is kept, not the rows: there may be many.
         let (mut statistics, mut tag_rows) = (StatisticsMap::default(), Vec::new());
-        let mut life = Vec::new();
+        let (mut life, mut kept) = (Vec::new(), Vec::new());
         let mut references: BTreeMap<ContentHash, u64> = BTreeMap::new();
         let count = self.each_below(place, Right::DELETE, |key, row| {
             statistics.count(&row.record, -1);
             tag_rows.extend(tag_changes(&key, Some(&row.record), None).0);
-            if let PayloadState::Stored { hash, .. } = row.record.payload() {
+            let history = self.history_limit(&key).filter(|_| row.record.has_payload());
+            if let (PayloadState::Stored { hash, .. }, None) = (row.record.payload(), history) {
                 *references.entry(hash).or_default() += 1;
+            }
+            if let Some(limit) = history {
+                kept.push((key.clone(), row.clone(), limit));
             }
             if self.has_edges || expiry_of(&row.record).is_some() {
                 life.push((key, row.record));
@@ -381,6 +384,9 @@ impl WriteTxn<'_> {
         }
         for (hash, references) in references {
             self.unlink(&hash, references)?;
+        }
+        for (key, row, limit) in kept {
+            self.remember(&key, &row, limit)?;
         }
         self.events.push(EventRow {
             kind: EventKind::TreeDeleted,

@@ -2,6 +2,7 @@
 
 mod claims;
 mod edits;
+mod history;
 mod life;
 
 use std::collections::BTreeMap;
@@ -272,13 +273,21 @@ impl<'s> WriteTxn<'s> {
             self.revoke_by_write(key)?;
         }
         let (old_content, new_content) = (stored(old), stored(new));
+        let hash_of = |record: Option<&Record>| record.and_then(|record| record.payload().hash());
+        let is_evicted = admitted.kind() == EventKind::Evicted;
+        let was = admitted.old().filter(|was| was.record.has_payload() && hash_of(old) != hash_of(new));
+        let was = was.filter(|_| !is_evicted);
+        let history = was.and_then(|was| Some((was, self.history_limit(key)?)));
         if old_content != new_content {
             if let Some(hash) = new_content {
                 self.refer(&hash, linked)?;
             }
-            if let Some(hash) = old_content {
+            if let Some(hash) = old_content.filter(|_| history.is_none()) {
                 self.unlink(&hash, 1)?;
             }
+        }
+        if let Some((was, limit)) = history {
+            self.remember(key, was, limit)?;
         }
         let (removed, added) = tag_changes(key, old, new);
         for row in removed {
