@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_format::{ContentHash, Explanation, Key, Prefix, Record, Right};
+use larder_format::{ContentHash, Explanation, Key, LogKind, Prefix, Record, Right};
 
 use crate::authorizer::Caller;
 use crate::bulk::Bulk;
@@ -633,6 +633,31 @@ impl Session {
     pub fn expire(&self, key: impl IntoKey) -> Result<Receipt<bool>> {
         let key = key.into_key()?;
         self.write(|txn| txn.expire(&key))
+    }
+
+    /// Appends an entry to the log of an asset: see [`WriteTxn::log`].
+    ///
+    /// # Errors
+    /// As [`WriteTxn::log`].
+    pub fn log(&self, key: impl IntoKey, kind: LogKind, message: impl Into<String>) -> Result<Receipt<()>> {
+        let key = key.into_key()?;
+        self.write(|txn| txn.log(&key, kind, message))
+    }
+
+    /// Says how far the work on an asset is: see [`WriteTxn::progress`]. With a durability of
+    /// [`Window`](Durability::Window) many within the window share one sync.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::log`].
+    pub fn progress(
+        &self,
+        key: impl IntoKey,
+        done: u64,
+        total: u64,
+        message: impl Into<String>,
+    ) -> Result<Receipt<()>> {
+        let key = key.into_key()?;
+        self.write(|txn| txn.progress(&key, done, total, message))
     }
 
     pub(crate) fn claims_freed(&self) -> u64 {

@@ -10,8 +10,9 @@ use crate::documents::Documents;
 use crate::error::Result;
 use crate::payload::{ChunkSource, PayloadReader, row_numbers};
 use crate::primitives::{
-    ClaimRow, ContentRow, Orphan, Purpose, Statistics, StatisticsMap, deadline_key, decode_history, edges_of,
-    expiry_of, group_key, history_of, is_edge, tag_key, version_in,
+    ClaimRow, ContentRow, Orphan, PROGRESS, Progress, Purpose, Statistics, StatisticsMap, deadline_key,
+    decode_entry, decode_history, edges_of, expiry_of, group_key, history_of, is_edge, log_of, tag_key,
+    version_in,
 };
 use crate::store::{Table, chunk_key, state_key};
 use crate::txn::View;
@@ -49,6 +50,8 @@ pub struct VerifyReport {
     pub deadlines: u64,
     /// Claims that hold.
     pub claims: u64,
+    /// Entries of logs, and how far work is.
+    pub logs: u64,
     /// Former states of assets.
     pub formers: u64,
     /// Commits in the feed that were read.
@@ -164,6 +167,7 @@ pub(crate) fn verify(
         report.find("tags", what, REBUILD);
     }
     check_history(view, &mut references, &mut report)?;
+    check_logs(view, &mut report)?;
     check_index(view, &mut report)?;
     let ids = check_contents(view, &references, &mut report, progress)?;
     check_chunks(view, &ids, &mut report)?;
@@ -225,6 +229,35 @@ fn check_history(
             }
             PayloadState::Stored { hash, id, .. } => references.entry(hash).or_insert((id, 0)).1 += 1,
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What was said of the work on assets can be read, and they are there.
+fn check_logs(view: &View, report: &mut VerifyReport) -> Result<()> {
+    let mut last: Option<Key> = None;
+    for row in view.range(None, Table::Logs, Bound::Unbounded, Bound::Unbounded)? {
+        let (row_key, body) = row?;
+        report.logs += 1;
+        let place = row_key.escape_ascii().to_string();
+        let read = log_of(&row_key).and_then(|(key, number)| {
+            if number == PROGRESS {
+                Progress::decode(&body).map(drop)?
+            } else {
+                decode_entry(&body).map(drop)?
+            }
+            Ok(key)
+        });
+        match read {
+            Err(error) => report.find(place, error.to_string(), RESTORE),
+            Ok(key) if last.as_ref() == Some(&key) => {}
+            Ok(key) => {
+                if view.get(None, Table::Records, key.encoded())?.is_none() {
+                    report.find(place, "it is about an asset that is not there", "it can be removed");
+                }
+                last = Some(key);
+            }
         }
     }
     Ok(())

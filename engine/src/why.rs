@@ -1,13 +1,14 @@
 //! Why an asset is what it is: what it came from, what came from it, and what keeps it from being served.
 
-use larder_format::{Dependency, Key, Micros, Node, Prefix, Record, Right};
+use larder_format::{Dependency, Key, LogEntry, Micros, Node, Prefix, Record, Right};
 
 use crate::claim::ClaimInfo;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loadable::{Miss, miss_of};
 use crate::primitives::{
-    ClaimRow, Orphan, decode_history, dependent_in, edges_of, history_key, history_prefix,
+    ClaimRow, LOG_ENTRIES_MAX, Orphan, PROGRESS, Progress, decode_entry, decode_history, dependent_in,
+    edges_of, history_key, history_prefix, log_of, log_prefix,
 };
 use crate::store::Table;
 use crate::txn::{Asset, Reading};
@@ -94,6 +95,22 @@ impl Reading<'_, '_> {
         let body = self.view.get(self.own, Table::History, &history_key(key, generation))?;
         let body = body.ok_or_else(|| Error::from(ErrorKind::NotFound).at(key))?;
         self.asset_of(key, decode_history(&body)?.1)
+    }
+
+    /// Gives what was said of the work on an asset.
+    pub(crate) fn log(&self, key: &Key) -> Result<(Vec<LogEntry>, Option<Progress>)> {
+        self.found(key)?;
+        let (mut entries, mut progress) = (Vec::new(), None);
+        for row in self.view.prefix(self.own, Table::Logs, &log_prefix(key))? {
+            let (row_key, body) = row?;
+            match log_of(&row_key)?.1 {
+                PROGRESS => progress = Some(Progress::decode(&body)?),
+                _ => entries.push(decode_entry(&body)?),
+            }
+        }
+        // A few more may be there, until the log is trimmed.
+        entries.drain(..entries.len().saturating_sub(LOG_ENTRIES_MAX));
+        Ok((entries, progress))
     }
 
     /// Gives the claims that were revoked.

@@ -34,6 +34,8 @@ numbered! {
         10 ClaimChanged "claim-changed",
         /// An asset was removed by a rule of retention.
         11 Evicted "evicted",
+        /// Something was said of the work on an asset; its record did not change.
+        12 Logged "logged",
     }
 }
 

@@ -300,7 +300,7 @@ pub(crate) fn verify(context: &Context, file: &Path) -> Done {
                 format!("{} findings", number(report.findings.len() as u64 + report.findings_left_out))
             };
             let mut text = format!(
-                "  {} records, {} payloads, {} chunks, {} tags, {} edges, {} deadlines, {} claims, {} former, {} commits: {found}",
+                "  {} records, {} payloads, {} chunks, {} tags, {} edges, {} deadlines, {} claims, {} former, {} log entries, {} commits: {found}",
                 number(report.records),
                 number(report.payloads),
                 number(report.chunks),
@@ -309,6 +309,7 @@ pub(crate) fn verify(context: &Context, file: &Path) -> Done {
                 number(report.deadlines),
                 number(report.claims),
                 number(report.formers),
+                number(report.logs),
                 number(report.commits),
             );
             for finding in &report.findings {
@@ -327,7 +328,7 @@ pub(crate) fn verify(context: &Context, file: &Path) -> Done {
             json!({
                 "records": report.records, "payloads": report.payloads, "chunks": report.chunks,
                 "tags": report.tags, "edges": report.edges, "deadlines": report.deadlines, "claims": report.claims,
-                "formers": report.formers,
+                "formers": report.formers, "logs": report.logs,
                 "commits": report.commits, "findings": list(&report.findings),
                 "findings_left_out": report.findings_left_out, "warnings": list(&report.warnings),
             })

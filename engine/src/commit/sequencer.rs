@@ -31,6 +31,8 @@ pub(crate) struct Sequenced {
     pub(crate) fences_reserved: u64,
     /// Whether anything was made from anything.
     pub(crate) has_edges: bool,
+    /// Whether anything was said of the work on any asset.
+    pub(crate) has_logs: bool,
 }
 
 impl Sequenced {
@@ -48,6 +50,8 @@ impl Sequenced {
             claimed.extend(row?.0.strip_prefix(&[1]).map(Bytes::copy_from_slice));
         }
         let fences_reserved = number(state_key::FENCES)?;
+        let has_some =
+            |table| -> Result<bool> { Ok(view.prefix(None, table, &[])?.next().transpose()?.is_some()) };
         Ok(Self {
             sequence: head.sequence,
             time: head.time,
@@ -59,7 +63,8 @@ impl Sequenced {
             // Whatever was reserved may have been given out.
             fence: fences_reserved,
             fences_reserved,
-            has_edges: view.prefix(None, Table::Edges, &[])?.next().transpose()?.is_some(),
+            has_edges: has_some(Table::Edges)?,
+            has_logs: has_some(Table::Logs)?,
         })
     }
 }

@@ -6,6 +6,7 @@ mod contents;
 mod deadlines;
 mod edges;
 mod history;
+mod logs;
 mod once;
 mod statistics;
 mod tags;
@@ -21,6 +22,8 @@ pub(crate) use edges::{change_edges, dependent_in, edges_of, external_key, is_ed
 pub(crate) use history::{
     decode as decode_history, encode as encode_history, history_key, history_of, history_prefix,
 };
+pub use logs::Progress;
+pub(crate) use logs::{LOG_ENTRIES_MAX, PROGRESS, decode_entry, encode_entry, log_key, log_of, log_prefix};
 pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use statistics::StatisticsMap;

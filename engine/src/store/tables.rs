@@ -34,10 +34,12 @@ pub(crate) enum Table {
     Edges = 14,
     /// Encoded key, 0, generation: what the asset was.
     History = 15,
+    /// Encoded key, 0, number: what was said of the work on an asset.
+    Logs = 16,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Meta,
         Self::State,
         Self::Records,
@@ -53,6 +55,7 @@ impl Table {
         Self::Deadlines,
         Self::Edges,
         Self::History,
+        Self::Logs,
     ];
 
     pub(crate) const fn number(self) -> u8 {
@@ -75,6 +78,7 @@ impl Table {
             Self::Deadlines => (Tree::Index, Some(2)),
             Self::Edges => (Tree::Index, Some(3)),
             Self::History => (Tree::Index, Some(4)),
+            Self::Logs => (Tree::Index, Some(5)),
             other => (Tree::Own(other), None),
         }
     }
@@ -96,6 +100,7 @@ impl Table {
             Self::Deadlines => "deadlines",
             Self::Edges => "edges",
             Self::History => "history",
+            Self::Logs => "logs",
         }
     }
 }

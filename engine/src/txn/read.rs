@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_format::{Key, Node, Record};
+use larder_format::{Key, LogEntry, Node, Record};
 
 use super::reading::{Asset, Entry, Page, PageRequest, Reading, Walk};
 use super::scan::Scan;
@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::larder::{ReaderToken, Shared};
 use crate::loadable::Lookup;
 use crate::payload::{Loadable, PayloadReader, TypedValue};
-use crate::primitives::Orphan;
+use crate::primitives::{Orphan, Progress};
 use crate::why::{Former, Why};
 
 /// One consistent view: it sees what was committed when it began, and nothing later.
@@ -118,6 +118,24 @@ impl ReadTxn {
         let key = key.into_key()?;
         let clock = &*self.shared.clock;
         self.observed("why", key.as_str(), |reading| reading.why(&key, clock))
+    }
+
+    /// Gives the log of an asset, oldest entry first: the last 1 000 entries.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`].
+    pub fn log(&self, key: impl IntoKey) -> Result<Vec<LogEntry>> {
+        let key = key.into_key()?;
+        self.observed("log", key.as_str(), |reading| Ok(reading.log(&key)?.0))
+    }
+
+    /// Gives how far the work on an asset is, if that was said.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::get`].
+    pub fn progress(&self, key: impl IntoKey) -> Result<Option<Progress>> {
+        let key = key.into_key()?;
+        self.observed("progress", key.as_str(), |reading| Ok(reading.log(&key)?.1))
     }
 
     /// Gives what is kept of the history of a key, oldest first; nothing, where the limits do not say that some is.

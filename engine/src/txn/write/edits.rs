@@ -385,6 +385,10 @@ impl WriteTxn<'_> {
         for (hash, references) in references {
             self.unlink(&hash, references)?;
         }
+        if self.has_logs {
+            let (start, end) = place.subtree_range();
+            self.changes.remove_range(Table::Logs, start.into(), end.map(Bytes::from), 0);
+        }
         for (key, row, limit) in kept {
             self.remember(&key, &row, limit)?;
         }

@@ -4,6 +4,7 @@ mod claims;
 mod edits;
 mod history;
 mod life;
+mod logs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct WriteTxn<'s> {
     fences_reserved: Option<u64>,
     /// Whether anything was made from anything.
     has_edges: bool,
+    /// Whether anything was said of the work on any asset.
+    has_logs: bool,
     /// Whether what expires was found beforehand.
     is_cascading: bool,
     /// Whether a commit with the same idempotency key was found: this one changes nothing.
@@ -80,7 +83,7 @@ impl<'s> WriteTxn<'s> {
         let view = shared.commit.accepted_view()?;
         let info = CommitInfo { sequence: held.sequence + 1, time: shared.clock.now().max(held.time) };
         let documents = Arc::clone(&held.documents);
-        let has_edges = held.has_edges;
+        let (has_edges, has_logs) = (held.has_edges, held.has_logs);
         Ok(Self {
             shared,
             caller,
@@ -98,6 +101,7 @@ impl<'s> WriteTxn<'s> {
             acting_for: Vec::new(),
             fences_reserved: None,
             has_edges,
+            has_logs,
             is_cascading: false,
             is_repeat: false,
         })
@@ -297,6 +301,11 @@ impl<'s> WriteTxn<'s> {
             self.changes.put(Table::Tags, row, Bytes::new());
         }
         self.change_life(key, old, new);
+        match (admitted.kind(), admitted.from()) {
+            (EventKind::Renamed, Some(from)) => self.end_log(from, Some(key))?,
+            _ if new.is_none() => self.end_log(key, None)?,
+            _ => {}
+        }
         if let Some(old) = old {
             self.statistics.count(old, -1);
         }
@@ -506,6 +515,7 @@ impl<'s> WriteTxn<'s> {
         self.held.documents = Arc::clone(&self.documents);
         self.held.audit_next = audit_next;
         self.held.has_edges = self.has_edges;
+        self.held.has_logs = self.has_logs;
         if let Some(reserved) = self.fences_reserved {
             self.held.fences_reserved = reserved;
         }
