@@ -219,7 +219,10 @@ pub(crate) struct Dependencies {
     file: PathBuf,
     /// The key.
     key: String,
-    /// Show what was made from it, in place of what it was made from.
+    /// Show what it was made from: what is shown if nothing is asked for.
+    #[arg(long, conflicts_with = "down")]
+    up: bool,
+    /// Show what was made from it.
     #[arg(long)]
     down: bool,
     /// How far to go.

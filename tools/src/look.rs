@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use larder::{AttributeValue, Entry, ErrorKind, Key, NEVER, PayloadState, Prefix, Record, Session};
+use larder::{AttributeValue, Entry, ErrorKind, Key, NEVER, PayloadState, Prefix, Progress, Record, Session};
 use serde_json::{Value, json};
 
 use crate::Context;
@@ -35,12 +35,13 @@ impl List {
         let name = shown(entry.name()) + if entry.is_directory() { "/" } else { "" };
         match &entry.record {
             Some(record) if self.long && !record.is_directory() => format!(
-                "{:>12}  {}  {:<10} {name}",
+                "{:>12}  {}  {:<10} {:<10} {name}",
                 size(record.payload().length()),
                 time(record.updated()),
+                record.status().to_string(),
                 record.data_format()
             ),
-            _ if self.long => format!("{:>12}  {:>23}  {:<10} {name}", "-", "", ""),
+            _ if self.long => format!("{:>12}  {:>23}  {:<10} {:<10} {name}", "-", "", "", ""),
             _ => name,
         }
     }
@@ -99,13 +100,33 @@ pub(crate) struct Stat {
 impl Stat {
     pub(crate) fn run(self, context: &Context) -> Done {
         let (_larder, session) = context.look(&self.file)?;
-        let record = session.record(self.key.as_str())?;
+        let view = session.snapshot()?;
+        let record = view.record(self.key.as_str())?;
+        let (log, progress) = (view.log(self.key.as_str())?, view.progress(self.key.as_str())?);
         context.output.line(
-            || shown(&stat(&self.key, &record)),
+            || {
+                let mut text = stat(&self.key, &record);
+                if let Some(Progress { time: at, done, total, message, .. }) = &progress {
+                    text.push_str(&format!("\n  progress    {done} of {total}  {message}  {}", time(*at)));
+                }
+                for entry in &log {
+                    let (at, kind, message) = (time(entry.time), entry.kind.name(), &entry.message);
+                    text.push_str(&format!("\n  {at} {kind}: {message}"));
+                }
+                shown(&text)
+            },
             || {
                 let mut value = record_json(&record);
                 if let Some(fields) = value.as_object_mut() {
                     fields.insert("key".to_owned(), json!(self.key));
+                    if let Some(Progress { time, done, total, message, .. }) = &progress {
+                        let progress = json!({"time_us": time, "done": done, "total": total, "message": message});
+                        fields.insert("progress".to_owned(), progress);
+                    }
+                    let entry = |entry: &larder::format::LogEntry| {
+                        json!({"time_us": entry.time, "kind": entry.kind.name(), "message": entry.message})
+                    };
+                    fields.insert("worklog".to_owned(), log.iter().map(entry).collect());
                 }
                 value
             },

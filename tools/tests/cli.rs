@@ -291,6 +291,8 @@ fn lives_are_shown_swept_and_ended() {
     let soup =
         || Draft::from("soup").status(Status::Ready).with(|about| about.depends_on("in/salt").expires(1));
     ana.put("out/soup", soup()).unwrap();
+    ana.log("in/salt", larder::LogKind::Info, "weighed").unwrap();
+    ana.progress("in/salt", 1, 3, "grinding").unwrap();
     let minute = std::time::Duration::from_secs(60);
     let fence = ana.claim("out/pie").in_group("oven", 1).for_at_most(minute).unwrap().detach();
     larder.close().unwrap();
@@ -303,6 +305,10 @@ fn lives_are_shown_swept_and_ended() {
     assert!(deadlines.contains("\"purpose\":\"expiry\""), "{deadlines}");
     let deps = kitchen.ok(&["deps", "l.larder", "out/soup"]);
     assert!(deps.contains("out/soup") && deps.contains("in/salt"), "{deps}");
+    let stat = kitchen.ok(&["stat", "l.larder", "in/salt"]);
+    assert!(stat.contains("1 of 3  grinding") && stat.contains("info: weighed"), "{stat}");
+    assert!(kitchen.ok(&["ls", "l.larder", "out", "-l"]).contains(" ready "), "the status is a column");
+    assert!(kitchen.ok(&["deps", "l.larder", "out/soup", "--up", "--depth", "1"]).contains("in/salt"));
     assert!(kitchen.ok(&["deps", "l.larder", "in/salt", "--down"]).contains("out/soup"));
     kitchen.fails(1, &["why", "l.larder", "out/soup"]);
     assert!(kitchen.ok(&["why", "l.larder", "in/salt"]).contains("made from it  out/soup"));
