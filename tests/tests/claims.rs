@@ -271,7 +271,7 @@ fn x_7_of_many_who_want_the_same_one_at_a_time_has_it() {
 #[test]
 fn x_7_of_sixteen_who_ask_at_once_one_wins_in_every_round() {
     let larder = in_memory();
-    for round in 0..200 {
+    for round in 0..1_000 {
         let won: usize = std::thread::scope(|scope| {
             let asking: Vec<_> = (0..16)
                 .map(|thread| {
@@ -286,7 +286,7 @@ fn x_7_of_sixteen_who_ask_at_once_one_wins_in_every_round() {
         });
         assert_eq!(won, 1, "round {round}");
     }
-    assert_eq!(larder.session("ana").unwrap().snapshot().unwrap().claims("").unwrap().len(), 200);
+    assert_eq!(larder.session("ana").unwrap().snapshot().unwrap().claims("").unwrap().len(), 1_000);
     verified(&larder);
 }
 
@@ -413,4 +413,36 @@ fn those_who_were_revoked_long_ago_are_forgotten() {
     larder.upkeep(1_000_000 + 401 * 86_400_000_000).unwrap();
     assert_eq!(orphans(), 0);
     assert!(held.put("late").unwrap().is_fenced(), "and fenced for ever");
+}
+
+#[test]
+fn x_9_a_clock_that_jumps_back_an_hour_ends_no_claim_early_and_turns_no_order() {
+    let hour = 3_600_000_000;
+    let clock = Arc::new(ManualClock::at(10 * hour));
+    let larder = Options::new().inline().clock(Arc::clone(&clock) as _).open_in_memory().unwrap();
+    let (ana, bob) = (larder.session("ana").unwrap(), larder.session("bob").unwrap());
+    let held = claim(&ana, "k");
+    ana.put(
+        "timed",
+        Draft::from("x").status(Status::Ready).with(|about| about.expires(10 * hour + 90_000_000)),
+    )
+    .unwrap();
+    let next = larder.next_deadline().unwrap();
+    clock.advance(-hour);
+    assert_eq!(larder.next_deadline().unwrap(), next);
+    assert_eq!(larder.sweep(10).unwrap().total(), 0);
+    assert_eq!(kind_of(bob.claim("k").for_at_most(MINUTE)), "Claimed");
+    let other = claim(&bob, "other");
+    // An hour later by the clock it is where it was: nothing was early, and nothing is late.
+    clock.advance(hour + 59_000_000);
+    assert_eq!(kind_of(ana.claim("other").for_at_most(MINUTE)), "Claimed");
+    assert_eq!(kind_of(bob.claim("k").for_at_most(MINUTE)), "Claimed");
+    clock.advance(1_000_000);
+    assert_eq!(larder.sweep(10).unwrap().claims, 2, "both were made at the same commit time");
+    assert!(held.put("late").unwrap().is_fenced() && other.put("late").unwrap().is_fenced());
+    clock.advance(30_000_000);
+    assert_eq!(larder.sweep(10).unwrap().expired, 1);
+    let told = ana.feed_since(0, 100).unwrap();
+    assert!(told.is_sorted_by_key(|event| (event.commit.sequence, event.time)));
+    verified(&larder);
 }
