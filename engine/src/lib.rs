@@ -44,7 +44,9 @@
 //! `larder-format` says what bytes mean and does nothing else. Here: `session` and `edit` are what a caller says,
 //! `txn` is what a transaction sees, `guard` what it may do, `commit` how it becomes durable, `store` where it lies.
 //! `cache` keeps the records that are hot.
-//! `primitives` are the rows that follow from a change: tags, references, statistics, feed, audit.
+//! `primitives` are the rows that follow from a change: tags, references, statistics, claims, deadlines, edges, history, feed,
+//! audit. `claim`, `loadable`, `sweep`, `retention` and `why` are what they are for; `live` keeps values that cannot be stored,
+//! `mounts` joins stores.
 
 mod authorizer;
 mod bulk;
