@@ -446,3 +446,55 @@ fn x_9_a_clock_that_jumps_back_an_hour_ends_no_claim_early_and_turns_no_order() 
     assert!(told.is_sorted_by_key(|event| (event.commit.sequence, event.time)));
     verified(&larder);
 }
+
+#[test]
+fn s0_3_x_7_of_a_put_and_a_cancel_at_the_same_time_one_wins_in_every_round() {
+    let larder = in_memory();
+    let (worker, boss) = (larder.session("worker").unwrap(), larder.session("boss").unwrap());
+    let mut fenced = 0;
+    for round in 0..1_000 {
+        let key = format!("k/{}", round % 5);
+        let _ = boss.delete(key.as_str()).unwrap();
+        let held = claim(&worker, &key);
+        let (late, cancelled) = std::thread::scope(|scope| {
+            let late = scope.spawn(|| held.put(Draft::from("x").status(Status::Ready)).unwrap().is_fenced());
+            let cancelled = boss.cancel(key.as_str()).unwrap().value;
+            (late.join().unwrap(), cancelled)
+        });
+        let is_there = boss.exists(key.as_str()).unwrap();
+        // Either it was cancelled, and nothing was stored; or it was stored before, and there was nothing to cancel.
+        assert_eq!(
+            (late, is_there),
+            (cancelled == CancelOutcome::Cancelled, !late),
+            "round {round}: {cancelled:?}"
+        );
+        fenced += usize::from(late);
+    }
+    assert!(larder.session("ana").unwrap().snapshot().unwrap().orphans().unwrap().is_empty(), "{fenced}");
+    verified(&larder);
+}
+
+#[test]
+fn s1_2_b_of_many_who_ask_at_once_as_many_win_as_there_are_slots() {
+    let larder = in_memory();
+    for round in 0..100 {
+        let held: Vec<u64> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..16)
+                .map(|thread| {
+                    let session = larder.session(&format!("worker{thread}")).unwrap();
+                    scope.spawn(move || {
+                        let asked = session.claim(format!("part/{thread}")).in_group("slots", 5);
+                        asked.for_at_most(MINUTE).map(Claim::detach).ok()
+                    })
+                })
+                .collect();
+            asking.into_iter().filter_map(|asked| asked.join().unwrap()).collect()
+        });
+        assert_eq!(held.len(), 5, "round {round}");
+        let session = larder.session("ana").unwrap();
+        for claim in session.snapshot().unwrap().claims("part").unwrap() {
+            assert!(session.resume_claim(&claim.key, claim.fence).unwrap().release().unwrap());
+        }
+    }
+    verified(&larder);
+}
