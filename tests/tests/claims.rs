@@ -498,3 +498,33 @@ fn s1_2_b_of_many_who_ask_at_once_as_many_win_as_there_are_slots() {
     }
     verified(&larder);
 }
+
+#[test]
+fn a_claim_that_is_renewed_has_one_deadline_and_it_is_the_later() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder = Options::new().inline().clock(Arc::clone(&clock) as _).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    let held = claim(&session, "k");
+    clock.advance(30_000_000);
+    assert!(held.renew(MINUTE).unwrap());
+    verified(&larder);
+    clock.advance(59_000_000);
+    assert_eq!(larder.sweep(10).unwrap().claims, 0);
+    clock.advance(1_000_000);
+    assert_eq!(larder.sweep(10).unwrap().claims, 1);
+    assert!(!held.renew(MINUTE).unwrap());
+}
+
+#[test]
+fn what_is_done_in_the_name_of_a_claim_revokes_others() {
+    let larder = in_memory();
+    let (ana, bob) = (larder.session("ana").unwrap(), larder.session("bob").unwrap());
+    let (mine, his) = (claim(&ana, "mine"), claim(&bob, "his"));
+    let done = mine.write(|txn| {
+        txn.put("mine", "x")?;
+        txn.put("his", "x")
+    });
+    assert!(!done.unwrap().is_fenced());
+    assert!(his.put("late").unwrap().is_fenced());
+    assert!(!mine.put("y").unwrap().is_fenced());
+}

@@ -531,3 +531,35 @@ fn why_tells_what_it_came_from_and_what_keeps_it() {
     assert_eq!(kind_of(session.why("nothing")), "NotFound");
     drop(larder);
 }
+
+#[test]
+fn what_is_gone_or_of_no_known_version_is_told_apart() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    session.put("a", "1").unwrap();
+    session.put("made", made_from("2", &["a"])).unwrap();
+    session.put("set", Draft::from("3").with(|about| about.depends_on("a"))).unwrap();
+    // A value of which no version is known could be the one that was seen.
+    session.put("a", Draft::absent(AbsentReason::NonSerializable).status(Status::Ready)).unwrap();
+    assert_eq!(
+        (status(&session, "made"), miss(&session, "made"), miss(&session, "set")),
+        (Status::Ready, None, None)
+    );
+    session.delete("a").unwrap();
+    assert_eq!(miss(&session, "made"), Some(Miss::Expired));
+    assert!(matches!(miss(&session, "set"), Some(Miss::Stale { found: None, .. })), "it is gone");
+    verified(&larder);
+}
+
+#[test]
+fn what_is_not_due_yet_does_not_fire_though_it_is_asked_for() {
+    let (larder, session, clock) = on_a_clock();
+    session.put("k", ready("x").with(|about| about.expires(2_000_000))).unwrap();
+    session.put("volatile", ready("x").with(|about| about.volatile(true))).unwrap();
+    let due = larder.due(i64::MAX, 10).unwrap();
+    assert_eq!(due.len(), 1, "what is volatile was never to be served, and need not be marked");
+    assert_eq!(larder.fire(&due).unwrap().total(), 0);
+    assert_eq!(status(&session, "k"), Status::Ready);
+    clock.advance(1_000_000);
+    assert_eq!(larder.fire(&due).unwrap().total(), 1);
+}

@@ -98,6 +98,12 @@ fn s0_5_b_what_would_pass_the_quota_is_refused_and_nothing_is_evicted() {
     // A limit that is lowered removes nothing, and lets nothing more in.
     root.set_document(DocumentKind::Limits, "max_total_size = \"1 KiB\"\n").unwrap();
     assert_eq!(kind_of(session.put("tiny", "x")), "QuotaExceeded");
+    session.put("new/1", made(10, 59 * KIB)).unwrap();
+    assert_eq!(
+        kind_of(session.put("new/1", made(10, 60 * KIB))),
+        "QuotaExceeded",
+        "it may shrink, and not grow again"
+    );
     assert_eq!(larder.statistics().unwrap().protected.assets, 3);
     verified(&larder);
 }
