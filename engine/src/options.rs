@@ -85,6 +85,7 @@ pub struct Options {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) hooks: Hooks,
+    pub(crate) cascade_max: usize,
     pub(crate) slow_threshold: Micros,
     pub(crate) slow_hook: Option<SlowHook>,
     pub(crate) reader_age_max: Micros,
@@ -118,6 +119,7 @@ impl Default for Options {
             clock: Arc::new(SystemClock),
             ids: Arc::new(RandomIds),
             hooks: Hooks::default(),
+            cascade_max: 200_000,
             slow_threshold: 100_000,
             slow_hook: None,
             reader_age_max: 3_600 * 1_000_000,
@@ -221,6 +223,14 @@ impl Options {
     #[must_use]
     pub fn audit_allowed(mut self) -> Self {
         self.hooks.audit_allowed = true;
+        self
+    }
+
+    /// Sets how many assets may expire with one that changes, in its transaction, and how many are looked at for a cycle;
+    /// 200 000 by default.
+    #[must_use]
+    pub fn cascade_max(mut self, assets: usize) -> Self {
+        self.cascade_max = assets;
         self
     }
 

@@ -563,3 +563,36 @@ fn what_is_not_due_yet_does_not_fire_though_it_is_asked_for() {
     clock.advance(1_000_000);
     assert_eq!(larder.fire(&due).unwrap().total(), 1);
 }
+
+#[test]
+fn a_cascade_that_is_too_large_changes_nothing_and_the_transaction_can_go_on() {
+    let larder = still().cascade_max(3).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    session.put("t/a", "1").unwrap();
+    for n in 0..4 {
+        session.put(format!("made/{n}"), made_from("x", &["t/a"])).unwrap();
+    }
+    let before = larder.info().unwrap().state;
+    assert_eq!(kind_of(session.put("t/a", "2")), "CascadeTooLarge");
+    assert_eq!(kind_of(session.delete("t/a")), "CascadeTooLarge");
+    assert_eq!(kind_of(session.delete_tree("t")), "CascadeTooLarge");
+    assert_eq!(kind_of(session.rename("t/a", "b")), "CascadeTooLarge");
+    assert_eq!(kind_of(session.rename_tree("t", "u")), "CascadeTooLarge");
+    assert_eq!(larder.info().unwrap().state, before);
+    // What was refused is not in a transaction that goes on.
+    session
+        .write(|txn| {
+            assert_eq!(kind_of(txn.apply(larder::Edit::rename_tree("t", "u"))), "CascadeTooLarge");
+            assert_eq!(kind_of(txn.apply(larder::Edit::rename("t/a", "b"))), "CascadeTooLarge");
+            txn.put("other", "x")
+        })
+        .unwrap();
+    assert!(
+        session.exists("t/a").unwrap() && !session.exists("b").unwrap() && !session.exists("u/a").unwrap()
+    );
+    verified(&larder);
+    // In parts, it goes.
+    session.expire("made/0").unwrap();
+    session.put("t/a", "2").unwrap();
+    assert_eq!(larder.statistics().unwrap().by_status["expired"].assets, 4);
+}

@@ -438,6 +438,8 @@ impl WriteTxn<'_> {
             return Ok(Outcome::Replaced(Stored { generation: row.record.generation(), ..stored }));
         }
         let arrived = self.arrival(&guard, from, to, &row, EventKind::Renamed, &[])?;
+        // Before anything is changed: it can be too much.
+        self.affected(from, Some(&row.record), None)?;
         // What arrives refers to the payload before what leaves lets go of it.
         self.record_change(&arrived, None)?;
         self.record_change(&removed, None)?;
@@ -525,6 +527,10 @@ impl WriteTxn<'_> {
             };
             let Verdict::Admitted(removed, _) = guard.admit(removal)? else { continue };
             admitted.push((arrived, removed));
+        }
+        // Before anything is changed: it can be too much.
+        for (key, row) in &rows {
+            self.affected(key, Some(&row.record), None)?;
         }
         for (arrived, removed) in &admitted {
             self.record_change(arrived, None)?;

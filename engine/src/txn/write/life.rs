@@ -19,9 +19,6 @@ use crate::primitives::{
 };
 use crate::store::Table;
 
-/// How many assets a cascade may reach, and a search for cycles may look at.
-const CASCADE_MAX: usize = 200_000;
-
 /// What was made of the dependencies that an annotation names.
 pub(super) struct Resolved {
     pub(super) dependencies: Vec<Dependency>,
@@ -166,8 +163,8 @@ impl WriteTxn<'_> {
                 path.reverse();
                 return Err(ErrorKind::DependencyCycle { path: path.join(" - ") }.into());
             }
-            if came_from.len() > CASCADE_MAX {
-                return Err(ErrorKind::CascadeTooLarge { limit: CASCADE_MAX as u64 }.into());
+            if came_from.len() > self.shared.settings.cascade_max {
+                return Err(self.too_large());
             }
             if let Some(row) = self.reading().row(&next)? {
                 follow(&next, &row.record.dependencies(), &mut open, &mut came_from);
@@ -202,14 +199,18 @@ impl WriteTxn<'_> {
                 if row.is_none_or(|row| row.record.status() != Status::Ready) {
                     continue;
                 }
-                if affected.len() >= CASCADE_MAX {
-                    return Err(ErrorKind::CascadeTooLarge { limit: CASCADE_MAX as u64 }.into());
+                if affected.len() >= self.shared.settings.cascade_max {
+                    return Err(self.too_large());
                 }
                 affected.push(dependent.clone());
                 open.push_back((Node::Asset(dependent), None));
             }
         }
         Ok(affected)
+    }
+
+    fn too_large(&self) -> Error {
+        ErrorKind::CascadeTooLarge { limit: self.shared.settings.cascade_max as u64 }.into()
     }
 
     /// Gives all that expires when a record changes.
