@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use larder_format::{Key, Micros, Status};
 
-use crate::edit::{Annotation, Draft, Stored};
+use crate::edit::{Annotation, Draft, DraftPayload, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::primitives::ClaimRow;
 use crate::session::{Receipt, Session};
@@ -189,7 +189,7 @@ impl Claim {
         draft: impl Into<Draft>,
     ) -> Result<Fenceable<Receipt<Stored>>> {
         let mut draft = draft.into();
-        draft.payload = crate::edit::DraftPayload::Prepared(self.session.prepare(&self.key, reader, &draft)?);
+        draft.payload = DraftPayload::Prepared(self.session.prepare(&self.key, reader, &draft)?);
         self.put(draft)
     }
 

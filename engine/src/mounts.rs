@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use larder_format::{Key, Prefix, Record, SectionTag};
 
-use crate::edit::{Draft, Edit, IntoKey, IntoPlace, Outcome, Stored};
+use crate::edit::{Annotation, Draft, DraftPayload, Edit, IntoKey, IntoPlace, Outcome, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::{Receipt, Session};
 use crate::txn::{Asset, Entry};
@@ -106,7 +106,7 @@ impl Mounts {
             return target.apply(Edit::put(to, draft));
         }
         let prepared = target.prepare(&to, &mut asset.into_reader()?, &draft)?;
-        let draft = Draft { payload: crate::edit::DraftPayload::Prepared(prepared), ..draft };
+        let draft = Draft { payload: DraftPayload::Prepared(prepared), ..draft };
         target.apply(Edit::put(to, draft))
     }
 
@@ -187,7 +187,7 @@ fn draft_of(record: &Record) -> Draft {
         for tag in [SectionTag::Title, SectionTag::Description, SectionTag::FileName, SectionTag::Message] {
             about.texts.extend(record.text(tag).map(|text| (tag, text.to_owned())));
         }
-        about = record.tags().fold(about, crate::edit::Annotation::tag).expires(record.expires());
+        about = record.tags().fold(about, Annotation::tag).expires(record.expires());
         for (name, value) in record.attributes().0 {
             about = about.attribute(name, value);
         }

@@ -1,9 +1,11 @@
 //! Claims in a write transaction: made, renewed, given back, revoked. A fence is compared here and nowhere else, by the
 //! transaction that makes the change.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use larder_format::{EventKind, EventRow, Key, Micros, Record, Right};
+use bytes::Bytes;
+use larder_format::{EventKind, EventRow, Key, Micros, Right, Status};
 
 use super::WriteTxn;
 use crate::claim::CancelOutcome;
@@ -39,7 +41,7 @@ impl WriteTxn<'_> {
     }
 
     fn make_claim(&mut self, key: &Key, for_at_most: Duration, group: Option<(&str, u64)>) -> Result<u64> {
-        let documents = std::sync::Arc::clone(&self.documents);
+        let documents = Arc::clone(&self.documents);
         self.guard(&documents).access(Right::CLAIM, key)?;
         let until = self.until(for_at_most)?;
         if self.reading().row(key)?.is_some_and(|row| row.record.is_directory()) {
@@ -135,7 +137,7 @@ impl WriteTxn<'_> {
     }
 
     fn cancel_key(&mut self, key: &Key) -> Result<CancelOutcome> {
-        let documents = std::sync::Arc::clone(&self.documents);
+        let documents = Arc::clone(&self.documents);
         self.guard(&documents).access(Right::CANCEL, key)?;
         let claim = self.claim_of(key)?;
         let row = self.reading().row(key)?;
@@ -146,7 +148,7 @@ impl WriteTxn<'_> {
             self.revoke(key, claim, by);
         }
         if let Some(row) = row.filter(|_| is_cancellable) {
-            self.set_status_of(key, row, larder_format::Status::Cancelled, EventKind::Annotated)?;
+            self.set_status_of(key, row, Status::Cancelled, EventKind::Annotated)?;
         }
         Ok(match status {
             _ if is_cancellable || claim.is_some() => CancelOutcome::Cancelled,
@@ -246,13 +248,9 @@ impl WriteTxn<'_> {
     fn write_claim(&mut self, key: &Key, claim: &ClaimRow) {
         let encoded = key.encoded();
         self.changes.put(Table::Claims, ClaimRow::key(encoded), claim.encode());
-        self.changes.put(
-            Table::Deadlines,
-            deadline_key(claim.until, Purpose::Claim, encoded),
-            bytes::Bytes::new(),
-        );
+        self.changes.put(Table::Deadlines, deadline_key(claim.until, Purpose::Claim, encoded), Bytes::new());
         if !claim.group.is_empty() {
-            self.changes.put(Table::Claims, group_key(&claim.group, encoded), bytes::Bytes::new());
+            self.changes.put(Table::Claims, group_key(&claim.group, encoded), Bytes::new());
         }
     }
 
@@ -306,58 +304,5 @@ impl WriteTxn<'_> {
             self.fences_reserved = Some(reserved);
         }
         fence
-    }
-
-    /// Gives an asset another status, in the store's own name.
-    pub(super) fn set_status_of(
-        &mut self,
-        key: &Key,
-        row: crate::guard::Row,
-        status: larder_format::Status,
-        kind: EventKind,
-    ) -> Result<()> {
-        let documents = std::sync::Arc::clone(&self.documents);
-        let mut builder = self.successor(larder_format::RecordBuilder::from_record(&row.record), Some(&row));
-        builder.set_status(status);
-        let guard = crate::guard::Guard { caller: &self.shared.system, ..self.guard(&documents) };
-        let inline = row.inline.clone();
-        let new = crate::guard::New {
-            builder,
-            inline: inline.clone(),
-            claim: None,
-            head: &inline,
-            loses_data: false,
-            is_new_payload: false,
-        };
-        let proposal = crate::guard::Proposal {
-            key,
-            right: Right::WRITE,
-            kind,
-            from: None,
-            old: Some(row),
-            new: Some(new),
-            conditions: &[],
-        };
-        if let crate::guard::Verdict::Admitted(admitted, _) = guard.admit(proposal)? {
-            self.record_change(&admitted, None)?;
-        }
-        Ok(())
-    }
-}
-
-/// Tells whether the version of what others may depend on changed with a record.
-pub(super) fn is_new_version(old: Option<&Record>, new: Option<&Record>) -> bool {
-    match (old, new) {
-        (Some(_), None) => true,
-        (Some(old), Some(new)) => {
-            let expired = larder_format::Status::Expired;
-            let has_expired = new.status() == expired && old.status() != expired;
-            let recipe = larder_format::Status::Recipe;
-            let is_gone = new.status() == recipe && old.status() != recipe;
-            has_expired
-                || is_gone
-                || (old.version() != new.version() && old.version() != 0 && new.version() != 0)
-        }
-        (None, _) => false,
     }
 }

@@ -268,34 +268,6 @@ impl WriteTxn<'_> {
         }
     }
 
-    /// Removes an asset by a rule, if it is as it was seen and nobody works on it; what a recipe makes goes back to it.
-    pub(crate) fn evict(&mut self, key: &Key, generation: u64, version: u128) -> Result<bool> {
-        // What was made from something that went before it has expired with that, and goes all the same.
-        let is_as_seen = |record: &Record| {
-            record.generation() == generation
-                || (record.status() == Status::Expired && record.version() == version)
-        };
-        let old = self.reading().row(key)?.filter(|row| is_as_seen(&row.record));
-        let Some(old) = old.filter(|_| !self.is_claimed(key)) else { return Ok(false) };
-        let new = back_to_recipe(&old).map(|builder| New {
-            builder: self.successor(builder, Some(&old)),
-            loses_data: false,
-            inline: Bytes::new(),
-            claim: None,
-            head: &[],
-            is_new_payload: false,
-        });
-        let documents = Arc::clone(&self.documents);
-        let guard = Guard { caller: &self.shared.system, ..self.guard(&documents) };
-        let kind = EventKind::Evicted;
-        let proposal =
-            Proposal { key, right: Right::DELETE, kind, from: None, old: Some(old), new, conditions: &[] };
-        match guard.admit(proposal)? {
-            Verdict::Admitted(admitted, _) => self.record_change(&admitted, None).map(|()| true),
-            Verdict::Refused(_) => Ok(false),
-        }
-    }
-
     /// Shows every row of a recursive operation, asking about its key before it is shown; nothing may be changed by
     /// that, because the next key can be refused.
     fn each_below(

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use larder_format::{
     Dependency, EventKind, Key, Micros, Node, Prefix, Record, RecordBuilder, RecordFlags, Right, Status,
     is_external_name,
 };
 
 use super::WriteTxn;
-use super::claims::is_new_version;
 use crate::edit::{Annotation, IntoKey};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::Row;
+use crate::guard::{Guard, New, Proposal, Row, Verdict};
 use crate::primitives::{
     Purpose, change_edges, deadline_key, dependent_in, edges_of, expiry_of, external_key, is_expirable,
     version_in,
@@ -237,6 +237,70 @@ impl WriteTxn<'_> {
         done
     }
 
+    /// Gives an asset another status, in the store's own name.
+    pub(super) fn set_status_of(
+        &mut self,
+        key: &Key,
+        row: Row,
+        status: Status,
+        kind: EventKind,
+    ) -> Result<()> {
+        let documents = Arc::clone(&self.documents);
+        let mut builder = self.successor(RecordBuilder::from_record(&row.record), Some(&row));
+        builder.set_status(status);
+        let guard = Guard { caller: &self.shared.system, ..self.guard(&documents) };
+        let inline = row.inline.clone();
+        let new = New {
+            builder,
+            inline: inline.clone(),
+            claim: None,
+            head: &inline,
+            loses_data: false,
+            is_new_payload: false,
+        };
+        let proposal = Proposal {
+            key,
+            right: Right::WRITE,
+            kind,
+            from: None,
+            old: Some(row),
+            new: Some(new),
+            conditions: &[],
+        };
+        if let Verdict::Admitted(admitted, _) = guard.admit(proposal)? {
+            self.record_change(&admitted, None)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an asset by a rule, if it is as it was seen and nobody works on it; what a recipe makes goes back to it.
+    pub(crate) fn evict(&mut self, key: &Key, generation: u64, version: u128) -> Result<bool> {
+        // What was made from something that went before it has expired with that, and goes all the same.
+        let is_as_seen = |record: &Record| {
+            record.generation() == generation
+                || (record.status() == Status::Expired && record.version() == version)
+        };
+        let old = self.reading().row(key)?.filter(|row| is_as_seen(&row.record));
+        let Some(old) = old.filter(|_| !self.is_claimed(key)) else { return Ok(false) };
+        let new = back_to_recipe(&old).map(|builder| New {
+            builder: self.successor(builder, Some(&old)),
+            loses_data: false,
+            inline: Bytes::new(),
+            claim: None,
+            head: &[],
+            is_new_payload: false,
+        });
+        let documents = Arc::clone(&self.documents);
+        let guard = Guard { caller: &self.shared.system, ..self.guard(&documents) };
+        let kind = EventKind::Evicted;
+        let proposal =
+            Proposal { key, right: Right::DELETE, kind, from: None, old: Some(old), new, conditions: &[] };
+        match guard.admit(proposal)? {
+            Verdict::Admitted(admitted, _) => self.record_change(&admitted, None).map(|()| true),
+            Verdict::Refused(_) => Ok(false),
+        }
+    }
+
     /// Writes the edges and the deadline that change with a record.
     pub(super) fn change_life(&mut self, key: &Key, old: Option<&Record>, new: Option<&Record>) {
         if change_edges(&mut self.changes, key, old, new) {
@@ -249,9 +313,23 @@ impl WriteTxn<'_> {
             }
             if let Some(at) = after {
                 let row_key = deadline_key(at, Purpose::Expiry, key.encoded());
-                self.changes.put(Table::Deadlines, row_key, bytes::Bytes::new());
+                self.changes.put(Table::Deadlines, row_key, Bytes::new());
             }
         }
+    }
+}
+
+/// Tells whether the version of what others may depend on changed with a record.
+fn is_new_version(old: Option<&Record>, new: Option<&Record>) -> bool {
+    match (old, new) {
+        (Some(_), None) => true,
+        (Some(old), Some(new)) => {
+            let becomes = |status| new.status() == status && old.status() != status;
+            becomes(Status::Expired)
+                || becomes(Status::Recipe)
+                || (old.version() != new.version() && old.version() != 0 && new.version() != 0)
+        }
+        (None, _) => false,
     }
 }
 
