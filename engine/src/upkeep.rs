@@ -14,7 +14,7 @@ use crate::authorizer::Caller;
 use crate::commit::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::{FEED_TRIMMED, ONCE_TRIMMED, Shared};
-use crate::primitives::{AuditEntry, OnceRow, Orphan, history_of};
+use crate::primitives::{AuditEntry, OnceRow, Orphan, numbered_of};
 use crate::store::Table;
 use crate::trace;
 use crate::txn::WriteTxn;
@@ -165,7 +165,7 @@ pub(crate) fn prune_history(shared: &Arc<Shared>) -> Result<u64> {
     let mut keys = Vec::new();
     let view = shared.commit.committed_view()?;
     for row in view.range(None, Table::History, Bound::Unbounded, Bound::Unbounded)? {
-        keys.push(history_of(&row?.0)?.0);
+        keys.push(numbered_of(&row?.0)?.0);
         // The rows of a key lie next to one another.
         keys.dedup();
     }

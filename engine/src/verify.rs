@@ -11,8 +11,7 @@ use crate::error::Result;
 use crate::payload::{ChunkSource, PayloadReader, row_numbers};
 use crate::primitives::{
     ClaimRow, ContentRow, Orphan, PROGRESS, Progress, Purpose, Statistics, StatisticsMap, deadline_key,
-    decode_entry, decode_history, edges_of, expiry_of, group_key, history_of, is_edge, log_of, tag_key,
-    version_in,
+    decode_entry, decode_history, edges_of, expiry_of, group_key, is_edge, numbered_of, tag_key, version_in,
 };
 use crate::store::{Table, chunk_key, state_key};
 use crate::txn::View;
@@ -212,7 +211,7 @@ fn check_history(
         report.formers += 1;
         let place = row_key.escape_ascii().to_string();
         let found =
-            history_of(&row_key).and_then(|(_, generation)| Ok((generation, decode_history(&body)?.1)));
+            numbered_of(&row_key).and_then(|(_, generation)| Ok((generation, decode_history(&body)?.1)));
         let (generation, was) = match found {
             Ok(found) => found,
             Err(error) => {
@@ -241,7 +240,7 @@ fn check_logs(view: &View, report: &mut VerifyReport) -> Result<()> {
         let (row_key, body) = row?;
         report.logs += 1;
         let place = row_key.escape_ascii().to_string();
-        let read = log_of(&row_key).and_then(|(key, number)| {
+        let read = numbered_of(&row_key).and_then(|(key, number)| {
             if number == PROGRESS {
                 Progress::decode(&body).map(drop)?
             } else {

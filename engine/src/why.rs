@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loadable::{Miss, miss_of};
 use crate::primitives::{
     ClaimRow, LOG_ENTRIES_MAX, Orphan, PROGRESS, Progress, decode_entry, decode_history, dependent_in,
-    edges_of, history_key, history_prefix, log_of, log_prefix,
+    edges_of, numbered_key, numbered_of, numbered_prefix,
 };
 use crate::store::Table;
 use crate::txn::{Asset, Reading};
@@ -81,7 +81,7 @@ impl Reading<'_, '_> {
     pub(crate) fn history(&self, key: &Key) -> Result<Vec<Former>> {
         self.guard.reading(key)?;
         let mut found = Vec::new();
-        for row in self.view.prefix(self.own, Table::History, &history_prefix(key))? {
+        for row in self.view.prefix(self.own, Table::History, &numbered_prefix(key))? {
             let (_, body) = row?;
             let (until, row) = decode_history(&body)?;
             found.push(Former { record: row.record, until });
@@ -92,7 +92,7 @@ impl Reading<'_, '_> {
     /// Gives an asset as it was.
     pub(crate) fn former(&self, key: &Key, generation: u64) -> Result<Asset> {
         self.guard.reading(key)?;
-        let body = self.view.get(self.own, Table::History, &history_key(key, generation))?;
+        let body = self.view.get(self.own, Table::History, &numbered_key(key, generation))?;
         let body = body.ok_or_else(|| Error::from(ErrorKind::NotFound).at(key))?;
         self.asset_of(key, decode_history(&body)?.1)
     }
@@ -101,9 +101,9 @@ impl Reading<'_, '_> {
     pub(crate) fn log(&self, key: &Key) -> Result<(Vec<LogEntry>, Option<Progress>)> {
         self.found(key)?;
         let (mut entries, mut progress) = (Vec::new(), None);
-        for row in self.view.prefix(self.own, Table::Logs, &log_prefix(key))? {
+        for row in self.view.prefix(self.own, Table::Logs, &numbered_prefix(key))? {
             let (row_key, body) = row?;
-            match log_of(&row_key)?.1 {
+            match numbered_of(&row_key)?.1 {
                 PROGRESS => progress = Some(Progress::decode(&body)?),
                 _ => entries.push(decode_entry(&body)?),
             }

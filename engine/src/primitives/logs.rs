@@ -1,12 +1,11 @@
 //! Logs and progress, apart from the records: a listing does not read them, and an entry does not rewrite a record.
 //!
 //! ```text
-//! [encoded key][0][number u64 big-endian]: [kind u8][time i64][text]
-//! [encoded key][0][2^64 - 1]:              [time i64][done u64][total u64][text]
+//! by its number: [kind u8][time i64][text]
+//! by 2^64 - 1:   [time i64][done u64][total u64][text]
 //! ```
 
-use bytes::Bytes;
-use larder_format::{Key, LogEntry, LogKind, Micros};
+use larder_format::{LogEntry, LogKind, Micros};
 
 use crate::error::Result;
 use crate::store::corrupt;
@@ -27,24 +26,6 @@ pub struct Progress {
     pub total: u64,
     /// What is being done.
     pub message: String,
-}
-
-/// In front of the rows of a key, and of nothing else: no encoded key has two bytes of 0 in a row.
-pub(crate) fn log_prefix(key: &Key) -> Bytes {
-    [key.encoded(), &[0]].concat().into()
-}
-
-pub(crate) fn log_key(key: &Key, number: u64) -> Bytes {
-    [key.encoded(), &[0], &number.to_be_bytes()].concat().into()
-}
-
-/// The key and the number of a row.
-pub(crate) fn log_of(row_key: &[u8]) -> Result<(Key, u64)> {
-    let parts = || {
-        let (front, number) = row_key.split_last_chunk::<8>()?;
-        Some((Key::decode(front.strip_suffix(&[0])?).ok()?, u64::from_be_bytes(*number)))
-    };
-    parts().ok_or_else(|| corrupt("the key of a row of the logs is malformed"))
 }
 
 pub(crate) fn encode_entry(entry: &LogEntry) -> Vec<u8> {

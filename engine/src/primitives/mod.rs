@@ -7,6 +7,7 @@ mod deadlines;
 mod edges;
 mod history;
 mod logs;
+mod numbered;
 mod once;
 mod statistics;
 mod tags;
@@ -19,11 +20,10 @@ pub(crate) use contents::ContentRow;
 pub use deadlines::Purpose;
 pub(crate) use deadlines::{deadline_key, deadline_of, expiry_of, is_expirable};
 pub(crate) use edges::{change_edges, dependent_in, edges_of, external_key, is_edge, version_in};
-pub(crate) use history::{
-    decode as decode_history, encode as encode_history, history_key, history_of, history_prefix,
-};
+pub(crate) use history::{decode as decode_history, encode as encode_history};
 pub use logs::Progress;
-pub(crate) use logs::{LOG_ENTRIES_MAX, PROGRESS, decode_entry, encode_entry, log_key, log_of, log_prefix};
+pub(crate) use logs::{LOG_ENTRIES_MAX, PROGRESS, decode_entry, encode_entry};
+pub(crate) use numbered::{numbered_key, numbered_of, numbered_prefix};
 pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use statistics::StatisticsMap;

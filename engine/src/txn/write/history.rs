@@ -8,7 +8,7 @@ use super::WriteTxn;
 use crate::edit::{IntoKey, Stored};
 use crate::error::{ErrorKind, Result};
 use crate::guard::{New, Proposal, Row, Verdict};
-use crate::primitives::{decode_history, encode_history, history_key, history_of, history_prefix};
+use crate::primitives::{decode_history, encode_history, numbered_key, numbered_of, numbered_prefix};
 use crate::store::Table;
 
 impl WriteTxn<'_> {
@@ -28,7 +28,7 @@ impl WriteTxn<'_> {
         let guard = self.guard(&documents);
         guard.access(Right::WRITE, key)?;
         guard.reading(key)?;
-        let body = self.view.get(Some(&self.changes), Table::History, &history_key(key, generation))?;
+        let body = self.view.get(Some(&self.changes), Table::History, &numbered_key(key, generation))?;
         let Some(body) = body else { return Err(ErrorKind::NotFound.into()) };
         let (_, was) = decode_history(&body)?;
         let old = self.reading().row(key)?;
@@ -65,14 +65,14 @@ impl WriteTxn<'_> {
         if self.history_limit(key).is_none() {
             return Ok(0);
         }
-        let rows = self.view.prefix(Some(&self.changes), Table::History, &history_prefix(key))?;
+        let rows = self.view.prefix(Some(&self.changes), Table::History, &numbered_prefix(key))?;
         let last = rows.last().transpose()?;
-        last.map_or(Ok(0), |(row_key, _)| Ok(history_of(&row_key)?.1))
+        last.map_or(Ok(0), |(row_key, _)| Ok(numbered_of(&row_key)?.1))
     }
 
     /// Keeps what a key had. The reference to its content goes over to the history.
     pub(super) fn remember(&mut self, key: &Key, old: &Row, limit: HistoryLimit) -> Result<()> {
-        let row_key = history_key(key, old.record.generation());
+        let row_key = numbered_key(key, old.record.generation());
         // An asset that was renamed to here can have a generation that is there already.
         if let Some(body) = self.view.get(Some(&self.changes), Table::History, &row_key)?
             && let PayloadState::Stored { hash, .. } = decode_history(&body)?.1.record.payload()
@@ -86,9 +86,9 @@ impl WriteTxn<'_> {
     /// Lets go of what is too much or too old of the history of a key; of all of it where nothing says that it is kept.
     pub(crate) fn prune_key(&mut self, key: &Key, limit: Option<HistoryLimit>) -> Result<()> {
         let mut kept = Vec::new();
-        for row in self.view.prefix(Some(&self.changes), Table::History, &history_prefix(key))? {
+        for row in self.view.prefix(Some(&self.changes), Table::History, &numbered_prefix(key))? {
             let (row_key, body) = row?;
-            kept.push((history_of(&row_key)?.1, decode_history(&body)?));
+            kept.push((numbered_of(&row_key)?.1, decode_history(&body)?));
         }
         let surplus = match limit.and_then(|limit| limit.generations) {
             Some(most) => kept.len().saturating_sub(usize::try_from(most).unwrap_or(usize::MAX)),
@@ -101,7 +101,7 @@ impl WriteTxn<'_> {
             if limit.is_some() && at >= surplus && !is_old {
                 continue;
             }
-            self.changes.remove(Table::History, history_key(key, generation));
+            self.changes.remove(Table::History, numbered_key(key, generation));
             if let PayloadState::Stored { hash, .. } = was.record.payload() {
                 self.unlink(&hash, 1)?;
             }

@@ -8,7 +8,9 @@ use larder_format::{EventKind, EventRow, Key, LogEntry, LogKind, Right};
 use super::WriteTxn;
 use crate::edit::IntoKey;
 use crate::error::{ErrorKind, Result};
-use crate::primitives::{LOG_ENTRIES_MAX, PROGRESS, Progress, encode_entry, log_key, log_of, log_prefix};
+use crate::primitives::{
+    LOG_ENTRIES_MAX, PROGRESS, Progress, encode_entry, numbered_key, numbered_of, numbered_prefix,
+};
 use crate::store::Table;
 
 /// How many bits the place of an entry in its commit has.
@@ -29,7 +31,7 @@ impl WriteTxn<'_> {
         let done = self.check_log(&key, entry.message.len()).and_then(|()| {
             // In the order of commits, and in a commit in the order in which they come: nothing has to be looked up for it.
             let number = (self.info.sequence << ENTRIES_A_COMMIT_BITS) + self.events.len() as u64;
-            self.changes.put(Table::Logs, log_key(&key, number), encode_entry(&entry));
+            self.changes.put(Table::Logs, numbered_key(&key, number), encode_entry(&entry));
             if (self.info.sequence + self.events.len() as u64).is_multiple_of(TRIMMED_EVERY) {
                 self.trim_log(&key)?;
             }
@@ -53,7 +55,7 @@ impl WriteTxn<'_> {
         let (key, message) = (key.into_key()?, message.into());
         let progress = Progress { time: self.info.time, done, total, message };
         let done = self.check_log(&key, progress.message.len()).map(|()| {
-            self.changes.put(Table::Logs, log_key(&key, PROGRESS), progress.encode());
+            self.changes.put(Table::Logs, numbered_key(&key, PROGRESS), progress.encode());
             self.tell_of_log(&key);
         });
         self.audited(done.map_err(|error| error.at(&key)))
@@ -90,16 +92,16 @@ impl WriteTxn<'_> {
             self.log_rows(key)?.into_iter().map(|(number, _)| number).filter(|number| *number != PROGRESS);
         let numbers: Vec<u64> = entries.collect();
         for number in numbers.iter().take(numbers.len().saturating_sub(LOG_ENTRIES_MAX)) {
-            self.changes.remove(Table::Logs, log_key(key, *number));
+            self.changes.remove(Table::Logs, numbered_key(key, *number));
         }
         Ok(())
     }
 
     fn log_rows(&self, key: &Key) -> Result<Vec<(u64, Bytes)>> {
         let mut found = Vec::new();
-        for row in self.view.prefix(Some(&self.changes), Table::Logs, &log_prefix(key))? {
+        for row in self.view.prefix(Some(&self.changes), Table::Logs, &numbered_prefix(key))? {
             let (row_key, body) = row?;
-            found.push((log_of(&row_key)?.1, body));
+            found.push((numbered_of(&row_key)?.1, body));
         }
         Ok(found)
     }
@@ -110,9 +112,9 @@ impl WriteTxn<'_> {
             return Ok(());
         }
         for (number, body) in self.log_rows(key)? {
-            self.changes.remove(Table::Logs, log_key(key, number));
+            self.changes.remove(Table::Logs, numbered_key(key, number));
             if let Some(to) = moves_to {
-                self.changes.put(Table::Logs, log_key(to, number), body);
+                self.changes.put(Table::Logs, numbered_key(to, number), body);
             }
         }
         Ok(())
