@@ -1,13 +1,14 @@
 //! Retention: what is too old, too many or too large goes, oldest first, in bounded transactions.
 //!
-//! One scan says what would go; nothing is read twice, and nothing is kept but what goes. Each removal looks again, in
-//! its own transaction, whether the asset is still as it was seen. What is pinned, what nothing makes again, and what
+//! One scan says what would go. What may go is kept in memory, by its key and little else, until all of it was seen: before,
+//! nobody knows how much is too much. Each removal looks again, in its own transaction, whether the asset is still as it was
+//! seen. What is pinned, what nothing makes again, and what
 //! running work was made from stays.
 
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use larder_format::{Key, Micros, Node, PayloadState, Prefix, Retention, RetentionReason, Status};
+use larder_format::{Key, Micros, Node, Prefix, Retention, RetentionReason, Status};
 
 use crate::error::Result;
 use crate::larder::Shared;
@@ -61,10 +62,9 @@ struct Age {
 struct Seen {
     count: u64,
     bytes: u64,
-    /// What may go, the youngest on top: it is let go of as soon as those below suffice.
-    old: BinaryHeap<Candidate>,
-    old_bytes: u64,
-    too_old: Vec<Leaving>,
+    too_old: Vec<Candidate>,
+    /// What may go if all that there is turns out to be too much.
+    others: Vec<Candidate>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -76,47 +76,28 @@ struct Candidate {
     version: u128,
 }
 
+impl Candidate {
+    fn leaves(self, reason: RetentionReason, rule: usize) -> Leaving {
+        let Self { age, key, bytes, generation, version } = self;
+        Leaving { key, bytes, updated: age.updated, reason, rule, generation, version }
+    }
+}
+
 /// Says what would go at a time.
 pub(crate) fn plan(txn: &ReadTxn, retention: &Retention, now: Micros) -> Result<RetentionReport> {
-    let mut seen: Vec<Seen> = retention.rules.iter().map(|_| Seen::default()).collect();
     let needed = needed_by_claims(txn)?;
-    let scanned = txn.scan(Prefix::root())?.fold(Vec::new, |rows: &mut Vec<Row>, asset| {
-        rows.extend(row_of(asset, retention)?);
-        Ok(())
-    })?;
-    for row in scanned.into_iter().flatten() {
-        let (Some(rule), Some(seen)) = (retention.rules.get(row.rule), seen.get_mut(row.rule)) else {
-            continue;
-        };
-        seen.count += 1;
-        seen.bytes += row.candidate.bytes;
-        if !row.may_go || needed.contains(&row.candidate.key) {
-            continue;
-        }
-        let Candidate { age, key, bytes, generation, version } = row.candidate;
-        if rule.age_max.is_some_and(|age_max| now.saturating_sub(age.updated) > age_max) {
-            seen.count -= 1;
-            seen.bytes -= bytes;
-            let leaving = Leaving {
-                key,
-                bytes,
-                updated: age.updated,
-                reason: RetentionReason::Age,
-                rule: row.rule + 1,
-                generation,
-                version,
-            };
-            seen.too_old.push(leaving);
-        } else if rule.count_max.is_some() || rule.bytes_max.is_some() {
-            seen.old_bytes += bytes;
-            seen.old.push(Candidate { age, key, bytes, generation, version });
-        }
-    }
+    let begin = || retention.rules.iter().map(|_| Seen::default()).collect();
+    // One thread, and so one piece.
+    let seen = txn
+        .scan(Prefix::root())?
+        .fold(begin, |seen: &mut Vec<Seen>, asset| look_at(asset, retention, &needed, now, seen))?;
     let mut report = RetentionReport::default();
-    for ((rule, mut seen), number) in retention.rules.iter().zip(seen).zip(1..) {
-        seen.too_old.sort_by(|a, b| (a.updated, &a.key).cmp(&(b.updated, &b.key)));
-        report.leaving.append(&mut seen.too_old);
-        for Candidate { age, key, bytes, generation, version } in seen.old.into_sorted_vec() {
+    for ((rule, mut seen), number) in retention.rules.iter().zip(seen.into_iter().flatten()).zip(1..) {
+        seen.too_old.sort_by(|a, b| (a.age.updated, &a.key).cmp(&(b.age.updated, &b.key)));
+        let too_old = seen.too_old.into_iter();
+        report.leaving.extend(too_old.map(|candidate| candidate.leaves(RetentionReason::Age, number)));
+        seen.others.sort();
+        for candidate in seen.others {
             let reason = if rule.count_max.is_some_and(|most| seen.count > most) {
                 RetentionReason::Count
             } else if rule.bytes_max.is_some_and(|most| seen.bytes > most) {
@@ -125,47 +106,54 @@ pub(crate) fn plan(txn: &ReadTxn, retention: &Retention, now: Micros) -> Result<
                 break;
             };
             seen.count -= 1;
-            seen.bytes -= bytes;
-            report.leaving.push(Leaving {
-                key,
-                bytes,
-                updated: age.updated,
-                reason,
-                rule: number,
-                generation,
-                version,
-            });
+            seen.bytes -= candidate.bytes;
+            report.leaving.push(candidate.leaves(reason, number));
         }
     }
     report.bytes = report.leaving.iter().map(|leaving| leaving.bytes).sum();
     Ok(report)
 }
 
-/// An asset that a rule is about.
-struct Row {
-    rule: usize,
-    may_go: bool,
-    candidate: Candidate,
-}
-
-fn row_of(asset: &Scanned<'_>, retention: &Retention) -> Result<Option<Row>> {
+/// Counts an asset for the rule that is about it, and keeps it if it may go.
+fn look_at(
+    asset: &Scanned<'_>,
+    retention: &Retention,
+    needed: &BTreeSet<Key>,
+    now: Micros,
+    seen: &mut [Seen],
+) -> Result<()> {
     let record = asset.record();
     if record.is_directory() {
-        return Ok(None);
+        return Ok(());
     }
-    let Some((rule, found)) = retention.rule_of(asset.encoded_key()) else { return Ok(None) };
+    let Some((at, rule)) = retention.rule_of(asset.encoded_key()) else { return Ok(()) };
+    let Some(seen) = seen.get_mut(at) else { return Ok(()) };
+    let bytes = record.payload().length();
+    let is_too_old = rule.age_max.is_some_and(|age_max| now.saturating_sub(record.updated()) > age_max);
     // A recipe by itself is nothing that takes room.
-    let has_payload = !matches!(record.payload(), PayloadState::Absent(_));
-    let may_go = found.may_remove(record) && (has_payload || record.status() != Status::Recipe);
-    let age = Age { is_good: record.status() != Status::Expired, updated: record.updated() };
-    let candidate = Candidate {
-        age,
-        key: asset.key()?,
-        bytes: record.payload().length(),
+    let may_go = rule.may_remove(record) && (record.has_payload() || record.status() != Status::Recipe);
+    let key = if may_go { Some(asset.key()?).filter(|key| !needed.contains(key)) } else { None };
+    let candidate = key.map(|key| Candidate {
+        age: Age { is_good: record.status() != Status::Expired, updated: record.updated() },
+        key,
+        bytes,
         generation: record.generation(),
         version: record.version(),
-    };
-    Ok(Some(Row { rule, may_go, candidate }))
+    });
+    match candidate {
+        // It goes whatever else there is, and does not count.
+        Some(candidate) if is_too_old => {
+            seen.too_old.push(candidate);
+            return Ok(());
+        }
+        Some(candidate) if rule.count_max.is_some() || rule.bytes_max.is_some() => {
+            seen.others.push(candidate)
+        }
+        _ => {}
+    }
+    seen.count += 1;
+    seen.bytes += bytes;
+    Ok(())
 }
 
 /// What is claimed, and what the assets under those keys were made from.
