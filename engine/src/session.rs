@@ -27,7 +27,7 @@ use crate::primitives::{AuditEntry, CommitOutcome, OnceRow};
 use crate::store::Table;
 use crate::trace;
 use crate::txn::{
-    Asset, Entry, Page, PageRequest, ReadTxn, Ready, WriteTxn, prepare, prepare_reader, refused, unexpected,
+    Asset, Entry, Page, PageRequest, ReadTxn, Ready, WriteTxn, prepare, prepare_reader, refused, stored,
 };
 use crate::why::Why;
 
@@ -259,7 +259,7 @@ impl Session {
             draft.payload = DraftPayload::Prepared(self.prepare_now(&key, reader, &draft)?);
             self.carry_out(Change::Put { key, draft }, Vec::new())
         })?;
-        stored(receipt, Some(&place))
+        receipt_of(receipt, Some(&place))
     }
 
     /// Reads a payload, hashes it and stages it, ahead of the transaction that will put it under this key with
@@ -413,7 +413,7 @@ impl Session {
 
     fn stored(&self, edit: Edit) -> Result<Receipt<Stored>> {
         let key = edit.change.as_ref().ok().and_then(|change| change.key().cloned());
-        stored(self.apply(edit)?, key.as_ref())
+        receipt_of(self.apply(edit)?, key.as_ref())
     }
 
     /// Applies many edits in one commit: all or none, or each for itself.
@@ -778,13 +778,8 @@ fn mapped<A, B>(receipt: Receipt<A>, map: impl FnOnce(A) -> B) -> Receipt<B> {
     Receipt { value: map(receipt.value), commit: receipt.commit }
 }
 
-fn stored(receipt: Receipt<Outcome>, key: Option<&Key>) -> Result<Receipt<Stored>> {
-    match receipt.value {
-        Outcome::Created(stored) | Outcome::Replaced(stored) => {
-            Ok(Receipt { value: stored, commit: receipt.commit })
-        }
-        other => Err(unexpected(&other, key)),
-    }
+fn receipt_of(receipt: Receipt<Outcome>, key: Option<&Key>) -> Result<Receipt<Stored>> {
+    Ok(Receipt { value: stored(receipt.value, key)?, commit: receipt.commit })
 }
 
 fn removed(outcome: Outcome) -> u64 {

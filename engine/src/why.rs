@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loadable::{Miss, miss_of};
 use crate::primitives::{
     ClaimRow, LOG_ENTRIES_MAX, Orphan, PROGRESS, Progress, decode_entry, decode_history, dependent_in,
-    edges_of, numbered_key, numbered_of, numbered_prefix,
+    edges_of, numbered_key, numbered_of, numbered_prefix, version_in,
 };
 use crate::store::Table;
 use crate::txn::{Asset, Reading};
@@ -128,11 +128,17 @@ impl Reading<'_, '_> {
 
     /// Gives what was made from something, as far as the caller may list it.
     pub(crate) fn dependents(&self, node: &Node) -> Result<Vec<Key>> {
+        let all = self.edges_from(node)?.into_iter().map(|(key, _)| key);
+        Ok(all.filter(|key| self.guard.allows(Right::LIST, key)).collect())
+    }
+
+    /// Gives what was made from something, with the version of it that was seen, whoever asks.
+    pub(crate) fn edges_from(&self, node: &Node) -> Result<Vec<(Key, u128)>> {
         let front = edges_of(node);
         let mut found = Vec::new();
         for row in self.view.prefix(self.own, Table::Edges, &front)? {
-            let (row_key, _) = row?;
-            found.extend(dependent_in(&row_key, &front).filter(|key| self.guard.allows(Right::LIST, key)));
+            let (row_key, row) = row?;
+            found.extend(dependent_in(&row_key, &front).map(|key| (key, version_in(&row))));
         }
         Ok(found)
     }

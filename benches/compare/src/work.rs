@@ -164,6 +164,7 @@ fn hammer(
                 })
             })
             .collect();
+        // The length of a round: the threads work meanwhile.
         std::thread::sleep(slice);
         stop.store(true, Ordering::Relaxed);
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err("a panic".into()))).collect()

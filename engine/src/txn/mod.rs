@@ -16,4 +16,4 @@ pub use reading::{Asset, Cursor, Entry, Page, PageRequest, Walk};
 pub use scan::{Scan, Scanned};
 pub(crate) use view::View;
 pub use write::WriteTxn;
-pub(crate) use write::{refused, unexpected};
+pub(crate) use write::{refused, stored};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_format::{EventKind, EventRow, Key, Micros, Right, Status};
+use larder_format::{EventKind, Key, Micros, Right, Status};
 
 use super::WriteTxn;
 use crate::claim::CancelOutcome;
@@ -72,7 +72,7 @@ impl WriteTxn<'_> {
         };
         self.write_claim(key, &claim);
         self.claims.insert(key.encoded_bytes(), true);
-        self.tell_of_claim(key);
+        self.tell(EventKind::ClaimChanged, key);
         Ok(fence)
     }
 
@@ -100,7 +100,7 @@ impl WriteTxn<'_> {
         self.may_claim(&key)?;
         if let Some(claim) = self.claim_of(&key)?.filter(|claim| claim.fence == fence) {
             self.remove_claim(&key, &claim);
-            self.tell_of_claim(&key);
+            self.tell(EventKind::ClaimChanged, &key);
             return Ok(true);
         }
         if self.orphan(fence)?.is_some_and(|orphan| orphan.key == key) {
@@ -232,7 +232,7 @@ impl WriteTxn<'_> {
         let (owner, fence, time) = (claim.owner.clone(), claim.fence, self.info.time);
         let orphan = Orphan { key: key.clone(), fence, owner, by, time };
         self.changes.put(Table::Claims, Orphan::key(fence), orphan.encode());
-        self.tell_of_claim(key);
+        self.tell(EventKind::ClaimChanged, key);
     }
 
     fn remove_claim(&mut self, key: &Key, claim: &ClaimRow) {
@@ -252,17 +252,6 @@ impl WriteTxn<'_> {
         if !claim.group.is_empty() {
             self.changes.put(Table::Claims, group_key(&claim.group, encoded), Bytes::new());
         }
-    }
-
-    fn tell_of_claim(&mut self, key: &Key) {
-        self.events.push(EventRow {
-            kind: EventKind::ClaimChanged,
-            key: key.encoded().to_vec(),
-            from: Vec::new(),
-            old_generation: 0,
-            new_generation: 0,
-            bytes: 0,
-        });
     }
 
     /// Counts the claims of a group that are not past their time, but for that of a key.

@@ -13,10 +13,7 @@ use super::WriteTxn;
 use crate::edit::{Annotation, IntoKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, New, Proposal, Row, Verdict};
-use crate::primitives::{
-    Purpose, change_edges, deadline_key, dependent_in, edges_of, expiry_of, external_key, is_expirable,
-    version_in,
-};
+use crate::primitives::{Purpose, change_edges, deadline_key, expiry_of, external_key, is_expirable};
 use crate::store::Table;
 
 /// What was made of the dependencies that an annotation names.
@@ -78,15 +75,13 @@ impl WriteTxn<'_> {
         let allowed = self.guard(&documents).access(Right::MANAGE, &Prefix::root());
         self.audited(allowed)?;
         check_external(name)?;
-        let row_key = external_key(name);
-        let old =
-            self.view.get(Some(&self.changes), Table::Edges, &row_key)?.map_or(0, |row| version_in(&row));
-        let affected = if old != version && version != 0 {
-            self.affected_by(Node::External(name.to_owned()), Some(version))?
+        let node = Node::External(name.to_owned());
+        let affected = if self.reading().version_of(&node)? != Some(version) && version != 0 {
+            self.affected_by(node, Some(version))?
         } else {
             Vec::new()
         };
-        self.changes.put(Table::Edges, row_key, version.to_be_bytes().to_vec());
+        self.changes.put(Table::Edges, external_key(name), version.to_be_bytes().to_vec());
         self.has_edges = true;
         self.expire_all(affected)
     }
@@ -112,8 +107,7 @@ impl WriteTxn<'_> {
                 }
                 Node::External(name) => {
                     check_external(name)?;
-                    let row = self.view.get(Some(&self.changes), Table::Edges, &external_key(name))?;
-                    row.map_or(0, |row| version_in(&row))
+                    self.reading().version_of(&node)?.unwrap_or(0)
                 }
                 _ => 0,
             };
@@ -135,7 +129,7 @@ impl WriteTxn<'_> {
     /// Follows what dependencies were made from, and refuses if that leads back.
     fn check_cycle(&self, key: &Key, dependencies: &[Dependency]) -> Result<()> {
         // What nothing was made from closes no cycle.
-        if !self.has_edges || self.dependents(&Node::Asset(key.clone()))?.is_empty() {
+        if !self.has_edges || self.reading().edges_from(&Node::Asset(key.clone()))?.is_empty() {
             return Ok(());
         }
         let mut came_from: BTreeMap<Key, Key> = BTreeMap::new();
@@ -173,24 +167,13 @@ impl WriteTxn<'_> {
         Ok(())
     }
 
-    /// Gives the assets that were made from something, with the versions of it that they saw.
-    pub(super) fn dependents(&self, node: &Node) -> Result<Vec<(Key, u128)>> {
-        let front = edges_of(node);
-        let mut found = Vec::new();
-        for row in self.view.prefix(Some(&self.changes), Table::Edges, &front)? {
-            let (row_key, row) = row?;
-            found.extend(dependent_in(&row_key, &front).map(|key| (key, version_in(&row))));
-        }
-        Ok(found)
-    }
-
     /// Gives all that expires when something changes, nearest first. Nothing is changed by it.
     fn affected_by(&self, origin: Node, version: Option<u128>) -> Result<Vec<Key>> {
         let mut seen: BTreeSet<Key> = BTreeSet::new();
         let mut affected = Vec::new();
         let mut open = VecDeque::from([(origin, version)]);
         while let Some((node, version)) = open.pop_front() {
-            for (dependent, saw) in self.dependents(&node)? {
+            for (dependent, saw) in self.reading().edges_from(&node)? {
                 let is_as_seen = version.is_some_and(|version| saw == version || saw == 0);
                 if is_as_seen || !seen.insert(dependent.clone()) {
                     continue;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_format::{EventKind, EventRow, Key, LogEntry, LogKind, Right};
+use larder_format::{EventKind, Key, LogEntry, LogKind, Right};
 
 use super::WriteTxn;
 use crate::edit::IntoKey;
@@ -35,7 +35,7 @@ impl WriteTxn<'_> {
             if (self.info.sequence + self.events.len() as u64).is_multiple_of(TRIMMED_EVERY) {
                 self.trim_log(&key)?;
             }
-            self.tell_of_log(&key);
+            self.tell(EventKind::Logged, &key);
             Ok(())
         });
         self.audited(done.map_err(|error| error.at(&key)))
@@ -56,7 +56,7 @@ impl WriteTxn<'_> {
         let progress = Progress { time: self.info.time, done, total, message };
         let done = self.check_log(&key, progress.message.len()).map(|()| {
             self.changes.put(Table::Logs, numbered_key(&key, PROGRESS), progress.encode());
-            self.tell_of_log(&key);
+            self.tell(EventKind::Logged, &key);
         });
         self.audited(done.map_err(|error| error.at(&key)))
     }
@@ -73,17 +73,6 @@ impl WriteTxn<'_> {
         }
         self.has_logs = true;
         Ok(())
-    }
-
-    fn tell_of_log(&mut self, key: &Key) {
-        self.events.push(EventRow {
-            kind: EventKind::Logged,
-            key: key.encoded().to_vec(),
-            from: Vec::new(),
-            old_generation: 0,
-            new_generation: 0,
-            bytes: 0,
-        });
     }
 
     /// Lets go of entries beyond those that are kept. Once in a while: it reads them all.

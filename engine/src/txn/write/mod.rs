@@ -236,19 +236,25 @@ impl<'s> WriteTxn<'s> {
     }
 
     fn stored(&mut self, edit: Edit) -> Result<Stored> {
-        let key = edit.change.as_ref().ok().map(|change| change.key().cloned());
-        match self.apply(edit)? {
-            Outcome::Created(stored) | Outcome::Replaced(stored) => Ok(stored),
-            other => Err(unexpected(&other, key.flatten().as_ref())),
-        }
+        let key = edit.change.as_ref().ok().and_then(|change| change.key().cloned());
+        stored(self.apply(edit)?, key.as_ref())
     }
 
     /// Puts what was made ready before the transaction began.
     pub(crate) fn put_prepared(&mut self, key: &Key, draft: &Draft, ready: super::Ready) -> Result<Stored> {
-        match self.apply_ready(key, draft, ready, &[])? {
-            Outcome::Created(stored) | Outcome::Replaced(stored) => Ok(stored),
-            other => Err(unexpected(&other, Some(key))),
-        }
+        stored(self.apply_ready(key, draft, ready, &[])?, Some(key))
+    }
+
+    /// Tells of something that happened to a key and left its record as it is.
+    fn tell(&mut self, kind: EventKind, key: &Key) {
+        self.events.push(EventRow {
+            kind,
+            key: key.encoded().to_vec(),
+            from: Vec::new(),
+            old_generation: 0,
+            new_generation: 0,
+            bytes: 0,
+        });
     }
 
     /// Applies an edit with its conditions.
@@ -548,11 +554,12 @@ pub(crate) fn refused(refusal: &crate::edit::Refusal) -> Error {
     ErrorKind::PreconditionFailed { expected: refusal.expected.to_string(), actual }.into()
 }
 
-/// The error for an outcome that is not what a call promises.
-pub(crate) fn unexpected(outcome: &Outcome, key: Option<&Key>) -> Error {
+/// What was stored; an outcome that is not what a call promises is an error.
+pub(crate) fn stored(outcome: Outcome, key: Option<&Key>) -> Result<Stored> {
     let error = match outcome {
-        Outcome::Refused(refusal) => refused(refusal),
+        Outcome::Created(stored) | Outcome::Replaced(stored) => return Ok(stored),
+        Outcome::Refused(refusal) => refused(&refusal),
         _ => ErrorKind::NotFound.into(),
     };
-    key.map_or(error.clone(), |key| error.at(key))
+    Err(key.map_or(error.clone(), |key| error.at(key)))
 }
