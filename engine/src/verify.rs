@@ -10,8 +10,8 @@ use crate::documents::Documents;
 use crate::error::Result;
 use crate::payload::{ChunkSource, PayloadReader, row_numbers};
 use crate::primitives::{
-    ClaimRow, ContentRow, Orphan, PROGRESS, Progress, Purpose, Statistics, StatisticsMap, deadline_key,
-    decode_entry, decode_history, edges_of, expiry_of, group_key, is_edge, numbered_of, tag_key, version_in,
+    ClaimRow, ContentRow, Orphan, PROGRESS, Progress, Purpose, StatisticsMap, deadline_key, decode_entry,
+    decode_history, edges_of, expiry_of, group_key, is_edge, numbered_of, tag_key, version_in,
 };
 use crate::store::{Table, chunk_key, state_key};
 use crate::txn::View;
@@ -170,7 +170,7 @@ pub(crate) fn verify(
     check_index(view, &mut report)?;
     let ids = check_contents(view, &references, &mut report, progress)?;
     check_chunks(view, &ids, &mut report)?;
-    check_statistics(view, &statistics.public(), &mut report)?;
+    check_statistics(view, &statistics, &mut report)?;
     check_feed(view, &mut report)?;
     progress(&report);
     Ok(report)
@@ -416,11 +416,10 @@ fn check_chunks(view: &View, ids: &BTreeMap<u64, BTreeSet<u64>>, report: &mut Ve
     Ok(())
 }
 
-fn check_statistics(view: &View, counted: &Statistics, report: &mut VerifyReport) -> Result<()> {
+fn check_statistics(view: &View, counted: &StatisticsMap, report: &mut VerifyReport) -> Result<()> {
     let kept = StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?;
-    let kept = kept.public();
-    if kept != *counted {
-        let what = format!("the counters say {:?}, a recount gives {:?}", kept.total, counted.total);
+    for (name, [kept, counted]) in kept.differences(counted) {
+        let what = format!("the counter {name} says {kept:?}, a recount gives {counted:?}");
         report.find("statistics", what, REBUILD);
     }
     Ok(())

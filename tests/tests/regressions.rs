@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use larder::{AccessDecision, AccessRequest, Authorizer, DocumentKind, Edit, ManualClock, Options};
+use larder::{
+    AccessDecision, AccessRequest, Authorizer, DocumentKind, Draft, Edit, ManualClock, Options, Status,
+};
 use larder_tests::{block_on, in_memory, kind_of, still, verified};
 
 fn noise(length: usize) -> Vec<u8> {
@@ -109,4 +111,17 @@ fn a_reader_that_is_too_old_is_told_so_by_exists_too() {
     let view = larder.session("ana").unwrap().snapshot().unwrap();
     clock.advance(1_001);
     assert_eq!(kind_of(view.exists("k")), "ReaderExpired");
+}
+
+#[test]
+fn a_tree_that_is_moved_with_what_depends_on_what_in_it_is_counted_as_it_is() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    session.put("d/base", "x").unwrap();
+    let draft = Draft::from("y").status(Status::Ready).with(|annotation| annotation.depends_on("d/base"));
+    session.put("d/made", draft).unwrap();
+    session.rename_tree("d", "e").unwrap();
+    // What it was made from is not there any more under the name that it knows.
+    assert_eq!(session.record("e/made").unwrap().status(), Status::Expired);
+    verified(&larder);
 }

@@ -5,7 +5,7 @@
 //! of a status. Names are cut
 //! after 255 bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use larder_format::Record;
 
@@ -76,6 +76,18 @@ impl StatisticsMap {
             }
         }
         sum
+    }
+
+    /// Gives the counters that are not the same in another: their names, and what they are here and there, where 0 is for
+    /// none.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<(String, [(i64, i64); 2])> {
+        let names: BTreeSet<&Vec<u8>> = self.0.keys().chain(other.0.keys()).collect();
+        let of = |map: &Self, name| map.0.get(name).copied().unwrap_or_default();
+        names
+            .into_iter()
+            .map(|name| (name.escape_ascii().to_string(), [of(self, name), of(other, name)]))
+            .filter(|(_, [here, there])| here != there)
+            .collect()
     }
 
     /// Gives the bytes of all payloads, or of those that no policy may remove.

@@ -487,30 +487,50 @@ impl WriteTxn<'_> {
             if self.reading().row(&target)?.is_some() {
                 return Err(Error::from(ErrorKind::AlreadyExists).at(&target));
             }
-            let arrived = self.arrival(&guard, key, &target, row, EventKind::Renamed, &[])?;
-            let removal = Proposal {
-                key,
-                right: Right::DELETE,
-                kind: EventKind::Deleted,
-                from: None,
-                old: Some(row.clone()),
-                new: None,
-                conditions: &[],
-            };
-            let Verdict::Admitted(removed, _) = guard.admit(removal)? else { continue };
-            admitted.push((arrived, removed));
+            admitted.push(self.moving(&guard, key, &target, row)?);
         }
         // Before anything is changed: it can be too much.
         for (key, row) in &rows {
             self.affected(key, Some(&row.record), None)?;
         }
-        for (arrived, removed) in &admitted {
-            self.record_change(arrived, None)?;
-            self.record_change(removed, None)?;
+        for ((key, row), (arrived, removed)) in rows.iter().zip(admitted) {
+            // What went before may have let this one expire, which depends on it.
+            let now = self.reading().row(key)?;
+            let (arrived, removed) =
+                match now.filter(|now| now.record.generation() != row.record.generation()) {
+                    Some(now) => self.moving(&self.guard(&documents), key, arrived.key(), &now)?,
+                    None => (arrived, removed),
+                };
+            self.record_change(&arrived, None)?;
+            self.record_change(&removed, None)?;
         }
         match rows.len() as u64 {
             0 => Ok(Outcome::NotFound),
             count => Ok(Outcome::Removed { count }),
+        }
+    }
+
+    /// Admits an asset under another key, and its removal where it was.
+    fn moving(
+        &self,
+        guard: &Guard<'_>,
+        key: &Key,
+        target: &Key,
+        row: &Row,
+    ) -> Result<(Box<Admitted>, Box<Admitted>)> {
+        let arrived = self.arrival(guard, key, target, row, EventKind::Renamed, &[])?;
+        let removal = Proposal {
+            key,
+            right: Right::DELETE,
+            kind: EventKind::Deleted,
+            from: None,
+            old: Some(row.clone()),
+            new: None,
+            conditions: &[],
+        };
+        match guard.admit(removal)? {
+            Verdict::Admitted(removed, _) => Ok((arrived, removed)),
+            Verdict::Refused(refusal) => Err(refused(&refusal)),
         }
     }
 
