@@ -395,6 +395,17 @@ error_kinds! {
         by: String
     } => "an earlier write failed ({by}); nothing is accepted any more by this handle, open the file again";
 
+    /// A snapshot is not what was written.
+    809 Repair SnapshotDamaged {
+        /// Where, and what was found.
+        what: String
+    } => "the snapshot is damaged: {what}; nothing was taken from it";
+    /// Snapshots do not follow one another, or are not of this store.
+    810 CorrectTheArgument SnapshotMismatch {
+        /// What does not agree.
+        what: String
+    } => "the snapshots do not fit: {what}; nothing was changed";
+
     /// The source of a payload failed half-way.
     901 CorrectTheArgument Source {
         /// How many bytes had come.

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     /// Whoever does what follows from others' changes.
     pub(crate) system: Caller,
     readers: Arc<Readers>,
+    /// The commit that the last snapshot ends with.
+    pub(crate) snapshot_taken: Mutex<Option<u64>>,
     next_payload: AtomicU64,
 }
 
@@ -142,6 +144,7 @@ impl Larder {
             hooks: Arc::new(options.hooks.clone()),
             audit: AuditBuffer::default(),
             readers: Arc::default(),
+            snapshot_taken: Mutex::default(),
             next_payload: AtomicU64::new(next_payload_id(&commit)?),
             settings: options,
             system: Caller::root()?,
@@ -150,6 +153,10 @@ impl Larder {
         reclaim(&shared.commit)?;
         let upkeep = Arc::new(Upkeep::start(&shared, wakes)?);
         Ok(Self { shared, upkeep })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Gives a session for a principal, which the application has identified.
@@ -186,11 +193,11 @@ impl Larder {
         let documents = self.shared.commit.documents();
         let (readers, oldest_reader) = self.shared.readers.count();
         Ok(Info {
-            path: store.path().map(Path::to_owned),
+            path: store.path(),
             format: store.identity().format,
             store_id: u128::from_be_bytes(store.identity().store_id),
             created: store.identity().created,
-            last_commit: head.info(),
+            last_commit: head.into(),
             state: head.identity.to_string(),
             file_bytes: store.backend_state().length(),
             input_output: self.shared.commit.input_output(),
@@ -492,6 +499,7 @@ fn reclaim(commit: &Commit) -> Result<()> {
 #[derive(Debug, Default)]
 struct Readers {
     open: Mutex<BTreeMap<u64, Micros>>,
+    snapshots: Mutex<BTreeMap<u64, Micros>>,
     next: AtomicU64,
 }
 
@@ -523,6 +531,16 @@ impl ReaderToken {
         }
     }
 
+    /// For a snapshot, which takes as long as it takes.
+    pub(crate) fn of_snapshot(shared: &Shared) -> Self {
+        let mut token = Self::issue(shared);
+        token.age_max = Micros::MAX;
+        if let Some((readers, number)) = &token.readers {
+            readers.snapshots.lock().insert(*number, token.began);
+        }
+        token
+    }
+
     /// For a write transaction, whose length is limited otherwise.
     pub(crate) fn unlimited(shared: &Shared) -> Self {
         Self { readers: None, clock: Arc::clone(&shared.clock), began: 0, age_max: Micros::MAX }
@@ -546,6 +564,7 @@ impl Drop for ReaderToken {
     fn drop(&mut self) {
         if let Some((readers, number)) = &self.readers {
             readers.open.lock().remove(number);
+            readers.snapshots.lock().remove(number);
         }
     }
 }

@@ -67,8 +67,10 @@ mod mounts;
 mod options;
 mod payload;
 mod primitives;
+mod rebuild;
 mod retention;
 mod session;
+mod snapshot;
 mod store;
 mod subscription;
 mod sweep;
@@ -100,6 +102,10 @@ pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedV
 pub use primitives::{AuditEntry, CommitOutcome, Count, Orphan, Progress, Purpose, Statistics};
 pub use retention::{Leaving, RetentionReport};
 pub use session::{Receipt, Session};
+pub use snapshot::{
+    RestoreOptions, RestoreReport, SnapshotContents, SnapshotFile, SnapshotInfo, SnapshotOptions,
+    SnapshotPolicy, SnapshotReport, Watch, restore,
+};
 pub use store::{Storage, UpgradeReport};
 pub use sweep::{Due, SweepOptions, SweepReport, Sweeper};
 pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Walk, WriteTxn};
@@ -110,5 +116,5 @@ pub use why::{Former, Why};
 pub use larder_format as format;
 pub use larder_format::{
     AbsentReason, AttributeValue, Attributes, ContentHash, EventKind, IMMEDIATELY, Key, KeyError, LogEntry,
-    LogKind, Micros, NEVER, PayloadState, Prefix, Record, RecordFlags, Right, Status, Warning,
+    LogKind, Micros, NEVER, PayloadState, Prefix, Record, RecordFlags, Right, SnapshotKind, Status, Warning,
 };

@@ -14,7 +14,7 @@ use crate::authorizer::Caller;
 use crate::commit::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::{FEED_TRIMMED, ONCE_TRIMMED, Shared};
-use crate::primitives::{AuditEntry, OnceRow, Orphan, numbered_of};
+use crate::primitives::{AuditEntry, HISTORY_PRUNED, OnceRow, Orphan, numbered_of};
 use crate::store::Table;
 use crate::trace;
 use crate::txn::WriteTxn;
@@ -171,7 +171,11 @@ pub(crate) fn prune_history(shared: &Arc<Shared>) -> Result<u64> {
     }
     drop(view);
     for keys in keys.chunks(PRUNED_AT_ONCE) {
-        write_as_store(shared, |txn| txn.prune(keys))?;
+        write_as_store(shared, |txn| {
+            // Nothing in the feed tells of it.
+            txn.mark(HISTORY_PRUNED, txn.info().sequence.cast_signed());
+            txn.prune(keys)
+        })?;
     }
     Ok(keys.len() as u64)
 }

@@ -11,11 +11,14 @@ mod key;
 mod limits;
 mod log;
 mod numbered;
+mod operation;
 mod pattern;
 mod policy;
+mod position;
 mod record;
 mod registry;
 mod retention;
+mod snapshot;
 mod status;
 mod tuple;
 mod writeset;
@@ -30,6 +33,7 @@ pub use event::{EventKind, EventRow, FeedRow, FeedRowError};
 pub use key::{Child, Key, KeyError, Prefix};
 pub use limits::{ByteSize, HistoryLimit, Limit, LimitedBy, Limits, MAX_LIMITS};
 pub use log::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LOG_VERSION, LogError, LogFileHeader};
+pub use operation::{Operation, OperationError};
 pub use pattern::{
     Captures, MAX_CAPTURE_NAME_BYTES, MAX_LITERAL_BYTES, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, Pattern,
     PatternError, PatternErrorKind, PatternSegment, PatternSet,
@@ -39,6 +43,7 @@ pub use policy::{
     MAX_RULE_NAME_BYTES, MAX_RULES, Principal, PrincipalError, PrincipalName, Right, Rights, Rule, Rules,
     RulesError, RulesErrorKind, Who, parse_combined,
 };
+pub use position::{POSITION_LENGTH, Position};
 pub use record::{
     AbsentReason, AttributeValue, Attributes, ContentHash, IMMEDIATELY, LogEntry, LogKind, Micros, NEVER,
     PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, Record, RecordBuilder, RecordError, RecordFlags,
@@ -49,9 +54,13 @@ pub use registry::{
     REGISTRY_NAME_LEN_MAX, Registry, RegistryError, SNIFF_LEN, Strictness, Verdict, Warning,
 };
 pub use retention::{MAX_RETENTION_RULES, Retention, RetentionReason, RetentionRule};
+pub use snapshot::{
+    PIECE_HEADER_LENGTH, PieceHeader, PieceKind, SNAPSHOT_CONTENT_MAX, SNAPSHOT_VERSION, SnapshotError,
+    SnapshotHeader, SnapshotKind, SnapshotManifest,
+};
 pub use status::{CUSTOM_STATUS, Status, StatusProperties};
 pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
 pub use writeset::{
-    Operation, StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
-    WriteSetError, WriteSetHeader,
+    StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder, WriteSetError,
+    WriteSetHeader,
 };

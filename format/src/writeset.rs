@@ -21,6 +21,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::checksum;
+use crate::operation::{self, OPERATION_HEADER_LENGTH, Operation};
 
 /// The length of the part of a write-set whose length is fixed, in bytes.
 pub const WRITE_SET_HEADER_LENGTH: usize = 88;
@@ -28,7 +29,6 @@ pub const WRITE_SET_HEADER_LENGTH: usize = 88;
 pub const WRITE_SET_LENGTH_MAX: usize = 64 << 20;
 
 const MAGIC: [u8; 4] = *b"LWS\x01";
-const OPERATION_HEADER_LENGTH: usize = 8;
 
 /// The identity of a state: a hash chained over the write-sets that led to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -61,38 +61,6 @@ pub struct WriteSetHeader {
     pub principal: String,
     /// The key under which its outcome can be asked for; empty if there is none.
     pub idempotency_key: String,
-}
-
-/// One operation of a write-set. Values carry their checksum in front.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
-    /// Stores a value.
-    Put {
-        /// The table's number.
-        table: u8,
-        /// The key.
-        key: Bytes,
-        /// Checksum and body.
-        value: Bytes,
-    },
-    /// Removes a value.
-    Delete {
-        /// The table's number.
-        table: u8,
-        /// The key.
-        key: Bytes,
-    },
-    /// Removes every value from `start` up to, and without, `end`.
-    DeleteRange {
-        /// The table's number.
-        table: u8,
-        /// The first key.
-        start: Bytes,
-        /// The first key that stays; `None` for the end of the table.
-        end: Option<Bytes>,
-        /// How many values it removes.
-        count: u64,
-    },
 }
 
 /// The bytes are not a write-set.
@@ -202,39 +170,14 @@ impl WriteSet {
                 };
             }
             left -= 1;
-            let operation = self.operation_at(&mut at);
+            let operation = Operation::decode(&self.bytes, &mut at)
+                .map_err(|error| WriteSetError::Malformed { what: error.what });
             if operation.is_err() {
                 left = 0;
                 at = self.bytes.len();
             }
             Some(operation)
         }))
-    }
-
-    fn operation_at(&self, at: &mut usize) -> Result<Operation, WriteSetError> {
-        const SHORT: WriteSetError = WriteSetError::Malformed { what: "an operation is cut short" };
-        let take = |at: &mut usize, length: usize| {
-            let end = at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(SHORT)?;
-            let slice = self.bytes.slice(*at..end);
-            *at = end;
-            Ok::<_, WriteSetError>(slice)
-        };
-        let head = take(at, OPERATION_HEADER_LENGTH)?;
-        let [kind, table, k0, k1, v0, v1, v2, v3] =
-            *head.first_chunk::<OPERATION_HEADER_LENGTH>().ok_or(SHORT)?;
-        let key = take(at, usize::from(u16::from_le_bytes([k0, k1])))?;
-        let value = take(at, u32::from_le_bytes([v0, v1, v2, v3]) as usize)?;
-        match kind {
-            1 => Ok(Operation::Put { table, key, value }),
-            2 if value.is_empty() => Ok(Operation::Delete { table, key }),
-            3 => {
-                let count = u64::from_le_bytes(*value.first_chunk().ok_or(SHORT)?);
-                let end = value.slice(8..);
-                let end = (!end.is_empty()).then_some(end);
-                Ok(Operation::DeleteRange { table, start: key, end, count })
-            }
-            _ => Err(WriteSetError::Malformed { what: "an operation is of no known kind" }),
-        }
     }
 
     fn parts(&self) -> Result<Parts<'_>, WriteSetError> {
@@ -275,7 +218,7 @@ impl std::fmt::Debug for WriteSet {
 /// Collects the operations of a transaction and encodes them.
 #[derive(Debug, Default)]
 pub struct WriteSetBuilder {
-    operations: BytesMut,
+    operations: Vec<u8>,
     count: u32,
 }
 
@@ -324,16 +267,8 @@ impl WriteSetBuilder {
         if length > WRITE_SET_LENGTH_MAX {
             return Err(WriteSetError::TooLarge { length, max: WRITE_SET_LENGTH_MAX });
         }
-        let key_length = u16::try_from(key.len())
-            .map_err(|_| WriteSetError::Malformed { what: "a key has 64 KiB or more" })?;
-        let value_length = u32::try_from(value_length)
-            .map_err(|_| WriteSetError::TooLarge { length, max: WRITE_SET_LENGTH_MAX })?;
-        self.operations.extend_from_slice(&[kind, table]);
-        self.operations.extend_from_slice(&key_length.to_le_bytes());
-        self.operations.extend_from_slice(&value_length.to_le_bytes());
-        self.operations.extend_from_slice(key);
-        for part in value {
-            self.operations.extend_from_slice(part);
+        if !operation::push(&mut self.operations, kind, table, key, value) {
+            return Err(WriteSetError::Malformed { what: "a key has 64 KiB or more" });
         }
         self.count += 1;
         Ok(())

@@ -11,6 +11,7 @@ mod change;
 mod export;
 mod govern;
 mod import;
+mod keep;
 mod life;
 mod look;
 mod output;
@@ -67,6 +68,11 @@ enum Verb {
     Recover(recover::Recover),
     /// Bring a store of an older format to the current one; a copy of it as it was is kept beside it.
     Upgrade(FileOnly),
+    /// Snapshots: create, list, verify, diff.
+    #[command(subcommand)]
+    Snapshot(keep::Snapshot),
+    /// Make a store of a snapshot and its increments: a new file, there whole or not at all.
+    Restore(keep::Restore),
     /// Show who has claimed what, and until when.
     Claims(life::Claims),
     /// Show when what expires.
@@ -159,6 +165,8 @@ fn main() -> ExitCode {
         Verb::Verify(verb) => look::verify(&context, &verb.file),
         Verb::Recover(verb) => verb.run(&context),
         Verb::Upgrade(verb) => recover::upgrade(&context, &verb.file),
+        Verb::Snapshot(verb) => verb.run(&context),
+        Verb::Restore(verb) => verb.run(&context),
         Verb::Claims(verb) => verb.run(&context),
         Verb::Deadlines(verb) => verb.run(&context),
         Verb::Sweep(verb) => verb.run(&context),

@@ -329,3 +329,42 @@ fn lives_are_shown_swept_and_ended() {
     kitchen.ok(&["verify", "l.larder"]);
     assert_eq!(fence, 1);
 }
+
+#[test]
+fn snapshots_are_made_checked_compared_and_restored() {
+    let kitchen = Kitchen::new();
+    tree(&kitchen);
+    kitchen.ok(&["import", "tree", "a.larder"]);
+    let before = std::fs::read(kitchen.at("a.larder")).unwrap();
+    kitchen.ok(&["snapshot", "create", "a.larder", "1.snapshot"]);
+    assert!(std::fs::read(kitchen.at("a.larder")).unwrap() == before, "to make a snapshot is to look");
+    kitchen.write("pie.txt", "apple");
+    kitchen.ok(&["put", "a.larder", "new.txt", "pie.txt"]);
+    kitchen.ok(&["rm", "a.larder", "noext"]);
+    kitchen.ok(&["tag", "a.larder", "empty.txt", "nothing"]);
+    kitchen.ok(&["snapshot", "create", "a.larder", "2.snapshot", "--since", "1.snapshot"]);
+    kitchen.ok(&["snapshot", "create", "a.larder", "3.snapshot", "--threads", "1"]);
+    kitchen.ok(&["snapshot", "verify", "1.snapshot", "2.snapshot", "3.snapshot"]);
+    assert_eq!(kitchen.ok(&["snapshot", "list", "."]).lines().count(), 3);
+    let output = kitchen.run(&["snapshot", "diff", "1.snapshot", "3.snapshot"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "~ empty.txt\n- noext\n+ new.txt\n");
+    kitchen.ok(&["snapshot", "diff", "3.snapshot", "3.snapshot"]);
+    kitchen.fails(2, &["snapshot", "diff", "1.snapshot", "2.snapshot"]);
+
+    kitchen.ok(&["restore", "1.snapshot", "2.snapshot", "b.larder"]);
+    kitchen.ok(&["verify", "b.larder"]);
+    kitchen.ok(&["snapshot", "create", "b.larder", "4.snapshot"]);
+    kitchen.ok(&["snapshot", "diff", "3.snapshot", "4.snapshot"]);
+    kitchen.ok(&["restore", "3.snapshot", "c.larder", "--new-epoch", "--json"]);
+    let error = kitchen.fails(2, &["restore", "2.snapshot", "d.larder"]);
+    assert!(error.contains("what it builds on has to come before it"), "{error}");
+    assert!(kitchen.fails(2, &["restore", "1.snapshot", "b.larder"]).contains("already"));
+    let mut damaged = std::fs::read(kitchen.at("1.snapshot")).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    kitchen.write("damaged.snapshot", damaged);
+    assert!(kitchen.fails(2, &["snapshot", "verify", "damaged.snapshot"]).contains("damaged"));
+    kitchen.fails(2, &["restore", "damaged.snapshot", "d.larder"]);
+    assert!(!kitchen.at("d.larder").exists());
+}

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{Accepted, Commit, unknown};
 use crate::error::Result;
-use crate::store::{ApplyError, Beside, Head};
+use crate::store::{ApplyError, Beside, Position};
 
 /// From how many bytes on it is worth draining.
 const WORTHWHILE: usize = 4 << 20;
@@ -23,19 +23,19 @@ const WAITING_MAX: usize = 64 << 20;
 pub(super) struct Drain {
     waiting: Mutex<Waiting>,
     /// Held by whoever drains; the last commit that is in the store.
-    drained: Mutex<Head>,
+    drained: Mutex<Position>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    write_sets: VecDeque<(Head, WriteSet)>,
+    write_sets: VecDeque<(Position, WriteSet)>,
     bytes: usize,
     /// The newest at the last look, to tell whether nothing has come since.
     seen: u64,
 }
 
 impl Drain {
-    pub(super) fn new(head: Head) -> Self {
+    pub(super) fn new(head: Position) -> Self {
         Self { waiting: Mutex::default(), drained: Mutex::new(head) }
     }
 
@@ -52,10 +52,10 @@ impl Drain {
     }
 
     /// Gives the next that are drained together.
-    fn next(&self) -> Vec<(Head, WriteSet)> {
+    fn next(&self) -> Vec<(Position, WriteSet)> {
         let waiting = self.waiting.lock();
         let mut bytes = 0;
-        let fits = |(_, write_set): &&(Head, WriteSet)| {
+        let fits = |(_, write_set): &&(Position, WriteSet)| {
             let is_first = bytes == 0;
             bytes += write_set.as_bytes().len();
             is_first || bytes <= DRAINED_AT_ONCE

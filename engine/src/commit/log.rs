@@ -21,7 +21,7 @@ use larder_format::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LogFileHeader, 
 use crate::clock::IdSource;
 use crate::error::Result;
 use crate::larder::InputOutput;
-use crate::store::{Head, LogFile, Store};
+use crate::store::{LogFile, Position, Store};
 
 /// A batch that has grown to this length is written without waiting for a sync, in bytes.
 const GATHERED_MAX: usize = 1 << 20;
@@ -112,7 +112,7 @@ impl Segment {
 
 impl Log {
     /// A log of which nothing is on disk yet, for a store that ends at `head`.
-    pub(super) fn new(head: &Head, ids: Arc<dyn IdSource>, segment_length: u64) -> Self {
+    pub(super) fn new(head: &Position, ids: Arc<dyn IdSource>, segment_length: u64) -> Self {
         Self {
             ids,
             segment_length,
@@ -128,7 +128,7 @@ impl Log {
     pub(super) fn append(
         &mut self,
         store: &Store,
-        head: &Head,
+        head: &Position,
         base: StateIdentity,
         write_set: &WriteSet,
     ) -> Result<Appended> {

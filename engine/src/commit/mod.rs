@@ -52,7 +52,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Row;
 use crate::larder::InputOutput;
 use crate::options::Options;
-use crate::store::{Beside, FORMATS, Head, Store, Table, UpgradeReport};
+use crate::store::{Beside, FORMATS, Position, Store, Table, UpgradeReport};
 use crate::subscription::Subscribers;
 use crate::txn::View;
 
@@ -93,8 +93,8 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     /// Gives the state after it.
-    fn head(&self) -> Head {
-        Head { sequence: self.info.sequence, time: self.info.time, identity: self.write_set.identity() }
+    fn head(&self) -> Position {
+        Position { sequence: self.info.sequence, time: self.info.time, identity: self.write_set.identity() }
     }
 }
 

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::cache::RecordCache;
 use crate::error::{ErrorKind, Result};
 use crate::guard::Row;
-use crate::store::{Head, Snapshot, Table, corrupt};
+use crate::store::{Position, Snapshot, Table, corrupt};
 use crate::txn::View;
 
 /// A layer is closed, and another begun, when it has grown beyond this many bytes.
@@ -42,7 +42,7 @@ struct State {
     /// What the layers lie over; nothing once the store is closed.
     snapshot: Option<Arc<Snapshot>>,
     /// The last commit that is visible.
-    head: Head,
+    head: Position,
 }
 
 impl Overlay {
@@ -67,7 +67,7 @@ impl Overlay {
         self.view(|_| u64::MAX)
     }
 
-    fn view(&self, upto: impl FnOnce(&Head) -> u64) -> Result<View> {
+    fn view(&self, upto: impl FnOnce(&Position) -> u64) -> Result<View> {
         let state = self.state.read();
         let Some(snapshot) = &state.snapshot else { return Err(ErrorKind::Closed.into()) };
         let upto = upto(&state.head);
@@ -76,7 +76,7 @@ impl Overlay {
     }
 
     /// Gives the last commit that is visible.
-    pub(super) fn head(&self) -> Head {
+    pub(super) fn head(&self) -> Position {
         self.state.read().head
     }
 
@@ -123,14 +123,14 @@ impl Overlay {
     }
 
     /// Makes everything visible up to a commit, of which the cache knows.
-    pub(super) fn show(&self, head: &Head) {
+    pub(super) fn show(&self, head: &Position) {
         let mut state = self.state.write();
         state.head = *head;
         self.visible.store(head.sequence, Ordering::Release);
     }
 
     /// Puts the layers over a newer view of the store, in which everything is up to `drained`.
-    pub(super) fn rebase(&self, snapshot: Arc<Snapshot>, drained: &Head) {
+    pub(super) fn rebase(&self, snapshot: Arc<Snapshot>, drained: &Position) {
         let _alone = self.absorbing.lock();
         let mut state = self.state.write();
         state.snapshot = Some(snapshot);

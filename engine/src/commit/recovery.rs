@@ -10,7 +10,7 @@ use larder_format::{BatchHeader, LOG_BLOCK, LogError, LogFileHeader, WriteSet};
 
 use super::CommitInfo;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{ApplyError, Head, LogFile, Store};
+use crate::store::{ApplyError, LogFile, Position, Store};
 
 /// How much is applied in one go, in bytes: all that a log of the usual length holds, so that every page is met once.
 const APPLIED_AT_ONCE: usize = 64 << 20;
@@ -41,9 +41,9 @@ pub(super) fn recover(store: &Store, discard: bool) -> Result<Option<RecoveryRep
     }
     let head = store.view()?.head()?;
     let mut report = RecoveryReport {
-        found: head.info(),
+        found: head.into(),
         replayed: 0,
-        last_commit: head.info(),
+        last_commit: head.into(),
         torn_bytes: 0,
         discarded: None,
     };
@@ -61,7 +61,7 @@ pub(super) fn recover(store: &Store, discard: bool) -> Result<Option<RecoveryRep
     };
     let end = apply(store, &found, head)?;
     report.replayed = end.sequence.saturating_sub(head.sequence);
-    report.last_commit = end.info();
+    report.last_commit = end.into();
     report.torn_bytes = found.torn_bytes;
     if store.is_read_only() {
         return Ok(Some(report));
@@ -80,7 +80,7 @@ pub(super) fn recover(store: &Store, discard: bool) -> Result<Option<RecoveryRep
 }
 
 /// Applies what the store does not have; gives where it then ends.
-fn apply(store: &Store, found: &Found, head: Head) -> Result<Head> {
+fn apply(store: &Store, found: &Found, head: Position) -> Result<Position> {
     let mut end = head;
     let mut rest = found.write_sets.as_slice();
     while !rest.is_empty() {
@@ -110,7 +110,7 @@ fn apply(store: &Store, found: &Found, head: Head) -> Result<Head> {
 #[derive(Default)]
 struct Found {
     /// What the store does not have, in order, with the state after each.
-    write_sets: Vec<(Head, WriteSet)>,
+    write_sets: Vec<(Position, WriteSet)>,
     torn_bytes: u64,
     /// What is missing that should be there.
     loss: Option<Error>,
@@ -118,7 +118,7 @@ struct Found {
 }
 
 impl Found {
-    fn read(store: &Store, log: &LogFile, in_use: Option<&[u8; 16]>, head: &Head) -> Result<Self> {
+    fn read(store: &Store, log: &LogFile, in_use: Option<&[u8; 16]>, head: &Position) -> Result<Self> {
         let diverged = |what: String| Error::from(ErrorKind::LogDiverged { what });
         let bytes = Bytes::from(log.read_all()?);
         let header = match LogFileHeader::decode(&bytes) {
@@ -160,7 +160,7 @@ impl Found {
     }
 
     /// Collects what follows the store's own end.
-    fn follow(&mut self, chain: &Chain, head: Head) -> Result<()> {
+    fn follow(&mut self, chain: &Chain, head: Position) -> Result<()> {
         let mut end = head;
         'chain: for batch in &chain.batches {
             if batch.header.last <= end.sequence {
@@ -185,7 +185,8 @@ impl Found {
                     self.loss = Some(ErrorKind::LogDiverged { what }.into());
                     break 'chain;
                 }
-                end = Head { sequence: header.sequence, time: header.time, identity: write_set.identity() };
+                end =
+                    Position { sequence: header.sequence, time: header.time, identity: write_set.identity() };
                 self.write_sets.push((end, write_set));
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use larder_format::Position;
 use parking_lot::{Condvar, Mutex};
 
 use super::Commit;
@@ -19,6 +20,12 @@ pub struct CommitInfo {
     pub sequence: u64,
     /// The commit time in microseconds since the epoch; never less than that of the commit before.
     pub time: i64,
+}
+
+impl From<Position> for CommitInfo {
+    fn from(position: Position) -> Self {
+        Self { sequence: position.sequence, time: position.time }
+    }
 }
 
 /// What a leader and those who wait for it share.

@@ -24,6 +24,11 @@ impl Purpose {
         }
     }
 
+    /// Gives what a row is about.
+    pub(crate) fn of_row(row_key: &[u8]) -> Option<Self> {
+        deadline_of(row_key).map(|(_, purpose, _)| purpose)
+    }
+
     /// Gives its name.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -13,6 +13,9 @@ use larder_format::{Key, Node, Record};
 use crate::store::Table;
 use crate::txn::Changes;
 
+/// In front of the rows that have the versions of what is outside the store.
+pub(crate) const EXTERNALS: [u8; 1] = [3];
+
 /// In front of the edges from something to all that depends on it.
 pub(crate) fn edges_of(node: &Node) -> Bytes {
     [&[node.kind()][..], node.name(), &[0]].concat().into()
@@ -25,7 +28,7 @@ pub(crate) fn dependent_in(row_key: &[u8], front: &[u8]) -> Option<Key> {
 
 /// The key of the row that has the version of something outside the store.
 pub(crate) fn external_key(name: &str) -> Bytes {
-    [&[3], name.as_bytes()].concat().into()
+    [&EXTERNALS[..], name.as_bytes()].concat().into()
 }
 
 /// Reads a version.

@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::guard::Row;
 use crate::store::corrupt;
 
+/// The row of `state` that has the newest commit that let go of former states of assets without changing the assets.
+pub(crate) const PRUNED: &[u8] = b"history-pruned";
+
 pub(crate) fn encode(until: Micros, row: &Row) -> Vec<u8> {
     [&until.to_le_bytes()[..], row.record.as_bytes(), &row.inline].concat()
 }

@@ -10,7 +10,7 @@ use redb::{Durability, Table as RedbTable, WriteTransaction};
 
 use super::snapshot::{CHUNKS, bytes_definition, chunk_key};
 use super::tables::{Tree, tree_key};
-use super::{Head, Store, Table, commit_error, shield, state_key, storage, table_error};
+use super::{Position, Store, Table, commit_error, shield, state_key, storage, table_error};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Why write-sets were not carried into the store.
@@ -27,20 +27,20 @@ pub(crate) struct StagedRow {
     pub(crate) body: Bytes,
 }
 
-enum Target<'txn> {
+pub(super) enum Target<'txn> {
     Bytes(RedbTable<'txn, &'static [u8], &'static [u8]>),
     Chunks(RedbTable<'txn, [u8; 16], &'static [u8]>),
 }
 
 impl<'txn> Target<'txn> {
-    fn open(transaction: &'txn WriteTransaction, table: Table) -> Result<Self> {
+    pub(super) fn open(transaction: &'txn WriteTransaction, table: Table) -> Result<Self> {
         Ok(match table.tree().0 {
             Tree::Own(Table::Chunks) => Self::Chunks(transaction.open_table(CHUNKS).map_err(table_error)?),
             tree => Self::Bytes(transaction.open_table(bytes_definition(tree)).map_err(table_error)?),
         })
     }
 
-    fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         match self {
             Self::Bytes(table) => table.insert(key, value).map(drop),
             Self::Chunks(table) => table.insert(fixed(key)?, value).map(drop),
@@ -48,12 +48,22 @@ impl<'txn> Target<'txn> {
         .map_err(storage)
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<()> {
+    pub(super) fn remove(&mut self, key: &[u8]) -> Result<()> {
         match self {
             Self::Bytes(table) => table.remove(key).map(drop),
             Self::Chunks(table) => table.remove(fixed(key)?).map(drop),
         }
         .map_err(storage)
+    }
+
+    /// Removes a range of the keys of a table, whichever tree they lie in.
+    pub(super) fn remove_range_of(&mut self, table: Table, start: &[u8], end: Option<&[u8]>) -> Result<()> {
+        let end = match (end, table.tree().1) {
+            (Some(end), _) => Some(tree_key(table, end).into_owned()),
+            (None, Some(front)) => Some(vec![front + 1]),
+            (None, None) => None,
+        };
+        self.remove_range(&tree_key(table, start), end.as_deref())
     }
 
     fn remove_range(&mut self, start: &[u8], end: Option<&[u8]>) -> Result<()> {
@@ -74,7 +84,7 @@ impl<'txn> Target<'txn> {
     }
 }
 
-fn fixed(key: &[u8]) -> Result<[u8; 16]> {
+pub(super) fn fixed(key: &[u8]) -> Result<[u8; 16]> {
     key.try_into().map_err(|_| super::corrupt("the key of a chunk has not 16 bytes"))
 }
 
@@ -82,7 +92,12 @@ impl Store {
     /// Applies write-sets that follow one another, and the position after them, in one redb transaction.
     ///
     /// With `sync` everything is on disk on return; without, it is visible, and on disk with the next that syncs.
-    pub(crate) fn apply(&self, write_sets: &[&WriteSet], head: &Head, sync: bool) -> Result<(), ApplyError> {
+    pub(crate) fn apply(
+        &self,
+        write_sets: &[&WriteSet],
+        head: &Position,
+        sync: bool,
+    ) -> Result<(), ApplyError> {
         let begun = shield("begin to write", || {
             let mut transaction = self.begin_write()?;
             if !sync {
@@ -162,7 +177,7 @@ impl Store {
 }
 
 /// Applies in the order of keys, so that pages are met once; the last of several changes of a key counts.
-fn carry(transaction: &WriteTransaction, write_sets: &[&WriteSet], head: &Head) -> Result<()> {
+fn carry(transaction: &WriteTransaction, write_sets: &[&WriteSet], head: &Position) -> Result<()> {
     let mut changes: BTreeMap<(Table, Bytes), Option<Bytes>> = BTreeMap::new();
     for write_set in write_sets {
         for operation in write_set.operations()? {
@@ -177,13 +192,7 @@ fn carry(transaction: &WriteTransaction, write_sets: &[&WriteSet], head: &Head) 
                     // What came before the range must be there to be removed with it.
                     carry_changes(transaction, std::mem::take(&mut changes))?;
                     let table = known(table)?;
-                    let start = tree_key(table, &start);
-                    let end = match (end.as_deref(), table.tree().1) {
-                        (Some(end), _) => Some(tree_key(table, end).into_owned()),
-                        (None, Some(front)) => Some(vec![front + 1]),
-                        (None, None) => None,
-                    };
-                    Target::open(transaction, table)?.remove_range(&start, end.as_deref())?;
+                    Target::open(transaction, table)?.remove_range_of(table, &start, end.as_deref())?;
                 }
             }
         }
@@ -219,7 +228,7 @@ fn carry_changes(
     Ok(())
 }
 
-fn known(table: u8) -> Result<Table> {
+pub(super) fn known(table: u8) -> Result<Table> {
     Table::from_number(table).ok_or_else(|| {
         Error::new(ErrorKind::Corrupt {
             what: format!("a write-set names table {table}, which is not known"),

@@ -10,32 +10,35 @@
 mod apply;
 mod backend;
 mod beside;
+mod generation;
+mod loader;
 mod place;
 mod snapshot;
 mod tables;
 mod upgrade;
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_format::StateIdentity;
+pub(crate) use larder_format::Position;
 use parking_lot::RwLock;
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
 pub(crate) use beside::{Beside, LogFile};
+use generation::{Closing, Generation};
+pub(crate) use loader::Loader;
+pub(crate) use place::io_error;
 pub(crate) use snapshot::{ChunkPage, Snapshot, SnapshotRange, StoredRow, chunk_key};
 use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
 pub(crate) use upgrade::FORMATS;
 pub use upgrade::UpgradeReport;
 
-use crate::commit::CommitInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::InputOutput;
 
@@ -43,51 +46,6 @@ use crate::larder::InputOutput;
 pub(crate) const FORMAT_VERSION: u32 = 2;
 /// The required features that this version knows.
 const FEATURES_KNOWN: u64 = 0;
-
-/// The applied position: what a state is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Head {
-    /// The sequence number of the last commit.
-    pub(crate) sequence: u64,
-    /// Its time.
-    pub(crate) time: i64,
-    /// The identity of the state after it.
-    pub(crate) identity: StateIdentity,
-}
-
-impl Head {
-    /// Gives what the last commit is called.
-    pub(crate) fn info(&self) -> CommitInfo {
-        CommitInfo { sequence: self.sequence, time: self.time }
-    }
-
-    const LENGTH: usize = 48;
-
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(Self::LENGTH);
-        out.extend_from_slice(&self.sequence.to_le_bytes());
-        out.extend_from_slice(&self.time.to_le_bytes());
-        out.extend_from_slice(&self.identity.0);
-        out
-    }
-
-    pub(crate) fn decode(row: &[u8]) -> Result<Self> {
-        let parts = row
-            .split_first_chunk::<8>()
-            .and_then(|(sequence, rest)| {
-                rest.split_first_chunk::<8>().map(|(time, rest)| (sequence, time, rest))
-            })
-            .and_then(|(sequence, time, rest)| Some((sequence, time, <[u8; 32]>::try_from(rest).ok()?)));
-        let Some((sequence, time, identity)) = parts else {
-            return Err(corrupt("the applied position is malformed"));
-        };
-        Ok(Self {
-            sequence: u64::from_le_bytes(*sequence),
-            time: i64::from_le_bytes(*time),
-            identity: StateIdentity(identity),
-        })
-    }
-}
 
 /// What a file says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +69,8 @@ pub(crate) enum Place<'a> {
 
 /// An open store.
 pub(crate) struct Store {
-    database: RwLock<Option<Database>>,
+    current: RwLock<Arc<Generation>>,
     state: Arc<BackendState>,
-    /// The file once more, to push pages to the disk without redb's help.
-    file: Option<File>,
-    file_identity: Option<place::FileIdentity>,
     identity: Identity,
     is_read_only: bool,
     beside: Beside,
@@ -190,9 +145,27 @@ impl Store {
         let medium = Medium::file(opened.file).map_err(opening)?;
         let backend = Backend::new(medium, Arc::default());
         let mut store = Self::start(backend, cache_bytes, None, Some(opened.identity))?;
-        store.file = Some(file);
+        store.current.get_mut().keep_file(file);
         store.beside = Beside::file(path);
         Ok(store)
+    }
+
+    /// Makes a file that holds what `fill` puts in, and is there whole or not at all.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is something under the name; it is not touched.
+    pub(crate) fn build(
+        path: &Path,
+        identity: Identity,
+        cache_bytes: usize,
+        fill: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        place::create_new(&place::resolve(path)?, |medium| {
+            let store = Self::start(Backend::new(medium, Arc::default()), cache_bytes, Some(identity), None)?;
+            fill(&store)?;
+            store.flush()?;
+            store.trim()
+        })
     }
 
     fn start(
@@ -217,10 +190,8 @@ impl Store {
         }
         let identity = Self::identify(database)?;
         Ok(Self {
-            database: RwLock::new(closing.keep()),
+            current: RwLock::new(Arc::new(Generation::new(closing.keep(), file_identity))),
             state,
-            file: None,
-            file_identity,
             identity,
             is_read_only: false,
             beside: Beside::Nothing,
@@ -328,14 +299,19 @@ impl Store {
     /// Reads from the file itself, past redb.
     fn read_file(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
         use std::io::{Read, Seek, SeekFrom};
-        let mut file = self.file.as_ref().ok_or(std::io::ErrorKind::Unsupported)?;
+        let current = self.current();
+        let mut file = current.file().ok_or(std::io::ErrorKind::Unsupported)?;
         file.seek(SeekFrom::Start(offset))?;
         file.read_exact(out)
     }
 
     /// Opens a view of what was committed last.
     pub(crate) fn view(&self) -> Result<Arc<Snapshot>> {
-        Ok(Arc::new(Snapshot::of(self.with_database(Self::begin_read)?)))
+        let current = self.current();
+        let transaction = current.with_database(|database| {
+            shield("begin to read", || database.begin_read().map_err(transaction_error))
+        })?;
+        Ok(Arc::new(Snapshot::of(transaction, current)))
     }
 
     /// Tells where the commit log lies.
@@ -375,38 +351,48 @@ impl Store {
 
     /// Pushes what was written so far to the disk, without a commit and without holding up one.
     pub(crate) fn push_to_disk(&self) -> Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
+        let current = self.current();
+        let Some(file) = current.file() else { return Ok(()) };
         self.state.sync(|| file.sync_data()).map_err(|error| place::io_error("syncing the file", error))
     }
 
     /// Closes the file. Views that are still held stay as they are.
     pub(crate) fn close(&self) {
-        drop(Closing(self.database.write().take()));
+        self.current().close();
+    }
+
+    fn current(&self) -> Arc<Generation> {
+        Arc::clone(&self.current.read())
     }
 
     /// Gives the path of the file, if there is one.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        self.file_identity.as_ref().map(place::FileIdentity::path)
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.current().file_identity().map(|identity| identity.path().to_owned())
     }
 
     /// Tells whether the path still leads to the file that is open.
     pub(crate) fn is_still_there(&self) -> bool {
-        self.file_identity.as_ref().is_none_or(place::FileIdentity::still_there)
-    }
-
-    fn begin_read(database: &Database) -> Result<ReadTransaction> {
-        shield("begin to read", || database.begin_read().map_err(transaction_error))
-    }
-
-    fn with_database<R>(&self, act: impl FnOnce(&Database) -> Result<R>) -> Result<R> {
-        match &*self.database.read() {
-            Some(database) => act(database),
-            None => Err(ErrorKind::Closed.into()),
-        }
+        self.current().file_identity().is_none_or(place::FileIdentity::still_there)
     }
 
     fn begin_write(&self) -> Result<WriteTransaction> {
-        self.with_database(|database| database.begin_write().map_err(transaction_error))
+        self.current().with_database(|database| database.begin_write().map_err(transaction_error))
+    }
+
+    /// Gives back what the file is longer than it has to be. Nobody may be reading.
+    fn trim(&self) -> Result<()> {
+        self.current().with_database_mut(|database| {
+            shield("trim the file", || {
+                loop {
+                    match database.compact() {
+                        Ok(true) => {}
+                        Ok(false) => return Ok(()),
+                        Err(redb::CompactionError::Storage(error)) => return Err(storage(error)),
+                        Err(error) => return Err(corrupt(error.to_string())),
+                    }
+                }
+            })
+        })
     }
 
     /// Gives a number for everything that was staged so far.
@@ -448,21 +434,32 @@ impl Drop for Store {
     }
 }
 
-/// A database that is closed without letting a panic out: redb may meet damage while it closes.
-struct Closing(Option<Database>);
-
-impl Closing {
-    fn keep(mut self) -> Option<Database> {
-        self.0.take()
-    }
+/// Makes a file that holds what `fill` writes, and is there whole or not at all.
+///
+/// # Errors
+/// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is something under the name; it is not touched.
+pub(crate) fn write_new_file(
+    path: &Path,
+    fill: &mut dyn FnMut(&mut dyn std::io::Write) -> Result<()>,
+) -> Result<()> {
+    place::create_new(&place::resolve(path)?, |medium| fill(&mut Writer { medium, at: 0 }))
 }
 
-impl Drop for Closing {
-    fn drop(&mut self) {
-        let database = self.0.take();
-        if catch_unwind(AssertUnwindSafe(move || drop(database))).is_err() {
-            crate::trace::trouble("closing the file met damage", None);
-        }
+/// Writes to a medium from its beginning.
+struct Writer {
+    medium: Medium,
+    at: u64,
+}
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.medium.write(self.at, bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

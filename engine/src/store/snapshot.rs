@@ -11,7 +11,7 @@ use redb::{
 };
 
 use super::tables::{Table, Tree, state_key, tree_key};
-use super::{Head, corrupt, shield, storage};
+use super::{Generation, Position, corrupt, shield, storage};
 use crate::error::Result;
 use crate::payload::PayloadPage;
 
@@ -32,26 +32,35 @@ pub(crate) fn chunk_key(id: u64, number: u64) -> [u8; 16] {
 
 /// A consistent view of the tables. A table is opened by the first who reads it, for all who do.
 pub(crate) struct Snapshot {
-    head: OnceLock<Head>,
+    head: OnceLock<Position>,
     chunks: OnceLock<ChunkTable>,
     trees: [OnceLock<BytesTable>; Table::ALL.len() + 1],
-    // After the tables: it must go last.
+    // After the tables: it must go behind them, and before the database that it is of.
     transaction: ReadTransaction,
+    _generation: Arc<Generation>,
 }
 
 impl Snapshot {
-    pub(super) fn of(transaction: ReadTransaction) -> Self {
-        Self { head: OnceLock::new(), chunks: OnceLock::new(), trees: Default::default(), transaction }
+    pub(super) fn of(transaction: ReadTransaction, generation: Arc<Generation>) -> Self {
+        Self {
+            head: OnceLock::new(),
+            chunks: OnceLock::new(),
+            trees: Default::default(),
+            transaction,
+            _generation: generation,
+        }
     }
 
     /// Gives the position up to which write-sets are in the view.
-    pub(crate) fn head(&self) -> Result<Head> {
+    pub(crate) fn head(&self) -> Result<Position> {
         if let Some(head) = self.head.get() {
             return Ok(*head);
         }
         let head = match self.get(Table::State, state_key::HEAD)? {
-            Some(row) => Head::decode(&row)?,
-            None => Head::default(),
+            Some(row) => {
+                Position::decode(&row).ok_or_else(|| corrupt("the applied position is malformed"))?
+            }
+            None => Position::default(),
         };
         Ok(*self.head.get_or_init(|| head))
     }
@@ -239,7 +248,12 @@ impl StoredRow {
     }
 
     pub(crate) fn body(&self) -> &[u8] {
-        self.value.value().get(larder_format::CHECKSUM_LENGTH..).unwrap_or_default()
+        self.sealed().get(larder_format::CHECKSUM_LENGTH..).unwrap_or_default()
+    }
+
+    /// The body with its checksum in front.
+    pub(crate) fn sealed(&self) -> &[u8] {
+        self.value.value()
     }
 }
 

@@ -114,7 +114,7 @@ impl Store {
     fn back_up(&self, format: u32) -> Result<Option<PathBuf>> {
         let (Some(path), false) = (self.path(), self.is_read_only) else { return Ok(None) };
         for number in 1..=BACKUPS_MAX {
-            let backup = backup_path(path, format, number);
+            let backup = backup_path(&path, format, number);
             match place::create_new(&backup, |target| {
                 let copying = |error| place::io_error("backing up the file", error);
                 let length = self.state.length();

@@ -14,6 +14,6 @@ pub use read::ReadTxn;
 pub(crate) use reading::Reading;
 pub use reading::{Asset, Cursor, Entry, Page, PageRequest, Walk};
 pub use scan::{Scan, Scanned};
-pub(crate) use view::View;
+pub(crate) use view::{View, prefix_end};
 pub use write::WriteTxn;
 pub(crate) use write::{refused, stored};

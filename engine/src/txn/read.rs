@@ -69,7 +69,7 @@ impl ReadTxn {
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt).
     pub fn commit(&self) -> Result<CommitInfo> {
-        Ok(self.view.head().info())
+        Ok((*self.view.head()).into())
     }
 
     /// Gives an asset: its record and its payload.

@@ -14,7 +14,7 @@ use crate::cache::RecordCache;
 use crate::commit::{Layer, Said};
 use crate::error::Result;
 use crate::guard::Row;
-use crate::store::{ChunkPage, Head, Snapshot, SnapshotRange, StoredRow, Table, chunk_key};
+use crate::store::{ChunkPage, Position, Snapshot, SnapshotRange, StoredRow, Table, chunk_key};
 
 /// Layers, newest first, over a snapshot.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ pub(crate) struct View {
     snapshot: Arc<Snapshot>,
     cache: Arc<RecordCache>,
     upto: u64,
-    head: Head,
+    head: Position,
 }
 
 impl View {
@@ -33,13 +33,13 @@ impl View {
         snapshot: Arc<Snapshot>,
         cache: Arc<RecordCache>,
         upto: u64,
-        head: Head,
+        head: Position,
     ) -> Self {
         Self { layers, snapshot, cache, upto, head }
     }
 
     /// Gives the last commit that was visible to all when the view was taken.
-    pub(crate) fn head(&self) -> &Head {
+    pub(crate) fn head(&self) -> &Position {
         &self.head
     }
 

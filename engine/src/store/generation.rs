@@ -1,0 +1,77 @@
+//! One opening of the file. The store goes on with the newest; views keep the one that they were taken from.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use redb::Database;
+
+use super::place::FileIdentity;
+use crate::error::{ErrorKind, Result};
+
+/// An open database, and the file that it is in.
+pub(super) struct Generation {
+    database: RwLock<Closing>,
+    /// The file once more, to push pages to the disk without redb's help.
+    file: Option<File>,
+    file_identity: Option<FileIdentity>,
+}
+
+impl Generation {
+    pub(super) fn new(database: Option<Database>, file_identity: Option<FileIdentity>) -> Self {
+        Self { database: RwLock::new(Closing(database)), file: None, file_identity }
+    }
+
+    /// Keeps the file beside the database, if nobody has a view yet.
+    pub(super) fn keep_file(self: &mut Arc<Self>, file: File) {
+        if let Some(only) = Arc::get_mut(self) {
+            only.file = Some(file);
+        }
+    }
+
+    pub(super) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    pub(super) fn file_identity(&self) -> Option<&FileIdentity> {
+        self.file_identity.as_ref()
+    }
+
+    pub(super) fn with_database<R>(&self, act: impl FnOnce(&Database) -> Result<R>) -> Result<R> {
+        match &self.database.read().0 {
+            Some(database) => act(database),
+            None => Err(ErrorKind::Closed.into()),
+        }
+    }
+
+    pub(super) fn with_database_mut<R>(&self, act: impl FnOnce(&mut Database) -> Result<R>) -> Result<R> {
+        match &mut self.database.write().0 {
+            Some(database) => act(database),
+            None => Err(ErrorKind::Closed.into()),
+        }
+    }
+
+    /// Closes the database, whoever still has a view of it.
+    pub(super) fn close(&self) {
+        drop(Closing(self.database.write().0.take()));
+    }
+}
+
+/// A database that is closed without letting a panic out: redb may meet damage while it closes.
+pub(super) struct Closing(pub(super) Option<Database>);
+
+impl Closing {
+    pub(super) fn keep(mut self) -> Option<Database> {
+        self.0.take()
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(move || drop(database))).is_err() {
+            crate::trace::trouble("closing the file met damage", None);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A disk in memory that can fail, freeze, and tell what a crash would leave.
+
+use std::io;
+use std::sync::Arc;
+
+use larder::{Error, Larder, Options, Storage};
+use parking_lot::Mutex;
+
+/// What goes wrong, and when.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plan {
+    /// From this write, set-length or sync on, counted from 0, every call fails: the machine is gone.
+    pub freeze_at: Option<u64>,
+    /// This sync fails, counted from 0; nothing else does.
+    pub fail_sync: Option<u64>,
+    /// Writes fail for want of room from this one on, counted from 0.
+    pub full_at: Option<u64>,
+    /// This read fails, counted from 0; nothing else does.
+    pub fail_read: Option<u64>,
+}
+
+/// The files of a store: itself, and its commit log.
+pub const STORE: usize = 0;
+/// The commit log.
+pub const LOG: usize = 1;
+
+/// What is in the files.
+pub type Image = [Vec<u8>; 2];
+
+#[derive(Debug, Default)]
+struct State {
+    current: Image,
+    durable: Image,
+    pending: Vec<(usize, u64, Vec<u8>)>,
+    operations: u64,
+    writes: u64,
+    syncs: u64,
+    reads: u64,
+    plan: Plan,
+}
+
+/// A disk in memory with two files, and one plan for both.
+#[derive(Debug, Clone, Default)]
+pub struct FaultyDisk(Arc<Mutex<State>>);
+
+/// One of its files.
+#[derive(Debug, Clone)]
+pub struct FaultyStorage(Arc<Mutex<State>>, usize);
+
+impl FaultyDisk {
+    /// Makes one that holds these bytes, all of them durable.
+    pub fn holding(image: Image, plan: Plan) -> Self {
+        Self(Arc::new(Mutex::new(State { durable: image.clone(), current: image, plan, ..State::default() })))
+    }
+
+    /// Makes one with a store on it that was closed.
+    pub fn closed(store: Vec<u8>, plan: Plan) -> Self {
+        Self::holding([store, Vec::new()], plan)
+    }
+
+    /// Opens the store on it, with a commit log beside it or without.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(&self, options: Options, with_log: bool) -> Result<Larder, Error> {
+        let store = Box::new(self.file(STORE));
+        if with_log {
+            options.open_storages(store, Arc::new(self.file(LOG)))
+        } else {
+            options.open_storage(store)
+        }
+    }
+
+    /// Gives one of the files.
+    pub fn file(&self, file: usize) -> FaultyStorage {
+        FaultyStorage(Arc::clone(&self.0), file)
+    }
+
+    /// Gives what is there after a crash that loses everything since the last sync.
+    pub fn durable(&self) -> Image {
+        self.0.lock().durable.clone()
+    }
+
+    /// Gives what is there after a crash that keeps a part of the writes since the last sync, chosen by a seed, and
+    /// tears one of them at a sector of 512 bytes.
+    pub fn torn(&self, seed: u64) -> Image {
+        let state = self.0.lock();
+        let mut image = state.durable.clone();
+        let mut random = seed | 1;
+        for (file, offset, bytes) in &state.pending {
+            let file = &mut image[*file];
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let length = match random % 4 {
+                0 => 0,
+                1 => bytes.len().min(512),
+                _ => bytes.len(),
+            };
+            let (start, end) = (*offset as usize, *offset as usize + length);
+            if file.len() < end {
+                file.resize(end, 0);
+            }
+            file[start..end].copy_from_slice(&bytes[..length]);
+        }
+        image
+    }
+
+    /// Gives what is there now.
+    pub fn current(&self) -> Image {
+        self.0.lock().current.clone()
+    }
+
+    /// Gives what is in the store's file now.
+    pub fn store(&self) -> Vec<u8> {
+        self.0.lock().current[STORE].clone()
+    }
+
+    /// Counts the syncs that were asked for.
+    pub fn syncs(&self) -> u64 {
+        self.0.lock().syncs
+    }
+
+    /// Counts the reads that were asked for.
+    pub fn reads(&self) -> u64 {
+        self.0.lock().reads
+    }
+
+    /// Sets what goes wrong from now on, counted as before.
+    pub fn set_plan(&self, plan: Plan) {
+        self.0.lock().plan = plan;
+    }
+
+    /// Counts the operations that change something, so that each can be made to fail.
+    pub fn operations(&self) -> u64 {
+        self.0.lock().operations
+    }
+}
+
+impl State {
+    fn step(&mut self) -> io::Result<()> {
+        let at = self.operations;
+        self.operations += 1;
+        match self.plan.freeze_at {
+            Some(freeze) if at >= freeze => Err(io::Error::other("the machine is gone")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Storage for FaultyStorage {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().current[self.1].len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut state = self.0.lock();
+        let at = state.reads;
+        state.reads += 1;
+        if state.plan.fail_read == Some(at) {
+            return Err(io::Error::other("the disk cannot read this"));
+        }
+        let from = state.current[self.1].get(offset as usize..).and_then(|rest| rest.get(..out.len()));
+        out.copy_from_slice(from.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        state.current[self.1].resize(length as usize, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        let at = state.syncs;
+        state.syncs += 1;
+        if state.plan.fail_sync == Some(at) {
+            return Err(io::Error::other("the disk says no"));
+        }
+        state.durable[self.1] = state.current[self.1].clone();
+        state.pending.retain(|(file, ..)| *file != self.1);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.step()?;
+        let at = state.writes;
+        state.writes += 1;
+        if state.plan.full_at.is_some_and(|full| at >= full) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        let file = &mut state.current[self.1];
+        if file.len() < end {
+            file.resize(end, 0);
+        }
+        file[start..end].copy_from_slice(bytes);
+        state.pending.push((self.1, offset, bytes.to_vec()));
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! A random program over everything that changes a store.
+
+use std::time::Duration;
+
+use larder::{
+    Annotation, DocumentKind, Draft, Durability, Error, Larder, LogKind, ManualClock, Session, Status,
+};
+
+use crate::Random;
+
+const KEYS: [&str; 14] = [
+    "a",
+    "b",
+    "c",
+    "d/e",
+    "d/f",
+    "d/f/g",
+    "d/f/h",
+    "k/one",
+    "k/two",
+    "k/two/deep",
+    "x",
+    "y/z",
+    "y/zz",
+    "é/ß",
+];
+const PLACES: [&str; 4] = ["d", "d/f", "k", "y"];
+const TAGS: [&str; 4] = ["hot", "cold", "raw", "ü"];
+const LIMITS: [&str; 3] =
+    ["[[history]]\non = \"k/**\"\ngenerations = 3\n", "[[history]]\non = \"**\"\ngenerations = 2\n", ""];
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Did {
+    /// It was done.
+    Done,
+    /// It was refused, and changed nothing.
+    Refused,
+}
+
+const KINDS: usize = 18;
+
+/// A random program. Two of the same seed do the same; how often which operation comes differs from seed to seed (swarm
+/// testing: A. Groce et al., ISSTA 2012).
+#[derive(Debug)]
+pub struct Workload {
+    random: Random,
+    weights: [usize; KINDS],
+    claims: Vec<(&'static str, u64)>,
+    once: u64,
+    counts: [(u64, u64); KINDS],
+}
+
+impl Workload {
+    /// Makes the program of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut weights = [0; KINDS];
+        for weight in &mut weights {
+            *weight = if random.percent(25) { 0 } else { 1 + random.below(8) };
+        }
+        // Without these there is nothing to work on.
+        weights[0] = 4 + random.below(8);
+        weights[1] = 2 + random.below(4);
+        Self { random, weights, claims: Vec::new(), once: 0, counts: [(0, 0); KINDS] }
+    }
+
+    /// Gives how often each kind of operation was done, and refused.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        NAMES.into_iter().zip(self.counts).map(|(name, (done, refused))| (name, done, refused))
+    }
+
+    /// Does the next thing.
+    ///
+    /// # Errors
+    /// When the store could not do it: not when it would not.
+    pub fn step(&mut self, larder: &Larder, clock: &ManualClock) -> Result<Did, Error> {
+        let total: usize = self.weights.iter().sum();
+        let mut at = self.random.below(total);
+        let kind = self.weights.iter().position(|weight| {
+            let is_this = at < *weight;
+            at = at.saturating_sub(*weight);
+            is_this
+        });
+        let kind = kind.unwrap_or(0);
+        let session = larder.session("ana")?;
+        let session = if self.random.percent(30) { session.durability(Durability::Lazy) } else { session };
+        match self.act(kind, larder, &session, clock) {
+            Ok(()) => {
+                self.counts[kind].0 += 1;
+                Ok(Did::Done)
+            }
+            // The store itself: the disk, the file, the handle.
+            Err(error) if matches!(error.code(), 605 | 700..900) => Err(error),
+            Err(_) => {
+                self.counts[kind].1 += 1;
+                Ok(Did::Refused)
+            }
+        }
+    }
+
+    fn key(&mut self) -> &'static str {
+        KEYS[self.random.below(KEYS.len())]
+    }
+
+    fn payload(&mut self) -> Vec<u8> {
+        match self.random.below(10) {
+            0 => Vec::new(),
+            1..=5 => vec![b'a' + self.random.below(4) as u8; 1 + self.random.below(900)],
+            // A few contents only, so that assets share them.
+            6..=7 => vec![self.random.below(3) as u8; 5_000],
+            8 => {
+                let length = 2_000 + self.random.below(9_000);
+                self.random.bytes(length)
+            }
+            _ => {
+                let length = 60_000 + self.random.below(30_000);
+                self.random.bytes(length)
+            }
+        }
+    }
+
+    fn draft(&mut self, key: &str, now: i64) -> Draft {
+        let mut draft = Draft::bytes(self.payload());
+        if self.random.percent(40) {
+            draft = draft.tag(*self.random.pick(&TAGS));
+        }
+        if self.random.percent(30) {
+            let on = self.key();
+            draft = draft.with(|annotation| annotation.depends_on(on));
+        }
+        if self.random.percent(10) {
+            draft = draft.with(|annotation| annotation.depends_on_external("weather", 7));
+        }
+        if self.random.percent(20) {
+            let at = now + self.random.below(5_000) as i64;
+            draft = draft.status(Status::Ready).with(|annotation| annotation.expires(at));
+        }
+        draft.attribute("of", key)
+    }
+
+    fn act(
+        &mut self,
+        kind: usize,
+        larder: &Larder,
+        session: &Session,
+        clock: &ManualClock,
+    ) -> Result<(), Error> {
+        let key = self.key();
+        let now = larder::Clock::now(clock);
+        match kind {
+            0 => {
+                let draft = self.draft(key, now);
+                session.put(key, draft).map(drop)
+            }
+            1 => {
+                let puts: Vec<(&str, Draft)> = (0..1 + self.random.below(4))
+                    .map(|_| {
+                        let key = self.key();
+                        (key, self.draft(key, now))
+                    })
+                    .collect();
+                session
+                    .write(|txn| puts.into_iter().try_for_each(|(key, draft)| txn.put(key, draft).map(drop)))
+                    .map(drop)
+            }
+            2 => session.delete(key).map(drop),
+            3 => session.delete_tree(*self.random.pick(&PLACES)).map(drop),
+            4 => session.rename(key, self.key()).map(drop),
+            5 => session.copy(key, self.key()).map(drop),
+            6 => session
+                .rename_tree(*self.random.pick(&PLACES), format!("moved/{}", self.random.below(3)))
+                .map(drop),
+            7 => {
+                let tag = *self.random.pick(&TAGS);
+                let annotation = Annotation::new().tag(tag).title(format!("{}", self.random.below(100)));
+                session.annotate(key, annotation).map(drop)
+            }
+            8 => {
+                let group = self.random.percent(50).then_some(("slots", 2));
+                let time = Duration::from_micros(500 + self.random.below(4_000) as u64);
+                let fence = session.write(|txn| txn.claim(key, time, group))?.value;
+                self.claims.push((key, fence));
+                Ok(())
+            }
+            9 => {
+                let Some((key, fence)) = self.claims.pop() else { return Ok(()) };
+                session.write(|txn| txn.release_claim(key, fence)).map(drop)
+            }
+            10 => {
+                let Some((key, fence)) = self.claims.last().copied() else { return Ok(()) };
+                let claim = session.resume_claim(key, fence)?;
+                let draft = self.draft(key, now);
+                let put = claim.put(draft).map(drop);
+                let _ = claim.detach();
+                put
+            }
+            11 => session.cancel(key).map(drop),
+            12 => session.expire(key).map(drop),
+            13 => {
+                clock.advance(self.random.below(3_000) as i64);
+                larder.sweep(1 + self.random.below(4)).map(drop)
+            }
+            14 => match self.random.below(3) {
+                0 => session.log(key, LogKind::Info, "at work").map(drop),
+                1 => session.progress(key, 1, 10, "soon").map(drop),
+                _ => {
+                    let version = self.random.number().into();
+                    larder.root()?.write(|txn| txn.set_external("weather", version)).map(drop)
+                }
+            },
+            15 => {
+                let limits = *self.random.pick(&LIMITS);
+                larder.root()?.set_document(DocumentKind::Limits, limits).map(drop)
+            }
+            16 => {
+                self.once += 1;
+                let (name, draft) = (format!("once-{}", self.once), self.draft(key, now));
+                session.write_once(&name, |txn| txn.put(key, draft)).map(drop)
+            }
+            _ => match self.random.below(3) {
+                0 => larder.prune_history().map(drop),
+                1 => larder.flush(),
+                _ => {
+                    let generation = 1 + self.random.below(4) as u64;
+                    session.write(|txn| txn.restore(key, generation)).map(drop)
+                }
+            },
+        }
+    }
+}
+
+const NAMES: [&str; KINDS] = [
+    "put",
+    "put several",
+    "delete",
+    "delete tree",
+    "rename",
+    "copy",
+    "rename tree",
+    "annotate",
+    "claim",
+    "release",
+    "put for claim",
+    "cancel",
+    "expire",
+    "sweep",
+    "log",
+    "set document",
+    "put once",
+    "keep house",
+];
