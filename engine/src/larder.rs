@@ -223,7 +223,7 @@ impl Larder {
                 // Nothing that lies over the store then hides what is in it.
                 commit.drain_all()?;
             }
-            verify(&commit.committed_view()?, &commit.documents(), progress)
+            verify(commit.committed_view()?.snapshot(), &commit.documents(), progress)
         })
     }
 

@@ -1,20 +1,20 @@
 //! Recounting everything: what is derived must equal what it is derived from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{Claim, ContentHash, FeedRow, Key, PayloadState, Record, Strictness};
 
 use crate::documents::Documents;
 use crate::error::Result;
-use crate::payload::{ChunkSource, PayloadReader, row_numbers};
+use crate::payload::{ChunkSource, PayloadReader, Stored, row_numbers};
 use crate::primitives::{
-    ClaimRow, ContentRow, Orphan, PROGRESS, Progress, Purpose, StatisticsMap, deadline_key, decode_entry,
-    decode_history, edges_of, expiry_of, group_key, is_edge, numbered_of, tag_key, version_in,
+    ClaimRow, ContentRow, DerivedRow, Orphan, PROGRESS, Progress, ReferenceCounts, References, StatisticsMap,
+    decode_entry, decode_history, derived_of_claim, derived_of_record, is_derived, numbered_of,
 };
-use crate::store::{Table, chunk_key, state_key};
-use crate::txn::View;
+use crate::store::{Snapshot, StoredRow, Table, chunk_key, state_key};
 
 /// How many findings are kept; more are counted.
 const FINDINGS_MAX: usize = 10_000;
@@ -80,369 +80,404 @@ impl VerifyReport {
 }
 
 const RESTORE: &str = "restore the asset from a copy, or delete it";
-const REBUILD: &str = "it can be derived again from the records";
+const REBUILD: &str = "it can be derived again: larder repair FILE";
+const REMOVE: &str = "it can be removed: larder repair FILE";
 
-struct Source(View);
+/// How many payloads are kept in memory at a time, to account for their chunks.
+const PAYLOADS_AT_ONCE: usize = 1_000_000;
+
+struct Source(Arc<Snapshot>);
 
 impl ChunkSource for Source {
     fn chunk(&self, id: u64, number: u64) -> Result<Option<Bytes>> {
-        self.0.get(None, Table::Chunks, &chunk_key(id, number))
+        self.0.get(Table::Chunks, &chunk_key(id, number))
     }
 }
 
-/// Reads everything, and names what does not agree. Holds the digests of payloads and the tags of one pass.
+/// Reads everything, and names what does not agree. Memory is bounded: what is counted is counted in passes.
 pub(crate) fn verify(
-    view: &View,
+    snapshot: &Arc<Snapshot>,
     documents: &Documents,
     progress: &mut dyn FnMut(&VerifyReport),
 ) -> Result<VerifyReport> {
-    let mut report = VerifyReport::default();
-    let mut statistics = StatisticsMap::default();
-    let mut references: BTreeMap<ContentHash, (u64, u64)> = BTreeMap::new();
-    let mut tag_rows = 0;
-    for row in view.range(None, Table::Records, Bound::Unbounded, Bound::Unbounded)? {
-        let (key, row) = match row {
+    let mut check =
+        Check { snapshot, documents, report: VerifyReport::default(), derived: BTreeMap::new(), progress };
+    check.records()?;
+    check.claims()?;
+    check.derived()?;
+    check.history()?;
+    check.logs()?;
+    check.contents()?;
+    check.chunks()?;
+    check.feed()?;
+    check.others()?;
+    (check.progress)(&check.report);
+    Ok(check.report)
+}
+
+struct Check<'c> {
+    snapshot: &'c Arc<Snapshot>,
+    documents: &'c Documents,
+    report: VerifyReport,
+    /// How many derived rows there have to be, by table.
+    derived: BTreeMap<Table, u64>,
+    progress: &'c mut dyn FnMut(&VerifyReport),
+}
+
+impl Check<'_> {
+    /// Hands every row of a table to `each`, as far as it can be read.
+    fn each(
+        &mut self,
+        table: Table,
+        mut each: impl FnMut(&mut Self, &StoredRow) -> Result<()>,
+    ) -> Result<()> {
+        self.each_between(table, (Bound::Unbounded, Bound::Unbounded), &mut each)
+    }
+
+    fn each_between(
+        &mut self,
+        table: Table,
+        (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+        each: &mut dyn FnMut(&mut Self, &StoredRow) -> Result<()>,
+    ) -> Result<()> {
+        for row in self.snapshot.range(table, start, end)? {
+            match row {
+                Ok(row) => each(self, &row)?,
+                Err(error) => {
+                    self.report.find(table.name(), error.to_string(), RESTORE);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies under a key. Damage is a finding.
+    fn look(&mut self, table: Table, key: &[u8]) -> Option<Bytes> {
+        match self.snapshot.get(table, key) {
             Ok(row) => row,
             Err(error) => {
-                report.find("records", error.to_string(), RESTORE);
-                break;
+                self.report.find(table.name(), error.to_string(), RESTORE);
+                None
             }
-        };
-        report.records += 1;
-        let place = key.escape_ascii().to_string();
+        }
+    }
+
+    fn records(&mut self) -> Result<()> {
+        let mut statistics = StatisticsMap::default();
+        self.each(Table::Records, |check, row| {
+            check.report.records += 1;
+            check.record(row, &mut statistics);
+            if check.report.records.is_multiple_of(1_000) {
+                (check.progress)(&check.report);
+            }
+            Ok(())
+        })?;
+        let kept = self.look(Table::State, state_key::STATISTICS);
+        match StatisticsMap::load(kept.as_deref()) {
+            Ok(kept) => {
+                for (name, [kept, counted]) in kept.differences(&statistics) {
+                    let what = format!("the counter {name} says {kept:?}, a recount gives {counted:?}");
+                    self.report.find("statistics", what, REBUILD);
+                }
+            }
+            Err(error) => self.report.find("statistics", error.to_string(), REBUILD),
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, row: &StoredRow, statistics: &mut StatisticsMap) {
+        let place = row.key().escape_ascii().to_string();
         // Damage above the rows hides them from those who look for one, and not from those who pass by all.
-        if view.get(None, Table::Records, &key)?.is_none() {
-            report.find(place.clone(), "it is there, and is not found where it is looked for", RESTORE);
+        if self.look(Table::Records, row.key()).is_none() {
+            self.report.find(place.clone(), "it is there, and is not found where it is looked for", RESTORE);
         }
-        let Ok(key) = Key::decode(&key) else {
-            report.find(place, "the key is malformed", RESTORE);
-            continue;
+        let Ok(key) = Key::decode(row.key()) else {
+            self.report.find(place, "the key is malformed", RESTORE);
+            return;
         };
-        let record = match Record::split(&row) {
-            Ok((record, inline)) => {
-                if let PayloadState::Inline { hash, .. } = record.payload() {
-                    report.payloads += 1;
-                    if ContentHash::of(&inline) != hash {
-                        report.find(key.as_str(), "the payload is not the one that was put", RESTORE);
-                    }
-                }
-                record
-            }
-            Err(error) => {
-                report.find(key.as_str(), error.to_string(), RESTORE);
-                continue;
-            }
-        };
-        statistics.count(&record, 1);
-        if let PayloadState::Stored { hash, id, .. } = record.payload() {
-            let entry = references.entry(hash).or_insert((id, 0));
-            entry.1 += 1;
-            if entry.0 != id {
-                report.find(
-                    key.as_str(),
-                    "it refers to another payload than others of the same content",
-                    RESTORE,
-                );
-            }
-        }
-        for tag in record.tags() {
-            tag_rows += 1;
-            if view.get(None, Table::Tags, &tag_key(tag, &key))?.is_none() {
-                report.find(key.as_str(), format!("the tag {tag:?} is not in the index"), REBUILD);
-            }
-        }
-        check_life(view, &key, &record, &mut report)?;
-        check_format(&key, &record, documents, &mut report);
-        if report.records.is_multiple_of(1_000) {
-            progress(&report);
-        }
-    }
-    for row in view.range(None, Table::Tags, Bound::Unbounded, Bound::Unbounded)? {
-        row?;
-        report.tags += 1;
-    }
-    if report.tags != tag_rows {
-        let what = format!("the index of tags has {} rows, the records have {tag_rows} tags", report.tags);
-        report.find("tags", what, REBUILD);
-    }
-    check_history(view, &mut references, &mut report)?;
-    check_logs(view, &mut report)?;
-    check_index(view, &mut report)?;
-    let ids = check_contents(view, &references, &mut report, progress)?;
-    check_chunks(view, &ids, &mut report)?;
-    check_statistics(view, &statistics, &mut report)?;
-    check_feed(view, &mut report)?;
-    progress(&report);
-    Ok(report)
-}
-
-/// Every dependency of a record has its edge, and what expires its deadline.
-fn check_life(view: &View, key: &Key, record: &Record, report: &mut VerifyReport) -> Result<()> {
-    for dependency in record.dependencies() {
-        report.edges += 1;
-        let row_key = [&edges_of(&dependency.on)[..], key.encoded()].concat();
-        let row = view.get(None, Table::Edges, &row_key)?;
-        if row.is_none_or(|row| version_in(&row) != dependency.version) {
-            report.find(
-                key.as_str(),
-                format!("its dependency on {} is not in the index", dependency.on),
-                REBUILD,
-            );
-        }
-    }
-    if let Some(at) = expiry_of(record) {
-        report.deadlines += 1;
-        let row_key = deadline_key(at, Purpose::Expiry, key.encoded());
-        if view.get(None, Table::Deadlines, &row_key)?.is_none() {
-            report.find(key.as_str(), "it expires, and has no deadline", REBUILD);
-        }
-    }
-    Ok(())
-}
-
-/// What assets were is whole, and refers to its content as they do.
-fn check_history(
-    view: &View,
-    references: &mut BTreeMap<ContentHash, (u64, u64)>,
-    report: &mut VerifyReport,
-) -> Result<()> {
-    for row in view.range(None, Table::History, Bound::Unbounded, Bound::Unbounded)? {
-        let (row_key, body) = row?;
-        report.formers += 1;
-        let place = row_key.escape_ascii().to_string();
-        let found =
-            numbered_of(&row_key).and_then(|(_, generation)| Ok((generation, decode_history(&body)?.1)));
-        let (generation, was) = match found {
+        let (record, inline) = match Record::split(&Bytes::copy_from_slice(row.body())) {
             Ok(found) => found,
-            Err(error) => {
-                report.find(place, error.to_string(), RESTORE);
-                continue;
-            }
+            Err(error) => return self.report.find(key.as_str(), error.to_string(), RESTORE),
         };
-        if was.record.generation() != generation {
-            report.find(place.clone(), "it lies under another generation than its own", RESTORE);
-        }
-        match was.record.payload() {
-            PayloadState::Inline { hash, .. } if ContentHash::of(&was.inline) != hash => {
-                report.find(place, "the payload is not the one that was put", RESTORE);
+        if let PayloadState::Inline { hash, .. } = record.payload() {
+            self.report.payloads += 1;
+            if ContentHash::of(&inline) != hash {
+                self.report.find(key.as_str(), "the payload is not the one that was put", RESTORE);
             }
-            PayloadState::Stored { hash, id, .. } => references.entry(hash).or_insert((id, 0)).1 += 1,
-            _ => {}
+        }
+        statistics.count(&record, 1);
+        for row in derived_of_record(&key, &record) {
+            self.follows(key.as_str(), &row);
+        }
+        self.format(&key, &record);
+    }
+
+    /// A row that follows from another is there, and says what it has to.
+    fn follows(&mut self, place: &str, row: &DerivedRow) {
+        *self.derived.entry(row.table).or_default() += 1;
+        if self.look(row.table, &row.key).is_none_or(|body| body != row.body) {
+            let what = format!("a row of {} that follows from it is not there", row.table.name());
+            self.report.find(place, what, REBUILD);
         }
     }
-    Ok(())
-}
 
-/// What was said of the work on assets can be read, and they are there.
-fn check_logs(view: &View, report: &mut VerifyReport) -> Result<()> {
-    let mut last: Option<Key> = None;
-    for row in view.range(None, Table::Logs, Bound::Unbounded, Bound::Unbounded)? {
-        let (row_key, body) = row?;
-        report.logs += 1;
-        let place = row_key.escape_ascii().to_string();
-        let read = numbered_of(&row_key).and_then(|(key, number)| {
-            if number == PROGRESS {
-                Progress::decode(&body).map(drop)?
-            } else {
-                decode_entry(&body).map(drop)?
+    /// There is nothing derived that nothing accounts for.
+    fn derived(&mut self) -> Result<()> {
+        for table in [Table::Tags, Table::Edges, Table::Deadlines, Table::Claims] {
+            let mut count = 0;
+            self.each(table, |_, row| {
+                count += u64::from(is_derived(table, row.key()));
+                Ok(())
+            })?;
+            let expected = self.derived.get(&table).copied().unwrap_or(0);
+            match table {
+                Table::Tags => self.report.tags = count,
+                Table::Edges => self.report.edges = count,
+                Table::Deadlines => self.report.deadlines = count,
+                _ => {}
             }
-            Ok(key)
-        });
-        match read {
-            Err(error) => report.find(place, error.to_string(), RESTORE),
-            Ok(key) if last.as_ref() == Some(&key) => {}
-            Ok(key) => {
-                if view.get(None, Table::Records, key.encoded())?.is_none() {
-                    report.find(place, "it is about an asset that is not there", "it can be removed");
-                }
-                last = Some(key);
+            if count != expected {
+                let what = format!("there are {count} rows, a recount gives {expected}");
+                self.report.find(table.name(), what, REBUILD);
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Claims have their deadlines and their places in groups; and there is nothing that nothing accounts for.
-fn check_index(view: &View, report: &mut VerifyReport) -> Result<()> {
-    let all = |table| view.range(None, table, Bound::Unbounded, Bound::Unbounded);
-    let (mut in_groups, mut group_rows) = (0, 0);
-    for row in all(Table::Claims)? {
-        let (row_key, row) = row?;
-        let place = row_key.escape_ascii().to_string();
-        match row_key.split_first() {
-            Some((1, key)) => {
-                let claim = match ClaimRow::decode(&row) {
-                    Ok(claim) => claim,
-                    Err(error) => {
-                        report.find(place, error.to_string(), RESTORE);
-                        continue;
+    fn claims(&mut self) -> Result<()> {
+        self.each(Table::Claims, |check, row| {
+            let place = row.key().escape_ascii().to_string();
+            match row.key().split_first() {
+                Some((1, key)) => match ClaimRow::decode(row.body()) {
+                    Ok(claim) => {
+                        check.report.claims += 1;
+                        derived_of_claim(key, &claim).iter().for_each(|row| check.follows(&place, row));
                     }
-                };
-                report.claims += 1;
-                report.deadlines += 1;
-                let deadline = deadline_key(claim.until, Purpose::Claim, key);
-                if view.get(None, Table::Deadlines, &deadline)?.is_none() {
-                    report.find(place.clone(), "the claim has no deadline", REBUILD);
-                }
-                if !claim.group.is_empty() {
-                    in_groups += 1;
-                    if view.get(None, Table::Claims, &group_key(&claim.group, key))?.is_none() {
-                        report.find(place, "the claim is not in its group", REBUILD);
+                    Err(error) => check.report.find(place, error.to_string(), RESTORE),
+                },
+                Some((2, _)) => {
+                    if let Err(error) = Orphan::decode(row.key(), row.body()) {
+                        check.report.find(place, error.to_string(), RESTORE);
                     }
                 }
+                Some((3, _)) => {}
+                _ => check.report.find(place, "no claim has such a row", RESTORE),
             }
-            Some((2, _)) => {
-                if let Err(error) = Orphan::decode(&row_key, &row) {
-                    report.find(place, error.to_string(), RESTORE);
+            Ok(())
+        })
+    }
+
+    /// What assets were is whole.
+    fn history(&mut self) -> Result<()> {
+        self.each(Table::History, |check, row| {
+            check.report.formers += 1;
+            let place = row.key().escape_ascii().to_string();
+            let found = numbered_of(row.key()).and_then(|(_, generation)| {
+                Ok((generation, decode_history(&Bytes::copy_from_slice(row.body()))?.1))
+            });
+            match found {
+                Err(error) => check.report.find(place, error.to_string(), RESTORE),
+                Ok((generation, was)) => {
+                    if was.record.generation() != generation {
+                        check.report.find(
+                            place.clone(),
+                            "it lies under another generation than its own",
+                            RESTORE,
+                        );
+                    }
+                    if let PayloadState::Inline { hash, .. } = was.record.payload()
+                        && ContentHash::of(&was.inline) != hash
+                    {
+                        check.report.find(place, "the payload is not the one that was put", RESTORE);
+                    }
                 }
             }
-            Some((3, _)) => group_rows += 1,
-            _ => report.find(place, "no claim has such a row", RESTORE),
-        }
+            Ok(())
+        })
     }
-    let (mut edges, mut deadlines) = (0, 0);
-    for row in all(Table::Edges)? {
-        edges += u64::from(is_edge(&row?.0));
-    }
-    for row in all(Table::Deadlines)? {
-        let _ = row?;
-        deadlines += 1;
-    }
-    for (what, rows, expected) in [
-        ("edges", edges, report.edges),
-        ("deadlines", deadlines, report.deadlines),
-        ("groups of claims", group_rows, in_groups),
-    ] {
-        if rows != expected {
-            report.find(what, format!("there are {rows} rows, a recount gives {expected}"), REBUILD);
-        }
-    }
-    Ok(())
-}
 
-/// What the registry says of a record, whatever the strictness was when it was put.
-fn check_format(key: &Key, record: &Record, documents: &Documents, report: &mut VerifyReport) {
-    if record.is_directory() || record.data_format().is_empty() {
-        return;
+    /// What was said of the work on assets can be read, and they are there.
+    fn logs(&mut self) -> Result<()> {
+        let mut last: Option<Key> = None;
+        self.each(Table::Logs, |check, row| {
+            check.report.logs += 1;
+            let place = row.key().escape_ascii().to_string();
+            let body = Bytes::copy_from_slice(row.body());
+            let read = numbered_of(row.key()).and_then(|(key, number)| {
+                if number == PROGRESS {
+                    Progress::decode(&body).map(drop)?
+                } else {
+                    decode_entry(&body).map(drop)?
+                }
+                Ok(key)
+            });
+            match read {
+                Err(error) => check.report.find(place, error.to_string(), RESTORE),
+                Ok(key) if last.as_ref() == Some(&key) => {}
+                Ok(key) => {
+                    if check.look(Table::Records, key.encoded()).is_none() {
+                        check.report.find(place, "it is about an asset that is not there", REMOVE);
+                    }
+                    last = Some(key);
+                }
+            }
+            Ok(())
+        })
     }
-    let claim = Claim {
-        extension: None,
-        data_format: Some(record.data_format()),
-        media_type: Some(record.media_type()),
-        type_identifier: Some(record.type_identifier()),
-    };
-    if let Err(error) = documents.registry().validate(&claim, &[], Strictness::Strict) {
-        let what = error.to_string();
-        report.warnings.push(Finding {
-            place: key.to_string(),
-            what,
-            remedy: "put it again, or extend the registry",
-        });
-    }
-}
 
-fn check_contents(
-    view: &View,
-    references: &BTreeMap<ContentHash, (u64, u64)>,
-    report: &mut VerifyReport,
-    progress: &mut dyn FnMut(&VerifyReport),
-) -> Result<BTreeMap<u64, BTreeSet<u64>>> {
-    let mut ids = BTreeMap::new();
-    let mut seen = 0;
-    for row in view.range(None, Table::Contents, Bound::Unbounded, Bound::Unbounded)? {
-        let (key, row) = row?;
-        let (Ok(hash), Ok(content)) = (<[u8; 32]>::try_from(key.as_ref()), ContentRow::decode(&row)) else {
-            report.find(key.escape_ascii().to_string(), "a row of the contents is malformed", RESTORE);
-            continue;
+    /// Contents are those that records refer to, as often as they say, and are whole.
+    fn contents(&mut self) -> Result<()> {
+        let mut counts = ReferenceCounts::new(Arc::clone(self.snapshot))?;
+        while let Some((range, mut references)) = counts.next()? {
+            let (start, end) = bounds(&range);
+            let bounds = (Bound::Included(start.as_slice()), end.as_ref().map(<[u8; 1]>::as_slice));
+            self.each_between(Table::Contents, bounds, &mut |check, row| {
+                check.content(row, &mut references);
+                (check.progress)(&check.report);
+                Ok(())
+            })?;
+            for hash in references.into_keys() {
+                let what = "a payload that records refer to has no row";
+                self.report.find(format!("content {}", ContentHash(hash)), what, RESTORE);
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, row: &StoredRow, references: &mut References) {
+        let (Ok(hash), Ok(content)) = (<[u8; 32]>::try_from(row.key()), ContentRow::decode(row.body()))
+        else {
+            let place = row.key().escape_ascii().to_string();
+            return self.report.find(place, "a row of the contents is malformed", RESTORE);
         };
-        let hash = ContentHash(hash);
         let place = format!("payload {}", content.id);
-        match references.get(&hash) {
-            Some((id, count)) if (*id, *count) == (content.id, content.references) => seen += 1,
-            Some((_, count)) => {
-                seen += 1;
+        match references.remove(&hash) {
+            None => self.report.find(place.clone(), "no record refers to it", REMOVE),
+            Some((id, _)) if id != content.id => {
+                self.report.find(place.clone(), format!("records refer to it as payload {id}"), RESTORE);
+            }
+            Some((_, count)) if count != content.references => {
                 let what = format!("it has {} references, {count} records refer to it", content.references);
-                report.find(place.clone(), what, REBUILD);
+                self.report.find(place.clone(), what, REBUILD);
             }
-            None => report.find(place.clone(), "no record refers to it", "it can be removed"),
+            Some(_) => {}
         }
-        let stored = content.stored(hash);
-        match row_numbers(&stored, u64::MAX) {
-            Ok(numbers) => {
-                ids.insert(content.id, numbers.unwrap_or_default().into_iter().collect());
-            }
-            Err(error) => report.find(place.clone(), error.to_string(), RESTORE),
-        }
-        let read = PayloadReader::stored(stored, Box::new(Source(view.clone())))
+        self.report.payloads += 1;
+        let source = Box::new(Source(Arc::clone(self.snapshot)));
+        let read = PayloadReader::stored(content.stored(ContentHash(hash)), source)
             .and_then(|mut reader| reader.verify());
-        report.payloads += 1;
         if let Err(error) = read {
-            report.find(place, error.to_string(), RESTORE);
+            self.report.find(place, error.to_string(), RESTORE);
         }
-        progress(report);
     }
-    if seen < references.len() {
-        let what = format!("{} payloads that records refer to have no row", references.len() - seen);
-        report.find("contents", what, RESTORE);
-    }
-    Ok(ids)
-}
 
-fn check_chunks(view: &View, ids: &BTreeMap<u64, BTreeSet<u64>>, report: &mut VerifyReport) -> Result<()> {
-    let mut staged = BTreeSet::new();
-    for row in view.range(None, Table::Staging, Bound::Unbounded, Bound::Unbounded)? {
-        staged.extend(row?.0.first_chunk().map(|id| u64::from_be_bytes(*id)));
+    /// Every chunk is one of a payload, or of an upload.
+    fn chunks(&mut self) -> Result<()> {
+        let mut staged = BTreeSet::new();
+        self.each(Table::Staging, |_, row| {
+            staged.extend(row.key().first_chunk().map(|id| u64::from_be_bytes(*id)));
+            Ok(())
+        })?;
+        let mut from = 0;
+        loop {
+            let (known, next) = self.payloads_from(from)?;
+            let (start, end) = (chunk_key(from, 0), next.map(|next| chunk_key(next, 0)));
+            let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+            let mut current: (u64, BTreeSet<u64>) = (0, BTreeSet::new());
+            self.each_between(Table::Chunks, (Bound::Included(&start), end), &mut |check, row| {
+                let (Some(id), Some(number)) = (row.key().first_chunk(), row.key().last_chunk()) else {
+                    return Ok(());
+                };
+                let (id, number) = (u64::from_be_bytes(*id), u64::from_be_bytes(*number));
+                check.report.chunks += 1;
+                if current.0 != id {
+                    let numbers = known.get(&id).map(|stored| row_numbers(stored, u64::MAX));
+                    let numbers = numbers.and_then(Result::ok).flatten().unwrap_or_default();
+                    current = (id, numbers.into_iter().collect());
+                }
+                if !current.1.contains(&number) && !staged.contains(&id) {
+                    let what = format!("nothing accounts for its chunk {number}");
+                    check.report.find(format!("payload {id}"), what, REMOVE);
+                }
+                Ok(())
+            })?;
+            let Some(next) = next else { return Ok(()) };
+            from = next;
+        }
     }
-    for row in view.range(None, Table::Chunks, Bound::Unbounded, Bound::Unbounded)? {
-        let key = match row {
-            Ok((key, _)) => key,
-            Err(error) => {
-                report.find("chunks", error.to_string(), RESTORE);
+
+    /// The payloads with the next ids, and the id from which on there are more.
+    fn payloads_from(&mut self, from: u64) -> Result<(BTreeMap<u64, Stored>, Option<u64>)> {
+        let (mut known, mut next) = (BTreeMap::new(), None);
+        self.each(Table::Contents, |_, row| {
+            let (Ok(hash), Ok(content)) = (<[u8; 32]>::try_from(row.key()), ContentRow::decode(row.body()))
+            else {
                 return Ok(());
+            };
+            if content.id >= from && next.is_none_or(|next| content.id < next) {
+                known.insert(content.id, content.stored(ContentHash(hash)));
+                if known.len() > PAYLOADS_AT_ONCE {
+                    next = known.pop_last().map(|(id, _)| id);
+                }
             }
+            Ok(())
+        })?;
+        Ok((known, next))
+    }
+
+    fn feed(&mut self) -> Result<()> {
+        let head = self.snapshot.head()?;
+        let mut last_time = i64::MIN;
+        self.each(Table::Feed, |check, row| {
+            check.report.commits += 1;
+            let sequence = row.key().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            let place = format!("commit {sequence}");
+            match FeedRow::decode(row.body()) {
+                Ok(feed) if feed.time < last_time => {
+                    check.report.find(place.clone(), "it is older than the one before", RESTORE);
+                }
+                Ok(feed) => last_time = feed.time,
+                Err(error) => check.report.find(place.clone(), error.to_string(), RESTORE),
+            }
+            if sequence > head.sequence {
+                check.report.find(place, format!("the store is at commit {}", head.sequence), RESTORE);
+            }
+            Ok(())
+        })
+    }
+
+    /// The rows that nothing else accounts for can be read.
+    fn others(&mut self) -> Result<()> {
+        for table in [Table::Meta, Table::State, Table::Audit, Table::Once, Table::Documents] {
+            self.each(table, |_, _| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// What the registry says of a record, whatever the strictness was when it was put.
+    fn format(&mut self, key: &Key, record: &Record) {
+        if record.is_directory() || record.data_format().is_empty() {
+            return;
+        }
+        let claim = Claim {
+            extension: None,
+            data_format: Some(record.data_format()),
+            media_type: Some(record.media_type()),
+            type_identifier: Some(record.type_identifier()),
         };
-        let (Some(id), Some(number)) = (key.first_chunk(), key.last_chunk()) else { continue };
-        let (id, number) = (u64::from_be_bytes(*id), u64::from_be_bytes(*number));
-        report.chunks += 1;
-        let is_known = ids.get(&id).is_some_and(|numbers| numbers.contains(&number)) || staged.contains(&id);
-        if !is_known {
-            report.find(
-                format!("payload {id}"),
-                format!("nothing accounts for its chunk {number}"),
-                "it can be removed",
-            );
+        if let Err(error) = self.documents.registry().validate(&claim, &[], Strictness::Strict) {
+            let what = error.to_string();
+            self.report.warnings.push(Finding {
+                place: key.to_string(),
+                what,
+                remedy: "put it again, or extend the registry",
+            });
         }
     }
-    Ok(())
 }
 
-fn check_statistics(view: &View, counted: &StatisticsMap, report: &mut VerifyReport) -> Result<()> {
-    let kept = StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?;
-    for (name, [kept, counted]) in kept.differences(counted) {
-        let what = format!("the counter {name} says {kept:?}, a recount gives {counted:?}");
-        report.find("statistics", what, REBUILD);
-    }
-    Ok(())
-}
-
-fn check_feed(view: &View, report: &mut VerifyReport) -> Result<()> {
-    let head = *view.head();
-    let mut last_time = i64::MIN;
-    for row in view.range(None, Table::Feed, Bound::Unbounded, Bound::Unbounded)? {
-        let (key, row) = row?;
-        report.commits += 1;
-        let sequence = key.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        let place = format!("commit {sequence}");
-        match FeedRow::decode(&row) {
-            Ok(feed) if feed.time < last_time => {
-                report.find(place.clone(), "it is older than the one before", RESTORE)
-            }
-            Ok(feed) => last_time = feed.time,
-            Err(error) => report.find(place.clone(), error.to_string(), RESTORE),
-        }
-        if sequence > head.sequence {
-            report.find(place, format!("the store is at commit {}", head.sequence), RESTORE);
-        }
-    }
-    Ok(())
+/// The keys that begin with a first byte of a range.
+fn bounds(range: &RangeInclusive<u8>) -> ([u8; 1], Bound<[u8; 1]>) {
+    ([*range.start()], range.end().checked_add(1).map_or(Bound::Unbounded, |end| Bound::Excluded([end])))
 }

@@ -73,6 +73,9 @@ pub(crate) struct ReferenceCounts {
     pass: u16,
 }
 
+/// The id of a content that is named under several; no payload has it.
+const NO_ONE_ID: u64 = u64::MAX;
+
 /// The references to the contents of a pass: by digest, the payload id that they name, and how many there are.
 pub(crate) type References = BTreeMap<[u8; 32], (u64, u64)>;
 
@@ -97,7 +100,11 @@ impl ReferenceCounts {
             if let PayloadState::Stored { hash, id, .. } = record.payload()
                 && range.contains(&hash.0[0])
             {
-                references.entry(hash.0).or_insert((id, 0)).1 += 1;
+                let entry = references.entry(hash.0).or_insert((id, 0));
+                entry.1 += 1;
+                if entry.0 != id {
+                    entry.0 = NO_ONE_ID;
+                }
             }
         };
         for row in self.snapshot.range(Table::Records, Bound::Unbounded, Bound::Unbounded)? {

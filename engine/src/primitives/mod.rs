@@ -20,7 +20,9 @@ pub(crate) use claims::{ClaimRow, FENCES_AT_ONCE, check_group, group_key, group_
 pub(crate) use contents::ContentRow;
 pub use deadlines::Purpose;
 pub(crate) use deadlines::{deadline_key, deadline_of, expiry_of, is_expirable};
-pub(crate) use derived::{DerivedRow, ReferenceCounts, derived_of_claim, derived_of_record, is_derived};
+pub(crate) use derived::{
+    DerivedRow, ReferenceCounts, References, derived_of_claim, derived_of_record, is_derived,
+};
 pub(crate) use edges::{EXTERNALS, change_edges, dependent_in, edges_of, external_key, is_edge, version_in};
 pub(crate) use history::{PRUNED as HISTORY_PRUNED, decode as decode_history, encode as encode_history};
 pub use logs::Progress;
@@ -30,4 +32,4 @@ pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use statistics::StatisticsMap;
 pub use statistics::{Count, Statistics};
-pub(crate) use tags::{tag_changes, tag_key, tag_prefix, tagged_key};
+pub(crate) use tags::{tag_changes, tag_prefix, tagged_key};
