@@ -1,13 +1,14 @@
 //! The documents that govern a store: rules, limits and registry. They lie in the file, in versions.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{Limits, Micros, Registry, Rules};
 
 use crate::error::{ErrorKind, Result};
-use crate::store::{Table, corrupt};
-use crate::txn::View;
+use crate::store::{Snapshot, Table, corrupt};
+use crate::txn::prefix_end;
 
 /// Which document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,14 +107,19 @@ impl Documents {
     }
 
     /// Reads what is in force in a view.
-    pub(crate) fn load(view: &View) -> Result<Self> {
+    pub(crate) fn read(snapshot: &Arc<Snapshot>) -> Result<Self> {
         let mut documents = Self::new()?;
         for kind in DocumentKind::ALL {
-            let newest = view.prefix(None, Table::Documents, &kind.key_prefix())?.last().transpose()?;
-            if let Some((key, row)) = newest {
-                documents = documents.with(kind, Document::decode(&key, &row)?).map_err(|error| {
-                    corrupt(format!("the stored {} cannot be read: {error}", kind.name()))
-                })?;
+            let prefix = kind.key_prefix();
+            let end = prefix_end(&prefix);
+            let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let newest =
+                snapshot.range(Table::Documents, Bound::Included(&prefix), end)?.next_back().transpose()?;
+            if let Some(row) = newest {
+                documents =
+                    documents.with(kind, Document::decode(row.key(), row.body())?).map_err(|error| {
+                        corrupt(format!("the stored {} cannot be read: {error}", kind.name()))
+                    })?;
             }
         }
         Ok(documents)

@@ -68,7 +68,9 @@ mod options;
 mod payload;
 mod primitives;
 mod rebuild;
+mod repair;
 mod retention;
+mod salvage;
 mod session;
 mod snapshot;
 mod store;
@@ -100,7 +102,9 @@ pub use mounts::Mounts;
 pub use options::{Options, Retention, SlowHook, SlowOperation};
 pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedValue};
 pub use primitives::{AuditEntry, CommitOutcome, Count, Orphan, Progress, Purpose, Statistics};
+pub use repair::{CompactReport, RepairReport, repair, verify_file};
 pub use retention::{Leaving, RetentionReport};
+pub use salvage::{SalvageReport, salvage};
 pub use session::{Receipt, Session};
 pub use snapshot::{
     RestoreOptions, RestoreReport, SnapshotContents, SnapshotFile, SnapshotInfo, SnapshotOptions,

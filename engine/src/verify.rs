@@ -140,13 +140,10 @@ impl Check<'_> {
         (start, end): (Bound<&[u8]>, Bound<&[u8]>),
         each: &mut dyn FnMut(&mut Self, &StoredRow) -> Result<()>,
     ) -> Result<()> {
-        for row in self.snapshot.range(table, start, end)? {
+        for row in self.snapshot.range(table, start, end)?.over_damage() {
             match row {
                 Ok(row) => each(self, &row)?,
-                Err(error) => {
-                    self.report.find(table.name(), error.to_string(), RESTORE);
-                    break;
-                }
+                Err(error) => self.report.find(table.name(), error.to_string(), RESTORE),
             }
         }
         Ok(())
@@ -379,6 +376,8 @@ impl Check<'_> {
             staged.extend(row.key().first_chunk().map(|id| u64::from_be_bytes(*id)));
             Ok(())
         })?;
+        // No payload has more rows than there are, whatever it says.
+        let most = self.snapshot.count(Table::Chunks)?;
         let mut from = 0;
         loop {
             let (known, next) = self.payloads_from(from)?;
@@ -392,7 +391,7 @@ impl Check<'_> {
                 let (id, number) = (u64::from_be_bytes(*id), u64::from_be_bytes(*number));
                 check.report.chunks += 1;
                 if current.0 != id {
-                    let numbers = known.get(&id).map(|stored| row_numbers(stored, u64::MAX));
+                    let numbers = known.get(&id).map(|stored| row_numbers(stored, most));
                     let numbers = numbers.and_then(Result::ok).flatten().unwrap_or_default();
                     current = (id, numbers.into_iter().collect());
                 }

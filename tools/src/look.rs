@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use larder::{AttributeValue, Entry, ErrorKind, Key, NEVER, PayloadState, Prefix, Progress, Record, Session};
+use larder::{AttributeValue, Entry, Key, NEVER, PayloadState, Prefix, Progress, Record, Session};
 use serde_json::{Value, json};
 
 use crate::Context;
@@ -308,11 +308,7 @@ pub(crate) fn info(context: &Context, file: &Path) -> Done {
 }
 
 pub(crate) fn verify(context: &Context, file: &Path) -> Done {
-    let (larder, _) = context.look(file)?;
-    let report = match larder.verify(&mut |_| {}) {
-        Err(error) if matches!(error.kind(), ErrorKind::Corrupt { .. }) => return Err(error.into()),
-        report => report?,
-    };
+    let report = larder::verify_file(file, &mut |_| {})?;
     context.output.line(
         || {
             let found = if report.is_clean() {

@@ -14,6 +14,7 @@ mod import;
 mod keep;
 mod life;
 mod look;
+mod mend;
 mod output;
 mod recover;
 
@@ -64,6 +65,13 @@ enum Verb {
     Info(FileOnly),
     /// Recount everything. Exit code 0: nothing found; 1: findings; 2: the file cannot be read.
     Verify(FileOnly),
+    /// Make a new file of one that opens, without what is damaged, and with everything derived again that can be; or show
+    /// what is wrong. Exit code 1: something is, still.
+    Repair(mend::Repair),
+    /// Make a new store of what can be read of a file that does not open any more, page by page.
+    Salvage(mend::Salvage),
+    /// Give back the room that is not used.
+    Compact(FileOnly),
     /// Bring a store that was not closed to rest: what its commit log has goes into the file.
     Recover(recover::Recover),
     /// Bring a store of an older format to the current one; a copy of it as it was is kept beside it.
@@ -163,6 +171,9 @@ fn main() -> ExitCode {
         Verb::Find(verb) => verb.run(&context),
         Verb::Info(verb) => look::info(&context, &verb.file),
         Verb::Verify(verb) => look::verify(&context, &verb.file),
+        Verb::Repair(verb) => verb.run(&context),
+        Verb::Salvage(verb) => verb.run(&context),
+        Verb::Compact(verb) => mend::compact(&context, &verb.file),
         Verb::Recover(verb) => verb.run(&context),
         Verb::Upgrade(verb) => recover::upgrade(&context, &verb.file),
         Verb::Snapshot(verb) => verb.run(&context),

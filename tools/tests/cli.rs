@@ -368,3 +368,24 @@ fn snapshots_are_made_checked_compared_and_restored() {
     kitchen.fails(2, &["restore", "damaged.snapshot", "d.larder"]);
     assert!(!kitchen.at("d.larder").exists());
 }
+
+#[test]
+fn stores_are_compacted_repaired_and_salvaged() {
+    let kitchen = Kitchen::new();
+    tree(&kitchen);
+    kitchen.ok(&["import", "tree", "a.larder"]);
+    let before = kitchen.ok(&["tree", "a.larder"]);
+    kitchen.ok(&["compact", "a.larder"]);
+    assert_eq!(kitchen.ok(&["repair", "a.larder"]), "nothing to repair\n");
+    assert_eq!(kitchen.ok(&["repair", "a.larder", "b.larder"]).matches("0 findings").count(), 1);
+    kitchen.ok(&["verify", "b.larder"]);
+    assert_eq!(kitchen.ok(&["tree", "b.larder"]), before);
+    kitchen.fails(2, &["repair", "a.larder", "b.larder"]);
+    let mut headless = std::fs::read(kitchen.at("a.larder")).unwrap();
+    headless[..4_096].fill(0);
+    kitchen.write("headless.larder", headless);
+    kitchen.fails(2, &["ls", "headless.larder"]);
+    kitchen.ok(&["salvage", "headless.larder", "c.larder"]);
+    kitchen.ok(&["verify", "c.larder"]);
+    assert_eq!(kitchen.ok(&["tree", "c.larder"]), before);
+}

@@ -23,7 +23,7 @@ const WAITING_MAX: usize = 64 << 20;
 pub(super) struct Drain {
     waiting: Mutex<Waiting>,
     /// Held by whoever drains; the last commit that is in the store.
-    drained: Mutex<Position>,
+    pub(super) drained: Mutex<Position>,
 }
 
 #[derive(Default)]

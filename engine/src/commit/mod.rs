@@ -22,6 +22,7 @@
 //! 4. A layer is dropped only when everything in it has been drained.
 //! 5. A segment of the log is used again only when everything in it is durable in the store.
 
+mod compact;
 mod drain;
 mod log;
 mod overlay;
@@ -42,6 +43,7 @@ use log::{Appended, Log};
 use overlay::Overlay;
 pub(crate) use overlay::{Layer, Said};
 pub use recovery::RecoveryReport;
+pub(crate) use recovery::write_sets_in;
 pub(crate) use sequencer::{Held, Sequenced, Sequencer};
 pub use ticket::{CommitInfo, CommitTicket};
 pub(crate) use ticket::{Slot, Woken};
@@ -171,7 +173,7 @@ impl Commit {
         let upgrade = store.upgrade(&FORMATS, options.upgrade)?;
         let overlay = Overlay::new(store.view()?, RecordCache::new(options.cache_of_records()))?;
         let view = overlay.committed()?;
-        let documents = Arc::new(Documents::load(&view)?);
+        let documents = Arc::new(Documents::read(view.snapshot())?);
         let sequenced = Sequenced::load(&view, Arc::clone(&documents))?;
         let head = overlay.head();
         let log_segment_length = options.log_segment_bytes;

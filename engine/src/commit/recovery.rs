@@ -5,12 +5,14 @@
 //! every batch also says up to which commit the log was on disk before it was written; where the chain ends
 //! before the greatest of these, something that was acknowledged has been lost, and that is an error.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use larder_format::{BatchHeader, LOG_BLOCK, LogError, LogFileHeader, WriteSet};
 
 use super::CommitInfo;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{ApplyError, LogFile, Position, Store};
+use crate::store::{ApplyError, Beside, LogFile, Position, Store};
 
 /// How much is applied in one go, in bytes: all that a log of the usual length holds, so that every page is met once.
 const APPLIED_AT_ONCE: usize = 64 << 20;
@@ -77,6 +79,19 @@ pub(super) fn recover(store: &Store, discard: bool) -> Result<Option<RecoveryRep
     }
     let is_silent = in_use.is_none() && report.discarded.is_none();
     Ok((!is_silent).then_some(report))
+}
+
+/// Reads the write-sets of the commit log beside a file, in order, whatever the file is like; as far as they can be read.
+pub(crate) fn write_sets_in(store: &Path) -> Result<Vec<WriteSet>> {
+    let Some(log) = Beside::of(store)?.open(true)? else { return Ok(Vec::new()) };
+    let bytes = Bytes::from(log.read_all()?);
+    let Ok(header) = LogFileHeader::decode(&bytes) else { return Ok(Vec::new()) };
+    let mut write_sets = Vec::new();
+    for batch in Chain::read(&bytes, &header).batches {
+        let mut rest = batch.body;
+        write_sets.extend(std::iter::from_fn(|| split_write_set(&mut rest)));
+    }
+    Ok(write_sets)
 }
 
 /// Applies what the store does not have; gives where it then ends.

@@ -107,13 +107,17 @@ impl ReferenceCounts {
                 }
             }
         };
-        for row in self.snapshot.range(Table::Records, Bound::Unbounded, Bound::Unbounded)? {
-            if let Ok((record, _)) = Record::in_place(row?.body()) {
+        let readable = |table| -> Result<_> {
+            let rows = self.snapshot.range(table, Bound::Unbounded, Bound::Unbounded)?;
+            Ok(rows.over_damage().filter_map(Result::ok))
+        };
+        for row in readable(Table::Records)? {
+            if let Ok((record, _)) = Record::in_place(row.body()) {
                 count(&record.to_record());
             }
         }
-        for row in self.snapshot.range(Table::History, Bound::Unbounded, Bound::Unbounded)? {
-            if let Ok((_, was)) = history::decode(&Bytes::copy_from_slice(row?.body())) {
+        for row in readable(Table::History)? {
+            if let Ok((_, was)) = history::decode(&Bytes::copy_from_slice(row.body())) {
                 count(&was.record);
             }
         }

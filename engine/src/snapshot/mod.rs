@@ -33,12 +33,13 @@ use crate::larder::{Larder, ReaderToken};
 use crate::store::{FORMAT_VERSION, Table, write_new_file};
 
 pub use policy::SnapshotPolicy;
+pub(crate) use restore::begin_epoch;
 pub use restore::{RestoreOptions, RestoreReport, restore};
 
 /// Is told how many bytes of rows were worked through, and says whether to go on.
 pub type Watch = Arc<dyn Fn(u64) -> ControlFlow<()> + Send + Sync>;
 
-fn watched(watch: Option<&Watch>, bytes: u64) -> Result<()> {
+pub(crate) fn watched(watch: Option<&Watch>, bytes: u64) -> Result<()> {
     match watch.map(|watch| watch(bytes)) {
         Some(ControlFlow::Break(())) => {
             Err(ErrorKind::Aborted { what: "it was cancelled".to_owned() }.into())
@@ -359,6 +360,7 @@ impl SnapshotFile {
     }
 }
 
-fn fresh_id() -> [u8; 16] {
+/// Gives an id for another store.
+pub(crate) fn fresh_id() -> [u8; 16] {
     RandomIds.next_id().to_be_bytes()
 }

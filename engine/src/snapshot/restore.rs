@@ -175,7 +175,7 @@ fn check_chain(headers: &[SnapshotHeader]) -> Result<(&SnapshotHeader, &Snapshot
 }
 
 /// Makes another store of it: nothing that the one it was goes on to give out is given out here.
-fn begin_epoch(
+pub(crate) fn begin_epoch(
     store: &Store,
     loader: &mut Loader<'_>,
     head: &Position,

@@ -98,6 +98,7 @@ impl Store {
         head: &Position,
         sync: bool,
     ) -> Result<(), ApplyError> {
+        let _turn = self.turn.lock();
         let begun = shield("begin to write", || {
             let mut transaction = self.begin_write()?;
             if !sync {
@@ -118,6 +119,7 @@ impl Store {
 
     /// Makes everything that was committed so far durable.
     pub(crate) fn flush(&self) -> Result<()> {
+        let _turn = self.turn.lock();
         shield("flush", || {
             let transaction = self.begin_write()?;
             self.commit_durably(transaction).map_err(|error| commit_error(error, "flushing"))
@@ -128,6 +130,7 @@ impl Store {
     ///
     /// `started` is when the upload began; the row that says so lets the next open reclaim what a crash left.
     pub(crate) fn stage(&self, id: u64, started: i64, rows: &[StagedRow]) -> Result<()> {
+        let _turn = self.turn.lock();
         shield("stage a payload", || {
             let mut transaction = self.begin_write()?;
             transaction
@@ -157,6 +160,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(());
         }
+        let _turn = self.turn.lock();
         shield("reclaim a payload", || {
             let mut transaction = self.begin_write()?;
             transaction

@@ -68,6 +68,11 @@ pub(crate) enum Beside {
 }
 
 impl Beside {
+    /// The place beside a file.
+    pub(crate) fn of(store: &Path) -> Result<Self> {
+        Ok(Self::file(&place::resolve(store)?))
+    }
+
     /// The place beside the store at a resolved path.
     pub(super) fn file(store: &Path) -> Self {
         let mut name = OsString::from(store);

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use bytes::Bytes;
 use larder_format::{Operation, seal_into};
 use redb::{CursorError, Durability, ReadableTable, WriteTransaction};
 
@@ -65,7 +66,11 @@ impl Loader<'_> {
     pub(crate) fn put(&mut self, table: Table, key: &[u8], body: &[u8]) -> Result<()> {
         let mut sealed = Vec::new();
         seal_into(table.number(), key, body, &mut sealed);
-        let (key, value) = (key.to_vec().into(), sealed.into());
+        self.put_sealed(table, key.to_vec().into(), sealed.into())
+    }
+
+    /// Puts a row whose value has its checksum in front.
+    pub(crate) fn put_sealed(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<()> {
         self.gather(Operation::Put { table: table.number(), key, value })
     }
 

@@ -13,17 +13,20 @@ mod beside;
 mod generation;
 mod loader;
 mod place;
+mod raw;
 mod snapshot;
 mod tables;
 mod upgrade;
 
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use larder_format::Operation;
 pub(crate) use larder_format::Position;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
@@ -33,6 +36,7 @@ pub(crate) use beside::{Beside, LogFile};
 use generation::{Closing, Generation};
 pub(crate) use loader::Loader;
 pub(crate) use place::io_error;
+pub(crate) use raw::scan_pages;
 pub(crate) use snapshot::{ChunkPage, Snapshot, SnapshotRange, StoredRow, chunk_key};
 use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
@@ -44,6 +48,10 @@ use crate::larder::InputOutput;
 
 /// The format version that is written.
 pub(crate) const FORMAT_VERSION: u32 = 2;
+/// How much memory pages are kept in while all of them are read once, in bytes.
+const PAGES_CACHE_BYTES: usize = 16 << 20;
+/// How much is copied in one go, in bytes.
+const COPIED_AT_ONCE: usize = 1 << 20;
 /// The required features that this version knows.
 const FEATURES_KNOWN: u64 = 0;
 
@@ -70,6 +78,9 @@ pub(crate) enum Place<'a> {
 /// An open store.
 pub(crate) struct Store {
     current: RwLock<Arc<Generation>>,
+    /// Held by whoever writes to the current generation, so that none is put in its place meanwhile.
+    turn: Mutex<()>,
+    cache_bytes: usize,
     state: Arc<BackendState>,
     identity: Identity,
     is_read_only: bool,
@@ -150,6 +161,29 @@ impl Store {
         Ok(store)
     }
 
+    /// Compares the checksums of all pages of a file that nobody has open; not a byte of it changes. What its commit log has
+    /// is none of it.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`Corrupt`](ErrorKind::Corrupt) if the file is so damaged that this cannot be told.
+    pub(crate) fn check_pages(path: &Path) -> Result<bool> {
+        let path = place::resolve(path)?;
+        let opened = place::open_existing(&path, place::Access::Read)?;
+        let medium =
+            Medium::copy_on_write(opened.file).map_err(|error| place::io_error("opening the file", error))?;
+        let store = Self::start(
+            Backend::new(medium, Arc::default()),
+            PAGES_CACHE_BYTES,
+            None,
+            Some(opened.identity),
+        )?;
+        store.current().with_database_mut(|database| {
+            shield("check the pages", || {
+                database.check_integrity().map_err(|error| place::open_error(&path, error))
+            })
+        })
+    }
+
     /// Makes a file that holds what `fill` puts in, and is there whole or not at all.
     ///
     /// # Errors
@@ -191,6 +225,8 @@ impl Store {
         let identity = Self::identify(database)?;
         Ok(Self {
             current: RwLock::new(Arc::new(Generation::new(closing.keep(), file_identity))),
+            turn: Mutex::default(),
+            cache_bytes,
             state,
             identity,
             is_read_only: false,
@@ -328,6 +364,7 @@ impl Store {
 
     /// Says on disk which commit log is in use from now on, if any, together with everything that was applied.
     pub(crate) fn set_log_in_use(&self, id: Option<[u8; 16]>) -> Result<()> {
+        let _turn = self.turn.lock();
         shield("note the commit log", || {
             let transaction = self.begin_write()?;
             {
@@ -377,6 +414,75 @@ impl Store {
 
     fn begin_write(&self) -> Result<WriteTransaction> {
         self.current().with_database(|database| database.begin_write().map_err(transaction_error))
+    }
+
+    /// Copies everything into a new file, as short as it can be, and goes on with that one under the same name. Views that
+    /// are held stay with the old one, which goes when the last of them does. Gives the lengths before and after, and the
+    /// view of the new file. `after` is told how many bytes were copied, and says whether to go on.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) where there is no file to be replaced; then, and after every other
+    /// error, the store goes on with the file that it had.
+    pub(crate) fn replace_by_copy(&self, each: &mut dyn FnMut(u64) -> Result<()>) -> Result<(u64, u64)> {
+        let _turn = self.turn.lock();
+        let (Some(path), false) = (self.path(), self.is_read_only) else {
+            let (expected, got) =
+                ("a store in a file of its own", "one that has none, or may not be changed");
+            let (expected, got) = (expected.to_owned(), got.to_owned());
+            return Err(ErrorKind::InvalidArgument { argument: "the store", expected, got }.into());
+        };
+        let before = self.state.length();
+        let source = self.view()?;
+        let copy = place::replace(&path, |file, identity| {
+            let beginning = |error| place::io_error("beginning the new file", error);
+            let medium = file.try_clone().and_then(Medium::file).map_err(beginning)?;
+            // The state is that of the old one: a sync that failed stays final.
+            let backend = Backend::new(medium, Arc::clone(&self.state));
+            let mut copy = Self::start(backend, self.cache_bytes, Some(self.identity), Some(identity))?;
+            copy.current.get_mut().keep_file(file);
+            copy.copy_all(&source, each)?;
+            copy.flush()?;
+            copy.trim()?;
+            if !self.is_still_there() {
+                let doing = "replacing the file, which is not there any more".to_owned();
+                return Err(ErrorKind::Io { doing }.into());
+            }
+            Ok(copy)
+        })?;
+        *self.current.write() = copy.into_generation();
+        self.staged_durable.fetch_max(self.staged(), Ordering::AcqRel);
+        Ok((before, self.state.length()))
+    }
+
+    /// Gives what is open, which then outlives this.
+    fn into_generation(self) -> Arc<Generation> {
+        std::mem::replace(&mut self.current.write(), Arc::new(Generation::new(None, None)))
+    }
+
+    /// Copies all rows of all tables.
+    fn copy_all(&self, source: &Arc<Snapshot>, each: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let mut loader = self.load();
+        let mut bytes = 0;
+        for table in Table::ALL {
+            let mut rows = source.range(table, Bound::Unbounded, Bound::Unbounded)?;
+            loop {
+                let (mut batch, mut length) = (Vec::new(), 0);
+                while length < COPIED_AT_ONCE
+                    && let Some(row) = rows.next().transpose()?
+                {
+                    length += row.sealed().len();
+                    let (key, value) = (row.key().to_vec().into(), row.sealed().to_vec().into());
+                    batch.push(Operation::Put { table: table.number(), key, value });
+                }
+                if batch.is_empty() {
+                    break;
+                }
+                loader.apply(&batch)?;
+                bytes += length as u64;
+                each(bytes)?;
+            }
+        }
+        loader.commit()
     }
 
     /// Gives back what the file is longer than it has to be. Nobody may be reading.

@@ -81,6 +81,26 @@ pub(crate) fn create_new(path: &Path, fill: impl FnOnce(Medium) -> Result<()>) -
     create_in_steps(path, fill, &mut |_| Ok(()))
 }
 
+/// Puts another file in the place of the one at a resolved path: built under another name, synced, renamed, the directory
+/// synced. `fill` gets the empty file, and which one it will be; what it gives may hold the file open.
+///
+/// # Errors
+/// An error from the sync of the directory leaves the new file in its place. All others leave what there was.
+pub(crate) fn replace<R>(path: &Path, fill: impl FnOnce(File, FileIdentity) -> Result<R>) -> Result<R> {
+    let doing = |doing: &'static str| move |error| io_error(doing, error);
+    let (mut temporary, file) = make_temporary(path, &mut |_| Ok(()))?;
+    let metadata = file.metadata().map_err(doing("beginning the new file"))?;
+    let same = file.try_clone().map_err(doing("beginning the new file"))?;
+    let filled = fill(same, FileIdentity::of(path, &metadata))?;
+    file.sync_all().map_err(doing("syncing the new file"))?;
+    if let Some(from) = &temporary.path {
+        fs::rename(from, path).map_err(doing("putting the new file in the place of the old"))?;
+    }
+    temporary.path = None;
+    sync_directory(directory_of(path)).map_err(doing("syncing the directory of the new file"))?;
+    Ok(filled)
+}
+
 fn create_in_steps(path: &Path, fill: impl FnOnce(Medium) -> Result<()>, before: Listener<'_>) -> Result<()> {
     // Only to be quick: what decides is the link.
     match fs::symlink_metadata(path) {
@@ -320,7 +340,7 @@ fn check_beginning(begin: &[u8], length: u64) -> Result<()> {
     }
 }
 
-fn opening_error(path: &Path, access: Access, error: io::Error) -> Error {
+pub(crate) fn opening_error(path: &Path, access: Access, error: io::Error) -> Error {
     // Only asked for when a file cannot be written, to tell the two refusals apart.
     let readable = || access == Access::Write && File::open(path).is_ok();
     match error.kind() {

@@ -141,7 +141,7 @@ impl Snapshot {
                 }
             })
         })?;
-        Ok(SnapshotRange { rows: Some(rows), table, _snapshot: Arc::clone(self) })
+        Ok(SnapshotRange { is_over_damage: false, rows: Some(rows), table, _snapshot: Arc::clone(self) })
     }
 
     /// Gives the first key of a table, or the last.
@@ -259,6 +259,8 @@ impl StoredRow {
 
 /// Rows of a table in the order of their keys. Ends after the first error.
 pub(crate) struct SnapshotRange {
+    /// Whether a row that is damaged is passed over rather than the end.
+    is_over_damage: bool,
     // Declared before the snapshot: the rows must go before the transaction that they belong to.
     rows: Option<Rows>,
     table: Table,
@@ -266,9 +268,16 @@ pub(crate) struct SnapshotRange {
 }
 
 impl SnapshotRange {
+    /// Goes on behind rows whose checksums do not agree. Where redb itself cannot go on, it ends all the same.
+    pub(crate) fn over_damage(mut self) -> Self {
+        self.is_over_damage = true;
+        self
+    }
+
     fn step(&mut self, back: bool) -> Option<Result<StoredRow>> {
         let table = self.table;
         let rows = self.rows.as_mut()?;
+        let mut is_row_damaged = false;
         let item = shield("read", || {
             let row = match rows {
                 Rows::Bytes(rows) => {
@@ -288,11 +297,12 @@ impl SnapshotRange {
                 }
             };
             let found = unseal(table.number(), row.key(), row.value.value());
+            is_row_damaged = found.is_err();
             found.map_err(|error| damaged(table, row.key(), error))?;
             Ok(Some(row))
         });
         let item = item.transpose();
-        if !matches!(item, Some(Ok(_))) {
+        if !(matches!(item, Some(Ok(_))) || (is_row_damaged && self.is_over_damage)) {
             self.rows = None;
         }
         item

@@ -1,0 +1,142 @@
+//! Compacting, repairing, salvaging: a new file of what there is in another one.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use larder_format::Operation;
+
+use crate::documents::Documents;
+use crate::error::Result;
+use crate::larder::Larder;
+use crate::options::Options;
+use crate::primitives::is_derived;
+use crate::rebuild::rebuild;
+use crate::snapshot::{Watch, watched};
+use crate::store::{Snapshot, Store, Table};
+use crate::verify::{Finding, VerifyReport, verify};
+
+/// How much memory pages are kept in while a file is filled, in bytes.
+const CACHE_BYTES: usize = 128 << 20;
+/// How many rows go into a file in one go.
+const ROWS_AT_ONCE: usize = 4_096;
+
+/// What compacting came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// The length of the file before, in bytes.
+    pub before: u64,
+    /// Its length after.
+    pub after: u64,
+}
+
+impl Larder {
+    /// Copies the store into a file as short as it can be, which then has its name. Others read meanwhile, and write as long
+    /// as what they write fits into memory (64 MiB) and has no payload above 1 MiB; then they wait. Needs room for the copy
+    /// beside the file. Readers that are open keep the old file, and its room, until they are done.
+    ///
+    /// # Errors
+    /// [`StoreFull`](ErrorKind::StoreFull), [`Io`](ErrorKind::Io), [`Corrupt`](ErrorKind::Corrupt),
+    /// [`Aborted`](ErrorKind::Aborted): the store goes on with the file that it had.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the store is not in a file.
+    pub fn compact(&self, watch: Option<&Watch>) -> Result<CompactReport> {
+        self.shared().observed("compact", "", || {
+            let (before, after) = self.shared().commit.compact(&mut |bytes| watched(watch, bytes))?;
+            Ok(CompactReport { before, after })
+        })
+    }
+}
+
+/// Recounts everything in a file that nobody has open, and compares the checksums of its pages besides, which also tells of
+/// rows that are missing where nothing counts them. Not a byte of it changes.
+///
+/// # Errors
+/// As [`Options::open_read_only`]; damage is a finding, as far as the file can be read at all.
+pub fn verify_file(path: impl AsRef<Path>, progress: &mut dyn FnMut(&VerifyReport)) -> Result<VerifyReport> {
+    let are_pages_whole = Store::check_pages(path.as_ref());
+    let larder = Options::new().open_read_only(path)?;
+    let mut report = larder.verify(progress)?;
+    let wrong = match are_pages_whole {
+        Ok(true) => return Ok(report),
+        Ok(false) => "the checksums of its pages do not agree with them".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    report.findings.push(Finding {
+        place: "pages".to_owned(),
+        what: wrong,
+        remedy: "rows may be missing: restore a snapshot, or keep what there is: larder repair FILE",
+    });
+    Ok(report)
+}
+
+/// What was repaired.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// How many rows were copied.
+    pub rows: u64,
+    /// What could not be read, and is not in the new file.
+    pub left_out: Vec<Finding>,
+    /// What is wrong with the new file still: what cannot be derived from anything.
+    pub verified: VerifyReport,
+}
+
+/// Makes a new file of one that opens, without what is damaged, and with everything derived again that follows from
+/// something else. [`verify_file`] says beforehand what is wrong. The file itself is not changed, and nothing is guessed.
+///
+/// # Errors
+/// As [`Options::open_read_only`], and [`AlreadyExists`](ErrorKind::AlreadyExists). A file that does not open is one for
+/// [`salvage`](crate::salvage).
+pub fn repair(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<RepairReport> {
+    let larder = Options::new().open_read_only(from)?;
+    let snapshot = Arc::clone(larder.shared().commit.committed_view()?.snapshot());
+    let identity = *larder.shared().commit.store().identity();
+    let (mut rows, mut left_out, mut verified) = (0, Vec::new(), VerifyReport::default());
+    Store::build(to.as_ref(), identity, CACHE_BYTES, |store| {
+        rows = copy_readable(&snapshot, store, &mut left_out)?;
+        rebuild(store)?;
+        verified = verify_new(store)?;
+        Ok(())
+    })?;
+    Ok(RepairReport { rows, left_out, verified })
+}
+
+/// Verifies a store that is being made.
+pub(crate) fn verify_new(store: &Store) -> Result<VerifyReport> {
+    let view = store.view()?;
+    let documents = Documents::read(&view)?;
+    verify(&view, &documents, &mut |_| {})
+}
+
+/// Copies the rows that can be read and do not follow from others.
+fn copy_readable(snapshot: &Arc<Snapshot>, store: &Store, left_out: &mut Vec<Finding>) -> Result<u64> {
+    let (mut loader, mut count) = (store.load(), 0);
+    // What the file is was written when it was made; the rest of these is derived, or was not finished.
+    let is_copied =
+        |table: &Table| !matches!(table, Table::Meta | Table::Staging | Table::Tags | Table::Deadlines);
+    for table in Table::ALL.into_iter().filter(is_copied) {
+        let mut batch = Vec::new();
+        for row in snapshot.range(table, Bound::Unbounded, Bound::Unbounded)?.over_damage() {
+            match row {
+                Ok(row) if is_derived(table, row.key()) => {}
+                Ok(row) => {
+                    let (key, value) = (row.key().to_vec().into(), row.sealed().to_vec().into());
+                    batch.push(Operation::Put { table: table.number(), key, value });
+                    count += 1;
+                }
+                Err(error) => left_out.push(Finding {
+                    place: table.name().to_owned(),
+                    what: error.to_string(),
+                    remedy: "restore it from a copy, or look for it with: larder salvage FILE NEW",
+                }),
+            }
+            if batch.len() == ROWS_AT_ONCE {
+                loader.apply(&std::mem::take(&mut batch))?;
+            }
+        }
+        loader.apply(&batch)?;
+    }
+    loader.commit()?;
+    Ok(count)
+}

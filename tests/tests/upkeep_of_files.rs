@@ -1,0 +1,300 @@
+//! Compacting, repairing, salvaging: what comes out is what can be had, and the file is never worse for it.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use larder::{
+    Clock, DocumentKind, Draft, Durability, Larder, ManualClock, Options, SnapshotOptions, repair, salvage,
+    verify_file,
+};
+use larder_tests::{Random, Workload, kind_of, still, verified};
+
+struct Lab {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), clock: Arc::new(ManualClock::at(1_000_000)) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn open(&self, name: &str) -> Larder {
+        still().clock(Arc::clone(&self.clock) as Arc<dyn Clock>).open(self.path(name)).unwrap()
+    }
+
+    fn filled(&self, name: &str, seed: u64, steps: usize) -> Larder {
+        let larder = self.open(name);
+        let mut workload = Workload::new(seed);
+        for _ in 0..steps {
+            workload.step(&larder, &self.clock).unwrap();
+        }
+        larder
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn dump(larder: &Larder) -> Vec<u8> {
+    let mut out = Vec::new();
+    larder.snapshot_into(&mut out, &SnapshotOptions::new()).unwrap();
+    out
+}
+
+fn length(path: &Path) -> u64 {
+    path.metadata().unwrap().len()
+}
+
+/// Every asset with its payload, for comparison.
+fn assets(larder: &Larder) -> Vec<(String, u64, Option<Vec<u8>>)> {
+    let snapshot = larder.root().unwrap().snapshot().unwrap();
+    snapshot
+        .walk("")
+        .unwrap()
+        .map(|found| {
+            let (key, record) = found.unwrap();
+            let payload = record.has_payload().then(|| snapshot.get(&key).unwrap().bytes().unwrap().to_vec());
+            (key.to_string(), record.generation(), payload)
+        })
+        .collect()
+}
+
+#[test]
+fn a_compacted_store_is_the_same_in_less_room_and_goes_on() {
+    let lab = Lab::new();
+    let larder = lab.filled("a.larder", 11, 200);
+    larder.root().unwrap().set_document(DocumentKind::Limits, "").unwrap();
+    let session = larder.root().unwrap().durability(Durability::Lazy);
+    for number in 0..300 {
+        session.put(format!("ballast/{number}"), Random::new(number).bytes(30_000)).unwrap();
+    }
+    session.delete_tree("ballast").unwrap();
+    larder.flush().unwrap();
+    let before = dump(&larder);
+    let view = larder.root().unwrap().snapshot().unwrap();
+    let old = view.get("a").ok().map(|asset| asset.bytes().unwrap());
+    let report = larder.compact(None).unwrap();
+    assert!(report.before > 9_000_000 && report.after < report.before / 4, "{report:?}");
+    assert_eq!(length(&lab.path("a.larder")), report.after);
+    assert!(dump(&larder) == before);
+    // A view of before sees what it saw; writes, claims, a crash and a close do what they always do.
+    session.put("a", "new").unwrap();
+    assert_eq!(view.get("a").ok().map(|asset| asset.bytes().unwrap()), old);
+    drop(view);
+    larder.flush().unwrap();
+    for name in ["a.larder", "a.larder-log"] {
+        std::fs::copy(lab.path(name), lab.path(&name.replace("a.", "crashed."))).unwrap();
+    }
+    let crashed = lab.open("crashed.larder");
+    assert_eq!(crashed.root().unwrap().get("a").unwrap().bytes().unwrap().as_ref(), b"new");
+    verified(&crashed);
+    crashed.close().unwrap();
+    assert!(larder.is_still_there());
+    larder.close().unwrap();
+    verified(&lab.open("a.larder"));
+    assert_eq!(lab.names(), ["a.larder", "crashed.larder"]);
+    assert_eq!(kind_of(still().open_in_memory().unwrap().compact(None)), "InvalidArgument");
+}
+
+#[test]
+fn compacting_goes_on_beside_readers_and_writers() {
+    let lab = Lab::new();
+    let larder = Options::new().open(lab.path("a.larder")).unwrap();
+    let session = larder.session("ana").unwrap();
+    for number in 0..500 {
+        session.put(format!("n/{number}"), number.to_string()).unwrap();
+    }
+    let going = AtomicBool::new(true);
+    let mut acknowledged = 0;
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut number = 0u64;
+            while going.load(Ordering::Relaxed) {
+                number += 1;
+                session.put("count", number.to_string()).unwrap();
+                if number % 10 == 0 {
+                    session
+                        .put(format!("large/{}", number % 3), Random::new(number).bytes(1_500_000))
+                        .unwrap();
+                }
+            }
+            number
+        });
+        scope.spawn(|| {
+            while going.load(Ordering::Relaxed) {
+                let view = session.snapshot().unwrap();
+                for number in (0..500).step_by(7) {
+                    assert_eq!(view.get(format!("n/{number}")).unwrap().bytes().unwrap(), number.to_string());
+                }
+            }
+        });
+        for _ in 0..6 {
+            larder.compact(None).unwrap();
+        }
+        going.store(false, Ordering::Relaxed);
+        acknowledged = writer.join().unwrap();
+    });
+    verified(&larder);
+    larder.close().unwrap();
+    let larder = Larder::open(lab.path("a.larder")).unwrap();
+    let there = larder.session("ana").unwrap();
+    assert_eq!(there.get("count").unwrap().bytes().unwrap(), acknowledged.to_string());
+    verified(&larder);
+}
+
+#[test]
+fn compacting_that_is_given_up_changes_nothing() {
+    let lab = Lab::new();
+    let larder = lab.filled("a.larder", 12, 100);
+    let before = dump(&larder);
+    let names = lab.names();
+    let watch: larder::Watch = Arc::new(|_| ControlFlow::Break(()));
+    assert_eq!(kind_of(larder.compact(Some(&watch))), "Aborted");
+    assert!(dump(&larder) == before && lab.names() == names);
+    larder.root().unwrap().put("goes", "on").unwrap();
+    larder.close().unwrap();
+    verified(&lab.open("a.larder"));
+}
+
+#[test]
+fn a_store_without_damage_is_repaired_to_the_same() {
+    let lab = Lab::new();
+    for seed in 0..8 {
+        let (name, copy) = (format!("{seed}.larder"), format!("{seed}-repaired.larder"));
+        let larder = lab.filled(&name, seed, 150);
+        let before = dump(&larder);
+        larder.close().unwrap();
+        assert!(verify_file(lab.path(&name), &mut |_| {}).unwrap().is_clean());
+        let report = repair(lab.path(&name), lab.path(&copy)).unwrap();
+        assert!(report.left_out.is_empty() && report.verified.is_clean(), "{report:?}");
+        assert!(dump(&lab.open(&copy)) == before, "seed {seed}");
+        assert_eq!(kind_of(repair(lab.path(&name), lab.path(&copy))), "AlreadyExists");
+    }
+}
+
+/// Finds bytes in a file, and turns a bit of each place where they are.
+fn damage(path: &Path, bytes: &[u8]) -> usize {
+    let mut content = std::fs::read(path).unwrap();
+    let places: Vec<usize> = content
+        .windows(bytes.len())
+        .enumerate()
+        .filter(|(_, window)| *window == bytes)
+        .map(|(at, _)| at)
+        .collect();
+    for at in &places {
+        content[at + bytes.len() / 2] ^= 4;
+    }
+    std::fs::write(path, content).unwrap();
+    places.len()
+}
+
+#[test]
+fn x_6_what_is_derived_is_repaired_and_what_is_not_is_named() {
+    let lab = Lab::new();
+    let larder = lab.open("a.larder");
+    let session = larder.root().unwrap();
+    for number in 0..300 {
+        session.put(format!("n/{number}"), Draft::from(number.to_string()).tag("zebra-tag")).unwrap();
+    }
+    session.put("lost.txt", "the only words of this kind").unwrap();
+    let expected: Vec<_> = assets(&larder).into_iter().filter(|(key, ..)| key != "lost.txt").collect();
+    larder.close().unwrap();
+    // A row of the index of tags, and the only row of a record.
+    assert!(damage(&lab.path("a.larder"), b"zebra-tag\0n\x00150\0") > 0);
+    assert!(damage(&lab.path("a.larder"), b"the only words of this kind") > 0);
+    let found = verify_file(lab.path("a.larder"), &mut |_| {}).unwrap();
+    assert!(!found.is_clean());
+    let before = std::fs::read(lab.path("a.larder")).unwrap();
+    let report = repair(lab.path("a.larder"), lab.path("b.larder")).unwrap();
+    assert!(std::fs::read(lab.path("a.larder")).unwrap() == before, "the file itself is left alone");
+    assert_eq!(report.left_out.len(), 1, "{:?}", report.left_out);
+    assert!(report.verified.is_clean(), "{:?}", report.verified.findings);
+    let repaired = lab.open("b.larder");
+    verified(&repaired);
+    assert_eq!(assets(&repaired), expected);
+    assert_eq!(repaired.root().unwrap().find_by_tag("zebra-tag").unwrap().len(), 300);
+}
+
+#[test]
+fn a_file_that_does_not_open_is_salvaged_page_by_page() {
+    let lab = Lab::new();
+    let larder = lab.open("a.larder");
+    let session = larder.root().unwrap();
+    for number in 0..400u64 {
+        session.put(format!("small/{number}"), Draft::from(number.to_string()).tag("t")).unwrap();
+    }
+    for number in 0..12u64 {
+        session.put(format!("large/{number}"), Random::new(number).bytes(150_000)).unwrap();
+        session.put(format!("gone/{number}"), "deleted again").unwrap();
+    }
+    session.put("small/7", "the newest").unwrap();
+    session.delete("gone/1").unwrap();
+    session.delete_tree("gone").unwrap();
+    session.rename("small/8", "moved").unwrap();
+    let tagged = session.find_by_tag("t").unwrap().len();
+    let expected = assets(&larder);
+    let last = larder.info().unwrap().last_commit.sequence;
+    larder.close().unwrap();
+    let mut bytes = std::fs::read(lab.path("a.larder")).unwrap();
+    // redb's header, with all it knows of where its trees begin.
+    bytes[..4_096].fill(0xA5);
+    std::fs::write(lab.path("a.larder"), &bytes).unwrap();
+    assert_eq!(kind_of(Larder::open(lab.path("a.larder"))), "NotALarderFile");
+    let report = salvage(lab.path("a.larder"), lab.path("b.larder")).unwrap();
+    assert!(
+        report.lost.is_empty() && report.verified.is_clean(),
+        "{:?} {:?}",
+        report.lost,
+        report.verified.findings
+    );
+    assert_eq!((report.assets, report.last_commit), (expected.len() as u64, last));
+    let salvaged = lab.open("b.larder");
+    assert_eq!(assets(&salvaged), expected);
+    assert_eq!(salvaged.root().unwrap().find_by_tag("t").unwrap().len(), tagged);
+
+    // A payload that is not whole is named, and left out.
+    let needle = Random::new(5).bytes(64);
+    assert!(damage(&lab.path("a.larder"), &needle) > 0);
+    let report = salvage(lab.path("a.larder"), lab.path("c.larder")).unwrap();
+    assert_eq!(report.lost.iter().map(|lost| lost.place.as_str()).collect::<Vec<_>>(), ["large/5"]);
+    verified(&lab.open("c.larder"));
+    std::fs::write(lab.path("noise"), Random::new(1).bytes(200_000)).unwrap();
+    assert_eq!(kind_of(salvage(lab.path("noise"), lab.path("d.larder"))), "NotALarderFile");
+    assert_eq!(kind_of(salvage(lab.path("nothing"), lab.path("d.larder"))), "NoSuchFile");
+}
+
+#[test]
+fn what_the_commit_log_has_is_salvaged_too() {
+    let lab = Lab::new();
+    let larder = lab.open("live.larder");
+    let session = larder.root().unwrap();
+    session.put("first", "in the file").unwrap();
+    larder.close().unwrap();
+    let larder = lab.open("live.larder");
+    let session = larder.root().unwrap();
+    session.put("second", Random::new(3).bytes(9_000)).unwrap();
+    session.delete("first").unwrap();
+    let expected = assets(&larder);
+    for name in ["live.larder", "live.larder-log"] {
+        std::fs::copy(lab.path(name), lab.path(&name.replace("live", "crashed"))).unwrap();
+    }
+    let mut bytes = std::fs::read(lab.path("crashed.larder")).unwrap();
+    bytes[..4_096].fill(0);
+    std::fs::write(lab.path("crashed.larder"), &bytes).unwrap();
+    let report = salvage(lab.path("crashed.larder"), lab.path("back.larder")).unwrap();
+    assert!(report.lost.is_empty(), "{:?}", report.lost);
+    assert_eq!(assets(&lab.open("back.larder")), expected);
+}
