@@ -382,8 +382,18 @@ error_kinds! {
     /// There is no room.
     803 FreeSpace StoreFull {
         /// What was to be written.
-        doing: String
-    } => "no room for {doing}; make room on the disk and open the file again";
+        doing: String,
+        /// How many bytes the file has; 0 where that was not asked.
+        used: u64,
+        /// How many bytes it may have, or could have on its disk; 0 where that is not known.
+        limit: u64,
+        /// How many of its bytes readers keep from being used again, at most.
+        pinned: u64,
+        /// How many bytes are kept for deleting.
+        reserve: u64
+    } => "no room for {doing}{}; delete something, or make room on the disk", Room(*used, *limit, *pinned, *reserve);
+    /// The file had to be opened again for want of room, and what was begun before is lost.
+    608 Retry Interrupted => "the file had to be opened again for want of room; begin again";
     /// It is not known whether the commit became durable.
     804 AskForTheOutcome OutcomeUnknown {
         /// The commit in question.
@@ -431,6 +441,31 @@ impl fmt::Display for Larger {
         } else {
             write!(f, "{size} is larger")
         }
+    }
+}
+
+impl ErrorKind {
+    /// There is no room, and nobody asked how much there is.
+    pub(crate) fn no_room(doing: impl Into<String>) -> Self {
+        Self::StoreFull { doing: doing.into(), used: 0, limit: 0, pinned: 0, reserve: 0 }
+    }
+}
+
+/// Shows how much room there is, where that is known.
+struct Room(u64, u64, u64, u64);
+
+impl fmt::Display for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(used, limit, pinned, reserve) = self;
+        if *used == 0 {
+            return Ok(());
+        }
+        let size = larder_format::ByteSize;
+        write!(f, " ({} are used", size(*used))?;
+        if *limit > 0 {
+            write!(f, " of {}", size(*limit))?;
+        }
+        write!(f, ", {} are kept for deleting, readers pin {} at most)", size(*reserve), size(*pinned))
     }
 }
 

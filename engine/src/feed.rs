@@ -74,8 +74,13 @@ impl<'a> Feed<'a> {
     /// Adds the events of a commit that lie at or below a place and that the caller may see, by the newest rules.
     fn visible(&self, commit: CommitInfo, feed: &FeedRow, below: &Prefix, events: &mut Vec<Event>) {
         let documents = self.shared.commit.documents();
-        let guard =
-            Guard { caller: self.caller, documents: &documents, hooks: &self.shared.hooks, totals: None };
+        let guard = Guard {
+            caller: self.caller,
+            documents: &documents,
+            hooks: &self.shared.hooks,
+            totals: None,
+            room: None,
+        };
         for row in &feed.events {
             let Some(place) = self.place_of(row, below, &guard) else { continue };
             let generation = |generation: u64| (generation != 0).then_some(generation);

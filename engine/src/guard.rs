@@ -20,6 +20,7 @@ use larder_format::{
 };
 
 use crate::authorizer::{AccessDecision, AccessRequest, Caller, Hooks, Place, denied};
+use crate::commit::NoRoom;
 use crate::documents::Documents;
 use crate::edit::{Actual, Condition, Refusal};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,8 @@ pub(crate) struct Guard<'a> {
     pub(crate) hooks: &'a Arc<Hooks>,
     /// How much there is, where that is limited.
     pub(crate) totals: Option<Totals>,
+    /// That there is no room, where it has run low.
+    pub(crate) room: Option<NoRoom>,
 }
 
 /// The bytes of all payloads, and of those that no policy may remove.
@@ -50,7 +53,13 @@ pub(crate) struct KeptGuard {
 
 impl KeptGuard {
     pub(crate) fn guard(&self) -> Guard<'_> {
-        Guard { caller: &self.caller, documents: &self.documents, hooks: &self.hooks, totals: None }
+        Guard {
+            caller: &self.caller,
+            documents: &self.documents,
+            hooks: &self.hooks,
+            totals: None,
+            room: None,
+        }
     }
 }
 
@@ -162,6 +171,7 @@ impl Guard<'_> {
             self.limits(key, new).map_err(|error| error.at(key))?;
             // What is renamed was there before.
             if proposal.kind != EventKind::Renamed {
+                self.room_for(&proposal)?;
                 self.quota(new, proposal.old.as_ref()).map_err(|error| error.at(key))?;
             }
         }
@@ -190,6 +200,21 @@ impl Guard<'_> {
             new,
         };
         Ok(Verdict::Admitted(Box::new(admitted), warnings))
+    }
+
+    /// Checks that there is room for what grows: what is stored anew, not what is said of it, or made of it by the store.
+    fn room_for(&self, proposal: &Proposal<'_>) -> Result<()> {
+        if self.room.is_none()
+            || matches!(proposal.kind, EventKind::Annotated | EventKind::Expired | EventKind::Evicted)
+        {
+            return Ok(());
+        }
+        self.grow().map_err(|error| error.at(proposal.key))
+    }
+
+    /// Refuses what grows, where there is no room for it.
+    pub(crate) fn grow(&self) -> Result<()> {
+        self.room.map_or(Ok(()), |room| Err(room.refusal()))
     }
 
     /// Checks one right at one place.

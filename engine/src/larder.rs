@@ -219,10 +219,8 @@ impl Larder {
     pub fn verify(&self, progress: &mut dyn FnMut(&VerifyReport)) -> Result<VerifyReport> {
         let commit = &self.shared.commit;
         self.shared.observed("verify", "", || {
-            if commit.check_writable().is_ok() {
-                // Nothing that lies over the store then hides what is in it.
-                commit.drain_all()?;
-            }
+            // Nothing that lies over the store then hides what is in it.
+            commit.bring_in()?;
             verify(commit.committed_view()?.snapshot(), &commit.documents(), progress)
         })
     }
@@ -352,6 +350,23 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    /// Gives how many read, and since when the oldest does.
+    pub(crate) fn readers(&self) -> (usize, Option<Micros>) {
+        self.readers.count()
+    }
+
+    /// Gives how many snapshots are being made.
+    pub(crate) fn snapshots_at_work(&self) -> usize {
+        self.readers.snapshots.lock().len()
+    }
+
+    /// Gives how many bytes of the file those who read keep from being used again, at most.
+    pub(crate) fn pinned(&self) -> u64 {
+        let state = self.commit.store().backend_state();
+        let oldest = self.readers.open.lock().values().map(|(_, written)| *written).min();
+        oldest.map_or(0, |written| state.bytes_written().saturating_sub(written).min(state.used()))
+    }
+
     /// Gives the number of a new payload.
     pub(crate) fn next_payload_id(&self) -> u64 {
         self.next_payload.fetch_add(1, Ordering::Relaxed)
@@ -498,7 +513,8 @@ fn reclaim(commit: &Commit) -> Result<()> {
 /// The readers that are open, by number.
 #[derive(Debug, Default)]
 struct Readers {
-    open: Mutex<BTreeMap<u64, Micros>>,
+    /// Since when, and how many bytes had been written to the file by then.
+    open: Mutex<BTreeMap<u64, (Micros, u64)>>,
     snapshots: Mutex<BTreeMap<u64, Micros>>,
     next: AtomicU64,
 }
@@ -506,7 +522,7 @@ struct Readers {
 impl Readers {
     fn count(&self) -> (usize, Option<Micros>) {
         let open = self.open.lock();
-        (open.len(), open.values().min().copied())
+        (open.len(), open.values().map(|(began, _)| *began).min())
     }
 }
 
@@ -522,7 +538,8 @@ impl ReaderToken {
     pub(crate) fn issue(shared: &Shared) -> Self {
         let began = shared.clock.now();
         let number = shared.readers.next.fetch_add(1, Ordering::Relaxed);
-        shared.readers.open.lock().insert(number, began);
+        let written = shared.commit.store().backend_state().bytes_written();
+        shared.readers.open.lock().insert(number, (began, written));
         Self {
             readers: Some((Arc::clone(&shared.readers), number)),
             clock: Arc::clone(&shared.clock),

@@ -60,6 +60,7 @@ mod errand;
 mod error;
 mod feed;
 mod guard;
+mod health;
 mod larder;
 mod live;
 mod loadable;
@@ -95,6 +96,7 @@ pub use edit::{
 };
 pub use error::{Action, Error, ErrorKind, Result};
 pub use feed::{Event, Notice, Subscription};
+pub use health::{Health, ReaderHealth, SpaceHealth};
 pub use larder::{Info, InputOutput, Larder};
 pub use live::{LiveDraft, LiveObjects, LiveOptions, LiveStatistics};
 pub use loadable::{Lookup, Miss};

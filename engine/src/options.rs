@@ -93,6 +93,8 @@ pub struct Options {
     pub(crate) discard_log: bool,
     pub(crate) upgrade: bool,
     pub(crate) log_segment_bytes: u64,
+    pub(crate) reserve_bytes: Option<u64>,
+    pub(crate) file_bytes_max: u64,
 }
 
 impl std::fmt::Debug for Options {
@@ -127,6 +129,8 @@ impl Default for Options {
             discard_log: false,
             upgrade: false,
             log_segment_bytes: 32 << 20,
+            reserve_bytes: None,
+            file_bytes_max: u64::MAX,
         }
     }
 }
@@ -286,6 +290,24 @@ impl Options {
     #[must_use]
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.log_segment_bytes = bytes.clamp(512 << 10, 1 << 29).next_multiple_of(LOG_BLOCK as u64);
+        self
+    }
+
+    /// Keeps this many bytes of the disk, really allocated while the store is open, which only deleting, expiring and bringing
+    /// to rest what was acknowledged may use; by default 64 MiB, and not more than an eighth of what the disk has left. It
+    /// should have room for what both segments of the commit log can hold. 0 keeps none: after a full disk the store may
+    /// then have to wait for room. Where it cannot be had, only what makes room is accepted until it can.
+    #[must_use]
+    pub fn reserve_bytes(mut self, bytes: u64) -> Self {
+        self.reserve_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets how many bytes of the file may be used, the reserve included; no limit by default. What grows beyond it is
+    /// refused as [`StoreFull`](ErrorKind::StoreFull).
+    #[must_use]
+    pub fn file_bytes_max(mut self, bytes: u64) -> Self {
+        self.file_bytes_max = bytes;
         self
     }
 

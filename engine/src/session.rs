@@ -708,7 +708,13 @@ impl Session {
         }
         let whom = Caller::of(principal, groups)?;
         let documents = self.shared.commit.documents();
-        let guard = Guard { caller: &whom, documents: &documents, hooks: &self.shared.hooks, totals: None };
+        let guard = Guard {
+            caller: &whom,
+            documents: &documents,
+            hooks: &self.shared.hooks,
+            totals: None,
+            room: None,
+        };
         let Judgement { allowed, by } = guard.judge(right, &key);
         let (rules, whom) = (&documents.rules, whom.principal());
         Ok(match by {
@@ -766,7 +772,13 @@ impl Session {
 
     fn with_guard<R>(&self, ask: impl FnOnce(Guard<'_>) -> R) -> R {
         let documents = self.shared.commit.documents();
-        ask(Guard { caller: &self.caller, documents: &documents, hooks: &self.shared.hooks, totals: None })
+        ask(Guard {
+            caller: &self.caller,
+            documents: &documents,
+            hooks: &self.shared.hooks,
+            totals: None,
+            room: None,
+        })
     }
 
     fn audited<R>(&self, result: Result<R>) -> Result<R> {

@@ -101,7 +101,10 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
         let Some(shared) = shared.upgrade() else { return };
         shared.commit.lead_if_free();
         let now = shared.clock.now();
-        let mut step = flush_if_due(&shared, now)
+        let mut step = shared
+            .commit
+            .heal_now()
+            .and_then(|()| flush_if_due(&shared, now))
             .and_then(|_| shared.write_audit())
             .and_then(|()| shared.commit.drain_if_due().map(drop));
         if now.saturating_sub(trimmed_at) >= TRIM_EVERY {
@@ -127,6 +130,7 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
 /// Does what is due.
 pub(crate) fn run(shared: &Arc<Shared>, now: Micros) -> Result<UpkeepReport> {
     shared.commit.lead_if_free();
+    shared.commit.heal_now()?;
     let flushed = flush_if_due(shared, now)?;
     shared.write_audit()?;
     let trimmed = trim(shared, now)?;

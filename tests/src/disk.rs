@@ -1,5 +1,6 @@
 //! A disk in memory that can fail, freeze, and tell what a crash would leave.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -17,7 +18,13 @@ pub struct Plan {
     pub full_at: Option<u64>,
     /// This read fails, counted from 0; nothing else does.
     pub fail_read: Option<u64>,
+    /// How many bytes the disk has, for both files and what is kept for them. Counted in blocks that were written.
+    pub capacity: Option<u64>,
+    /// Whether the disk does not say how much room it has.
+    pub is_room_secret: bool,
 }
+
+const BLOCK: u64 = 4_096;
 
 /// The files of a store: itself, and its commit log.
 pub const STORE: usize = 0;
@@ -37,6 +44,8 @@ struct State {
     syncs: u64,
     reads: u64,
     plan: Plan,
+    blocks: [BTreeSet<u64>; 2],
+    reserved: u64,
 }
 
 /// A disk in memory with two files, and one plan for both.
@@ -50,7 +59,16 @@ pub struct FaultyStorage(Arc<Mutex<State>>, usize);
 impl FaultyDisk {
     /// Makes one that holds these bytes, all of them durable.
     pub fn holding(image: Image, plan: Plan) -> Self {
-        Self(Arc::new(Mutex::new(State { durable: image.clone(), current: image, plan, ..State::default() })))
+        let blocks = [STORE, LOG].map(|file| {
+            let is_written = |block: &u64| {
+                let from = (block * BLOCK) as usize;
+                let to = (from + BLOCK as usize).min(image[file].len());
+                image[file][from..to].iter().any(|byte| *byte != 0)
+            };
+            (0..(image[file].len() as u64).div_ceil(BLOCK)).filter(is_written).collect()
+        });
+        let (durable, current) = (image.clone(), image);
+        Self(Arc::new(Mutex::new(State { durable, current, plan, blocks, ..State::default() })))
     }
 
     /// Makes one with a store on it that was closed.
@@ -138,6 +156,12 @@ impl FaultyDisk {
 }
 
 impl State {
+    /// How many bytes can still be written.
+    fn room(&self) -> Option<u64> {
+        let used = self.blocks.iter().map(|blocks| blocks.len() as u64 * BLOCK).sum::<u64>() + self.reserved;
+        self.plan.capacity.map(|capacity| capacity.saturating_sub(used))
+    }
+
     fn step(&mut self) -> io::Result<()> {
         let at = self.operations;
         self.operations += 1;
@@ -169,6 +193,7 @@ impl Storage for FaultyStorage {
         let mut state = self.0.lock();
         state.step()?;
         state.current[self.1].resize(length as usize, 0);
+        state.blocks[self.1].retain(|block| *block < length.div_ceil(BLOCK));
         Ok(())
     }
 
@@ -193,6 +218,12 @@ impl Storage for FaultyStorage {
         if state.plan.full_at.is_some_and(|full| at >= full) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
+        let touched = offset / BLOCK..(offset + bytes.len() as u64).div_ceil(BLOCK);
+        let new = touched.clone().filter(|block| !state.blocks[self.1].contains(block)).count() as u64;
+        if state.room().is_some_and(|room| room < new * BLOCK) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        state.blocks[self.1].extend(touched);
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         let file = &mut state.current[self.1];
         if file.len() < end {
@@ -200,6 +231,21 @@ impl Storage for FaultyStorage {
         }
         file[start..end].copy_from_slice(bytes);
         state.pending.push((self.1, offset, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn room(&self) -> Option<u64> {
+        let state = self.0.lock();
+        if state.plan.is_room_secret { None } else { state.room() }
+    }
+
+    fn set_reserve(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.reserved = 0;
+        if state.room().is_some_and(|room| room < bytes) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        state.reserved = bytes;
         Ok(())
     }
 }

@@ -576,7 +576,10 @@ fn s2_6_s2_18_every_kind_has_a_code_of_its_own_and_its_operands_in_its_text() {
         (ErrorKind::UnsupportedVersion { found: 9, max: 1 }, vec!["9", "1"]),
         (ErrorKind::ReadOnly, vec![]),
         (ErrorKind::Corrupt { what: text("w18") }, vec!["w18"]),
-        (ErrorKind::StoreFull { doing: text("d19") }, vec!["d19"]),
+        (
+            ErrorKind::StoreFull { doing: text("d19"), used: 7, limit: 9, pinned: 3, reserve: 5 },
+            vec!["d19", "7 B", "9 B", "3 B", "5 B"],
+        ),
         (ErrorKind::OutcomeUnknown { commit: 42 }, vec!["42"]),
         (ErrorKind::Poisoned { by: text("b20") }, vec!["b20"]),
         (ErrorKind::Source { after: 512 }, vec!["512"]),

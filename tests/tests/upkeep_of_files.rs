@@ -125,7 +125,7 @@ fn compacting_goes_on_beside_readers_and_writers() {
             while going.load(Ordering::Relaxed) {
                 number += 1;
                 session.put("count", number.to_string()).unwrap();
-                if number % 10 == 0 {
+                if number.is_multiple_of(10) {
                     session
                         .put(format!("large/{}", number % 3), Random::new(number).bytes(1_500_000))
                         .unwrap();

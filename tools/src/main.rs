@@ -8,6 +8,7 @@
 )]
 
 mod change;
+mod condition;
 mod export;
 mod govern;
 mod import;
@@ -63,6 +64,10 @@ enum Verb {
     Find(look::Find),
     /// Show what a store is, and how much is in it.
     Info(FileOnly),
+    /// Show how a store is. Exit code 1: not well.
+    Health(FileOnly),
+    /// Look at where a store lies: kernel, file system, mount options, lock, log, room. Exit code 1: something is not well.
+    Doctor(FileOnly),
     /// Recount everything. Exit code 0: nothing found; 1: findings; 2: the file cannot be read.
     Verify(FileOnly),
     /// Make a new file of one that opens, without what is damaged, and with everything derived again that can be; or show
@@ -170,6 +175,8 @@ fn main() -> ExitCode {
         Verb::Cat(verb) => verb.run(&context),
         Verb::Find(verb) => verb.run(&context),
         Verb::Info(verb) => look::info(&context, &verb.file),
+        Verb::Health(verb) => condition::health(&context, &verb.file),
+        Verb::Doctor(verb) => condition::doctor(&context, &verb.file),
         Verb::Verify(verb) => look::verify(&context, &verb.file),
         Verb::Repair(verb) => verb.run(&context),
         Verb::Salvage(verb) => verb.run(&context),

@@ -389,3 +389,18 @@ fn stores_are_compacted_repaired_and_salvaged() {
     kitchen.ok(&["verify", "c.larder"]);
     assert_eq!(kitchen.ok(&["tree", "c.larder"]), before);
 }
+
+#[test]
+fn a_store_is_asked_how_it_is_and_where_it_lies() {
+    let kitchen = Kitchen::new();
+    kitchen.write("tree/a.txt", "a");
+    kitchen.ok(&["import", "tree", "a.larder"]);
+    let before = std::fs::read(kitchen.at("a.larder")).unwrap();
+    assert!(kitchen.ok(&["health", "a.larder"]).contains("default allow"));
+    assert!(kitchen.ok(&["health", "a.larder", "--json"]).contains("\"is_full\":false"));
+    assert!(kitchen.ok(&["doctor", "a.larder"]).contains("file system"));
+    assert!(std::fs::read(kitchen.at("a.larder")).unwrap() == before);
+    std::fs::hard_link(kitchen.at("a.larder"), kitchen.at("b.larder")).unwrap();
+    assert_eq!(kitchen.run(&["doctor", "a.larder"]).status.code(), Some(1), "a second name");
+    kitchen.fails(2, &["health", "nothing.larder"]);
+}

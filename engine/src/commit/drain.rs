@@ -8,14 +8,17 @@ use std::collections::VecDeque;
 use larder_format::WriteSet;
 use parking_lot::Mutex;
 
+use super::room::is_large;
 use super::{Accepted, Commit, unknown};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::store::{ApplyError, Beside, Position};
 
 /// From how many bytes on it is worth draining.
 const WORTHWHILE: usize = 4 << 20;
 /// How many bytes are drained in one go.
 const DRAINED_AT_ONCE: usize = 4 << 20;
+/// How many bytes are drained in one go while there is no room.
+pub(super) const CAREFUL_AT_ONCE: usize = 256 << 10;
 /// How many bytes may wait in the overlay before writers wait for the drain.
 const WAITING_MAX: usize = 64 << 20;
 
@@ -47,18 +50,23 @@ impl Drain {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.waiting.lock().bytes
     }
 
+    /// Forgets what waits: the store has it.
+    pub(super) fn start_over(&self) {
+        *self.waiting.lock() = Waiting::default();
+    }
+
     /// Gives the next that are drained together.
-    fn next(&self) -> Vec<(Position, WriteSet)> {
+    fn next(&self, at_once: usize) -> Vec<(Position, WriteSet)> {
         let waiting = self.waiting.lock();
         let mut bytes = 0;
         let fits = |(_, write_set): &&(Position, WriteSet)| {
             let is_first = bytes == 0;
             bytes += write_set.as_bytes().len();
-            is_first || bytes <= DRAINED_AT_ONCE
+            is_first || bytes <= at_once
         };
         waiting.write_sets.iter().take_while(fits).cloned().collect()
     }
@@ -83,16 +91,31 @@ impl Drain {
 impl Commit {
     /// Drains once; tells whether there was something to drain.
     fn drain_some(&self) -> Result<bool> {
+        self.make_room_to_drain();
         let mut drained = self.drain.drained.lock();
-        let batch = self.drain.next();
+        // Where there is no room, little at a time and durably: the pages of the step before can then be used again.
+        let has_log = matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_));
+        let is_careful = has_log && self.is_full();
+        let batch = self.drain.next(if is_careful { CAREFUL_AT_ONCE } else { DRAINED_AT_ONCE });
         let Some((head, _)) = batch.last() else { return Ok(false) };
-        let write_sets: Vec<&WriteSet> = batch.iter().map(|(_, write_set)| write_set).collect();
-        self.store.apply(&write_sets, head, false).map_err(|error| match error {
-            ApplyError::Before(error) | ApplyError::Unknown(error) => error,
-        })?;
+        if is_careful {
+            if batch.iter().any(|(_, write_set)| is_large(write_set)) {
+                // With a view of what was before, no page of it could be used again: it is done by starting over.
+                self.ask_to_start_over();
+                return Ok(false);
+            }
+            self.sync_log()?;
+            self.apply_carefully(&batch)?;
+        } else {
+            let write_sets: Vec<&WriteSet> = batch.iter().map(|(_, write_set)| write_set).collect();
+            self.store.apply(&write_sets, head, false).map_err(|error| match error {
+                ApplyError::Before(error) | ApplyError::Unknown(error) => error,
+            })?;
+        }
         *drained = *head;
         self.overlay.rebase(self.store.view()?, head);
         self.drain.forget(head.sequence);
+        self.look_for_room();
         Ok(true)
     }
 
@@ -115,7 +138,11 @@ impl Commit {
     /// Makes everything that is visible durable in the store.
     pub(super) fn checkpoint(&self) -> Result<()> {
         let upto = self.overlay.head().sequence;
+        self.make_room_to_drain();
         self.drain_all()?;
+        if self.is_to_start_over() {
+            return Err(ErrorKind::no_room("a large transaction at once").into());
+        }
         // First the log: what is durable in the store must be there too, or a crash would leave a gap in it.
         self.sync_log()?;
         self.store.flush().inspect_err(|error| self.fail(error))?;
@@ -144,7 +171,8 @@ impl Commit {
 
     /// Does for those who come next what nobody waits for.
     pub(super) fn after_carrying(&self) {
-        if self.drain.bytes() >= WORTHWHILE {
+        self.look_for_room();
+        if self.drain.bytes() >= if self.is_full() { CAREFUL_AT_ONCE } else { WORTHWHILE } {
             if self.is_inline {
                 // There is no thread that would do it. A failure is remembered, and met by the next writer.
                 let _ = self.drain_all();
@@ -156,7 +184,7 @@ impl Commit {
 
     /// Waits until there is room in the overlay, helping to make it.
     pub(crate) fn wait_for_room(&self) -> Result<()> {
-        while self.drain.bytes() > WAITING_MAX {
+        while self.drain.bytes() > WAITING_MAX && self.queue.lock().failed.is_none() {
             if !self.drain_some().inspect_err(|error| self.fail(error))? {
                 break;
             }

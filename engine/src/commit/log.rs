@@ -16,6 +16,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use larder_format::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LogFileHeader, StateIdentity, WriteSet};
 
 use crate::clock::IdSource;
@@ -213,6 +214,37 @@ impl Log {
         let used =
             |segment: &Segment| if segment.last > self.checkpointed { segment.at - segment.begin } else { 0 };
         input_output.log_bytes = used(&open.active) + used(&open.other);
+    }
+
+    /// Gives the last write-set that was handed over.
+    pub(super) fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Gives the file, and what it says of itself, if there is one.
+    pub(super) fn file(&self) -> Option<(&LogFile, &LogFileHeader)> {
+        self.open.as_ref().map(|open| (open.file.as_ref(), &open.header))
+    }
+
+    /// Gives the write-sets that were gathered, and not written, after a position.
+    pub(super) fn gathered_after(&self, end: &Position) -> Result<Vec<(Position, WriteSet)>> {
+        let bytes = self.gathered.bytes.get(BATCH_HEADER_LENGTH..).unwrap_or_default();
+        let (mut rest, mut found) = (Bytes::copy_from_slice(bytes), Vec::new());
+        while let Some(write_set) = super::recovery::split_write_set(&mut rest) {
+            let header = write_set.header()?;
+            if header.sequence > end.sequence {
+                let (sequence, time, identity) = (header.sequence, header.time, write_set.identity());
+                found.push((Position { sequence, time, identity }, write_set));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Forgets everything: the store has all up to here, and there is no file any more.
+    pub(super) fn start_over(&mut self, sequence: u64) {
+        self.open = None;
+        self.gathered = Gathered::default();
+        (self.appended, self.synced, self.checkpointed) = (sequence, sequence, sequence);
     }
 
     /// Lets go of the file; tells whether there was one.

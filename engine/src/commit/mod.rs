@@ -27,6 +27,7 @@ mod drain;
 mod log;
 mod overlay;
 mod recovery;
+mod room;
 mod sequencer;
 mod ticket;
 
@@ -44,6 +45,8 @@ use overlay::Overlay;
 pub(crate) use overlay::{Layer, Said};
 pub use recovery::RecoveryReport;
 pub(crate) use recovery::write_sets_in;
+pub(crate) use room::NoRoom;
+use room::Room;
 pub(crate) use sequencer::{Held, Sequenced, Sequencer};
 pub use ticket::{CommitInfo, CommitTicket};
 pub(crate) use ticket::{Slot, Woken};
@@ -148,6 +151,7 @@ pub(crate) struct Commit {
     /// Held while the log is synced: of two syncs at once, the kernel tells only one that pages were lost.
     syncing: Mutex<()>,
     drain: Drain,
+    room: Room,
     documents: RwLock<Arc<Documents>>,
     subscribers: Subscribers,
     freed: Freed,
@@ -156,8 +160,12 @@ pub(crate) struct Commit {
     waker: Sender<()>,
     is_inline: bool,
     is_closed: AtomicBool,
+    /// Whether something failed: a quick look at the queue's `failed`.
+    has_failed: AtomicBool,
     /// When what is visible and not on disk has to be there, in microseconds; `i64::MAX` for never.
     flush_due: Mutex<i64>,
+    /// What went wrong last.
+    last_error: Mutex<Option<Error>>,
 }
 
 impl std::fmt::Debug for Commit {
@@ -177,7 +185,8 @@ impl Commit {
         let sequenced = Sequenced::load(&view, Arc::clone(&documents))?;
         let head = overlay.head();
         let log_segment_length = options.log_segment_bytes;
-        Ok(Self {
+        let room = Room::new(options, store.room());
+        let commit = Self {
             store,
             sequencer: Sequencer::new(sequenced),
             queue: Mutex::default(),
@@ -189,6 +198,7 @@ impl Commit {
                 .unwrap_or(usize::MAX),
             syncing: Mutex::default(),
             drain: Drain::new(head),
+            room,
             documents: RwLock::new(documents),
             subscribers: Subscribers::default(),
             freed: Freed::default(),
@@ -197,8 +207,12 @@ impl Commit {
             waker,
             is_inline: options.inline,
             is_closed: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             flush_due: Mutex::new(i64::MAX),
-        })
+            last_error: Mutex::default(),
+        };
+        commit.begin_room();
+        Ok(commit)
     }
 
     /// Tells what was found beside the store when it was opened.
@@ -257,6 +271,10 @@ impl Commit {
     /// Gives the view of all that is committed.
     pub(crate) fn committed_view(&self) -> Result<View> {
         self.check_open()?;
+        if self.has_failed.load(Ordering::Acquire) {
+            // As it is, the file answers nothing. If it cannot be helped, the reader is told.
+            let _ = self.heal_now();
+        }
         self.overlay.committed()
     }
 
@@ -276,10 +294,38 @@ impl Commit {
         if self.store.is_read_only() {
             return Err(ErrorKind::ReadOnly.into());
         }
-        match &self.queue.lock().failed {
-            Some(error) => Err(ErrorKind::Poisoned { by: error.to_string() }.into()),
-            None => Ok(()),
+        // What only wants room is started over by who writes next.
+        match self.failure() {
+            Some(error) if self.want_of_room().is_none() => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    /// Gives what is said to who comes after a failure.
+    fn failure(&self) -> Option<Error> {
+        let failed = self.queue.lock().failed.clone()?;
+        let is_room = self.want_of_room().is_some();
+        Some(if is_room && matches!(failed.kind(), ErrorKind::StoreFull { .. }) {
+            failed
+        } else if is_room {
+            ErrorKind::no_room("what was to be stored").into()
+        } else {
+            ErrorKind::Poisoned { by: failed.to_string() }.into()
+        })
+    }
+
+    /// Brings everything that is visible into the store, where it can be changed, for those who read past the overlay.
+    pub(crate) fn bring_in(&self) -> Result<()> {
+        if self.check_writable().is_err() {
+            return self.check_open();
+        }
+        self.heal_now()?;
+        self.drain_all()
+    }
+
+    /// Gives what went wrong last.
+    pub(crate) fn last_error(&self) -> Option<Error> {
+        self.last_error.lock().clone()
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -363,11 +409,10 @@ impl Commit {
     }
 
     fn carry(&self, batch: &[Accepted]) {
-        let outcome = match &self.queue.lock().failed {
-            Some(error) => Err(ErrorKind::Poisoned { by: error.to_string() }.into()),
-            None => Ok(()),
+        let outcome = match self.failure() {
+            Some(error) => Err(error),
+            None => self.make_safe(batch),
         };
-        let outcome = outcome.and_then(|()| self.make_safe(batch));
         if let Err(error) = &outcome {
             self.fail(error);
         }
@@ -398,7 +443,12 @@ impl Commit {
             Beside::Memory => {}
             Beside::Nothing if !sync => {}
             Beside::File(_) | Beside::Custom(_) if is_taken => {
-                self.log_batch(batch, sync).map_err(|error| match error.kind() {
+                let logged = match self.log_batch(batch, sync) {
+                    // What is accepted when there is no room makes some, and may have what was kept for it.
+                    Err(error) if self.may_use_reserve(&error) => self.log_batch(batch, sync),
+                    logged => logged,
+                };
+                logged.map_err(|error| match error.kind() {
                     ErrorKind::StoreFull { .. } => error,
                     _ => unknown(last, error),
                 })?;
@@ -406,6 +456,9 @@ impl Commit {
             _ => return self.carry_through(batch),
         }
         self.drain.push(batch);
+        if self.is_full() && batch.iter().any(|accepted| room::is_large(&accepted.write_set)) {
+            self.ask_to_start_over();
+        }
         self.show(batch)?;
         if !sync {
             self.note_due(batch);
@@ -437,7 +490,9 @@ impl Commit {
             // What a write-set in the log names must be there after a crash.
             self.store.flush()?;
         }
-        for accepted in batch {
+        // Not those that it has from a try before this one.
+        let appended = self.log.lock().appended();
+        for accepted in batch.iter().filter(|accepted| accepted.info.sequence > appended) {
             while self.append(accepted)? == Appended::Full {
                 self.checkpoint()?;
             }
@@ -479,13 +534,16 @@ impl Commit {
     }
 
     /// Remembers a failure: nothing more is accepted.
-    fn fail(&self, error: &Error) {
+    pub(crate) fn fail(&self, error: &Error) {
+        *self.last_error.lock() = Some(error.clone());
         self.queue.lock().failed.get_or_insert_with(|| error.clone());
+        self.has_failed.store(true, Ordering::Release);
     }
 
     /// Makes everything that is visible durable.
     pub(crate) fn flush(&self) -> Result<()> {
         self.check_writable()?;
+        self.heal_now()?;
         self.settle()?;
         let flushed = match self.store.beside() {
             Beside::Memory => {
@@ -508,7 +566,9 @@ impl Commit {
         if self.is_closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let held = self.sequencer.hold();
+        let mut held = self.sequencer.hold();
+        // If there is no room still, the log has what was acknowledged.
+        let _ = self.heal(&mut held);
         let closed = if self.store.is_read_only() || self.queue.lock().failed.is_some() {
             Ok(())
         } else {

@@ -140,6 +140,13 @@ impl Overlay {
         }
     }
 
+    /// Begins anew over a view of the store that has everything that is visible.
+    pub(super) fn start_over(&self, snapshot: Arc<Snapshot>, head: &Position) {
+        let _alone = self.absorbing.lock();
+        let mut state = self.state.write();
+        *state = State { layers: Arc::new([]), snapshot: Some(snapshot), head: *head };
+    }
+
     /// Lets go of the store. Views that are held stay as they are.
     pub(super) fn close(&self) {
         self.state.write().snapshot = None;

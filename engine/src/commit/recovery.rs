@@ -81,6 +81,17 @@ pub(super) fn recover(store: &Store, discard: bool) -> Result<Option<RecoveryRep
     Ok((!is_silent).then_some(report))
 }
 
+/// Reads what a log has that follows a position, whether or not it was synced.
+pub(super) fn write_sets_after(
+    log: &LogFile,
+    header: &LogFileHeader,
+    at: &Position,
+) -> Result<Vec<(Position, WriteSet)>> {
+    let mut found = Found::default();
+    found.follow(&Chain::read(&Bytes::from(log.read_all()?), header), *at)?;
+    Ok(found.write_sets)
+}
+
 /// Reads the write-sets of the commit log beside a file, in order, whatever the file is like; as far as they can be read.
 pub(crate) fn write_sets_in(store: &Path) -> Result<Vec<WriteSet>> {
     let Some(log) = Beside::of(store)?.open(true)? else { return Ok(Vec::new()) };
@@ -301,7 +312,7 @@ fn header_at(segment: &Bytes, at: usize, log: &LogFileHeader) -> Option<BatchHea
 }
 
 /// Takes the first write-set off the front.
-fn split_write_set(rest: &mut Bytes) -> Option<WriteSet> {
+pub(super) fn split_write_set(rest: &mut Bytes) -> Option<WriteSet> {
     let length = WriteSet::length_at(rest)?;
     (length <= rest.len()).then(|| rest.split_to(length)).and_then(|bytes| WriteSet::decode(bytes).ok())
 }

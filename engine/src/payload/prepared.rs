@@ -7,7 +7,7 @@ use larder_format::ContentHash;
 
 use super::{ChunkSink, Encoded, Written};
 use crate::commit::Commit;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::store::StagedRow;
 
 /// Payloads up to this length lie in the row of their record. Measured: see docs/decisions.
@@ -70,11 +70,22 @@ pub(crate) struct Staged {
     commit: Arc<Commit>,
     id: u64,
     is_used: bool,
+    /// How often the file had been opened again when the first of it was written.
+    reopened: u64,
 }
 
 impl Staged {
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Tells whether what was written is there still.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.reopened == self.commit.store().reopened() {
+            Ok(())
+        } else {
+            Err(ErrorKind::Interrupted.into())
+        }
     }
 
     /// Says that a record refers to the chunks now.
@@ -110,11 +121,17 @@ impl StagingSink {
     }
 
     fn write_out(&mut self) -> Result<()> {
-        self.commit.store().stage(self.id, self.started, &self.rows)?;
+        if let Some(room) = self.commit.no_room(|| 0) {
+            return Err(room.refusal());
+        }
+        let reopened = self.commit.store().reopened();
+        let written = self.commit.store().stage(self.id, self.started, &self.rows);
+        written.inspect_err(|error| self.commit.fail(error))?;
         self.staged.get_or_insert_with(|| Staged {
             commit: Arc::clone(&self.commit),
             id: self.id,
             is_used: false,
+            reopened,
         });
         self.unsynced += self.bytes;
         self.rows.clear();

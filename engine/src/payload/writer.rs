@@ -588,11 +588,7 @@ mod tests {
         struct Full(u64);
         impl ChunkSink for Full {
             fn put(&mut self, number: u64, _: Bytes) -> Result<()> {
-                if number < self.0 {
-                    Ok(())
-                } else {
-                    Err(ErrorKind::StoreFull { doing: "rows".to_owned() }.into())
-                }
+                if number < self.0 { Ok(()) } else { Err(ErrorKind::no_room("rows").into()) }
             }
         }
         let mut writer = PayloadWriter::new(Full(1), spec(Some(1 << 20)));

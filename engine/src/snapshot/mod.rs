@@ -239,9 +239,7 @@ impl Larder {
         let shared = self.shared();
         shared.observed("snapshot", options.prefix.as_str(), || {
             let commit = &shared.commit;
-            if commit.check_writable().is_ok() {
-                commit.drain_all()?;
-            }
+            commit.bring_in()?;
             let _token = ReaderToken::of_snapshot(shared);
             let snapshot = Arc::clone(commit.committed_view()?.snapshot());
             let (head, store) = (snapshot.head()?, commit.store());

@@ -13,6 +13,9 @@ use super::tables::{Tree, tree_key};
 use super::{Position, Store, Table, commit_error, shield, state_key, storage, table_error};
 use crate::error::{Error, ErrorKind, Result};
 
+/// How much of a write-set is applied in one step where there is no room to do it at once.
+const OPERATIONS_IN_A_PART: usize = 64;
+
 /// Why write-sets were not carried into the store.
 pub(crate) enum ApplyError {
     /// Nothing of them became durable.
@@ -115,6 +118,27 @@ impl Store {
             done.map_err(|error| commit_error(error, "committing"))
         })
         .map_err(ApplyError::Unknown)
+    }
+
+    /// Applies one write-set in several durable steps, the position with the last of them. For when there is no room to do
+    /// it at once: what was done of it before an error, or a crash, is done again from the log. No view may be taken
+    /// meanwhile.
+    pub(crate) fn apply_in_parts(&self, write_set: &WriteSet, head: &Position) -> Result<()> {
+        let operations = write_set.operations()?.collect::<Result<Vec<_>, _>>()?;
+        let mut parts = operations.chunks(OPERATIONS_IN_A_PART).peekable();
+        while let Some(part) = parts.next() {
+            {
+                let _turn = self.turn.lock();
+                let mut loader = self.load();
+                loader.apply(part)?;
+                if parts.peek().is_none() {
+                    loader.put(Table::State, state_key::HEAD, &head.encode())?;
+                }
+                loader.commit()?;
+            }
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Makes everything that was committed so far durable.

@@ -71,7 +71,21 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
         Ok(true)
     }
 
-    /// Releases the lock and whatever else is held. Nothing is called after it.
+    /// Tells how many bytes can still be written, where that can be told.
+    fn room(&self) -> Option<u64> {
+        None
+    }
+
+    /// Keeps this many bytes for the storage, really: what it has can be written up to there, whatever else happens; 0 gives
+    /// them back. Without one, a store that meets a full disk may have to be opened again with more room.
+    ///
+    /// # Errors
+    /// When they cannot be had, or there is no such thing here.
+    fn set_reserve(&self, bytes: u64) -> io::Result<()> {
+        if bytes == 0 { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    /// Releases the lock and whatever else is held. After it the storage is locked again, or nothing is called.
     ///
     /// # Errors
     /// When something could not be released.
@@ -103,6 +117,14 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn try_lock(&self) -> io::Result<bool> {
         (**self).try_lock()
+    }
+
+    fn room(&self) -> Option<u64> {
+        (**self).room()
+    }
+
+    fn set_reserve(&self, bytes: u64) -> io::Result<()> {
+        (**self).set_reserve(bytes)
     }
 
     fn close(&self) -> io::Result<()> {
@@ -216,6 +238,10 @@ pub(crate) struct BackendState {
     bytes_written: AtomicU64,
     syncs: AtomicU64,
     length: AtomicU64,
+    /// Up to where anything was written, or was there before.
+    used: AtomicU64,
+    /// Up to where it may be, less one, so that 0 is for no limit.
+    limit: AtomicU64,
     full: AtomicBool,
     failed_sync: OnceLock<String>,
     /// One sync at a time: of two at once, the kernel tells only one that pages were lost.
@@ -243,6 +269,26 @@ impl BackendState {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// Gives up to where anything was written.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Notes up to where it was written before.
+    pub(crate) fn note_used(&self, bytes: u64) {
+        self.used.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives up to where it may be written.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed).wrapping_sub(1)
+    }
+
+    /// Sets up to where it may be written; the greatest number for no limit.
+    pub(crate) fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes.wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Gives the length in bytes, as last asked for or set.
     pub(crate) fn length(&self) -> u64 {
         self.length.load(Ordering::Relaxed)
@@ -251,6 +297,11 @@ impl BackendState {
     /// Gives what went wrong with the first sync that failed. After it nothing is written any more.
     pub(crate) fn failed_sync(&self) -> Option<&str> {
         self.failed_sync.get().map(String::as_str)
+    }
+
+    /// Says that the file is opened again.
+    pub(crate) fn start_over(&self) {
+        self.full.store(false, Ordering::Release);
     }
 
     /// Tells whether a write found no room since the file was opened. A hint, no verdict on
@@ -410,6 +461,7 @@ impl StorageBackend for Backend {
         self.state.refuse_after_failed_sync()?;
         self.state.note(self.medium.set_len(len))?;
         self.state.length.store(len, Ordering::Relaxed);
+        self.state.used.fetch_min(len, Ordering::Relaxed);
         Ok(())
     }
 
@@ -418,7 +470,16 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.state.write(data.len(), || self.medium.write(offset, data))
+        let end = offset.saturating_add(data.len() as u64);
+        self.state.write(data.len(), || {
+            if end > self.state.limit() {
+                let what = format!("the store may have {} bytes", self.state.limit());
+                return Err(io::Error::new(io::ErrorKind::StorageFull, what));
+            }
+            self.medium.write(offset, data)
+        })?;
+        self.state.used.fetch_max(end, Ordering::Relaxed);
+        Ok(())
     }
 
     fn close(&self) -> Result<(), io::Error> {

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use redb::Database;
 
 use super::place::FileIdentity;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// An open database, and the file that it is in.
 pub(super) struct Generation {
@@ -16,11 +17,14 @@ pub(super) struct Generation {
     /// The file once more, to push pages to the disk without redb's help.
     file: Option<File>,
     file_identity: Option<FileIdentity>,
+    /// Whether the store had to go on with another, and views of this one are lost.
+    is_lost: AtomicBool,
 }
 
 impl Generation {
     pub(super) fn new(database: Option<Database>, file_identity: Option<FileIdentity>) -> Self {
-        Self { database: RwLock::new(Closing(database)), file: None, file_identity }
+        let database = RwLock::new(Closing(database));
+        Self { database, file: None, file_identity, is_lost: AtomicBool::new(false) }
     }
 
     /// Keeps the file beside the database, if nobody has a view yet.
@@ -50,6 +54,17 @@ impl Generation {
             Some(database) => act(database),
             None => Err(ErrorKind::Closed.into()),
         }
+    }
+
+    /// Closes the database, and tells those who still have a view of it.
+    pub(super) fn lose(&self) {
+        self.is_lost.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Gives the error for a view that may be lost.
+    pub(super) fn told(&self, error: Error) -> Error {
+        if self.is_lost.load(Ordering::Acquire) { ErrorKind::Interrupted.into() } else { error }
     }
 
     /// Closes the database, whoever still has a view of it.

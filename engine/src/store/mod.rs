@@ -14,6 +14,7 @@ mod generation;
 mod loader;
 mod place;
 mod raw;
+mod room;
 mod snapshot;
 mod tables;
 mod upgrade;
@@ -81,6 +82,10 @@ pub(crate) struct Store {
     /// Held by whoever writes to the current generation, so that none is put in its place meanwhile.
     turn: Mutex<()>,
     cache_bytes: usize,
+    /// The storage of the caller's own that the store lies on, if it does.
+    custom: Option<Arc<dyn Storage>>,
+    reserve: room::Reserve,
+    reopened: AtomicU64,
     state: Arc<BackendState>,
     identity: Identity,
     is_read_only: bool,
@@ -111,7 +116,10 @@ impl Store {
             Place::Custom(storage, log) => {
                 let length =
                     storage.len().map_err(|error| place::io_error("asking for the length", error))?;
-                let mut store = start(Medium::Custom(storage), (length == 0).then_some(fresh))?;
+                let storage: Arc<dyn Storage> = Arc::from(storage);
+                let medium = Medium::Custom(Box::new(Arc::clone(&storage)));
+                let mut store = start(medium, (length == 0).then_some(fresh))?;
+                store.custom = Some(storage);
                 store.beside = log.map_or(Beside::Nothing, Beside::Custom);
                 Ok(store)
             }
@@ -155,6 +163,7 @@ impl Store {
         let file = opened.file.try_clone().map_err(opening)?;
         let medium = Medium::file(opened.file).map_err(opening)?;
         let backend = Backend::new(medium, Arc::default());
+        store_used(backend.state(), &file);
         let mut store = Self::start(backend, cache_bytes, None, Some(opened.identity))?;
         store.current.get_mut().keep_file(file);
         store.beside = Beside::file(path);
@@ -227,6 +236,9 @@ impl Store {
             current: RwLock::new(Arc::new(Generation::new(closing.keep(), file_identity))),
             turn: Mutex::default(),
             cache_bytes,
+            custom: None,
+            reserve: room::Reserve::default(),
+            reopened: AtomicU64::new(0),
             state,
             identity,
             is_read_only: false,
@@ -486,7 +498,7 @@ impl Store {
     }
 
     /// Gives back what the file is longer than it has to be. Nobody may be reading.
-    fn trim(&self) -> Result<()> {
+    pub(crate) fn trim(&self) -> Result<()> {
         self.current().with_database_mut(|database| {
             shield("trim the file", || {
                 loop {
@@ -538,6 +550,18 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Notes how much of a file the disk has: what was never written takes no room.
+fn store_used(state: &BackendState, file: &std::fs::File) {
+    #[cfg(unix)]
+    let used = {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().map(|metadata| metadata.len().min(metadata.blocks() * 512))
+    };
+    #[cfg(not(unix))]
+    let used = file.metadata().map(|metadata| metadata.len());
+    state.note_used(used.unwrap_or(0));
 }
 
 /// Makes a file that holds what `fill` writes, and is there whole or not at all.

@@ -361,7 +361,7 @@ fn not_ours(found: impl Into<String>) -> Error {
 /// Makes an error of larder of one of the operating system. `doing` goes on "... failed".
 pub(crate) fn io_error(doing: impl Into<String>, error: io::Error) -> Error {
     let kind = match error.kind() {
-        _ if is_no_room(&error) => ErrorKind::StoreFull { doing: doing.into() },
+        _ if is_no_room(&error) => ErrorKind::no_room(doing),
         io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
         io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
         _ => ErrorKind::Io { doing: doing.into() },

@@ -37,7 +37,7 @@ pub(crate) struct Snapshot {
     trees: [OnceLock<BytesTable>; Table::ALL.len() + 1],
     // After the tables: it must go behind them, and before the database that it is of.
     transaction: ReadTransaction,
-    _generation: Arc<Generation>,
+    generation: Arc<Generation>,
 }
 
 impl Snapshot {
@@ -47,7 +47,7 @@ impl Snapshot {
             chunks: OnceLock::new(),
             trees: Default::default(),
             transaction,
-            _generation: generation,
+            generation,
         }
     }
 
@@ -90,6 +90,7 @@ impl Snapshot {
                 unseal(table.number(), key, guard.value()).map_err(|error| damaged(table, key, error))?;
             Ok(Some(read(body)))
         })
+        .map_err(|error| self.generation.told(error))
     }
 
     /// Gives a chunk in place: the page stays as long as the guard does, which counts as a reader.
@@ -101,6 +102,7 @@ impl Snapshot {
                 .map_err(|error| damaged(Table::Chunks, &key, error))?;
             Ok(Some(ChunkPage { guard }))
         })
+        .map_err(|error| self.generation.told(error))
     }
 
     /// Tells how many rows a table has that has a tree of its own.
@@ -112,6 +114,7 @@ impl Snapshot {
             }
             .map_err(storage)
         })
+        .map_err(|error| self.generation.told(error))
     }
 
     /// Iterates over the rows of a table between two keys, with their checksums compared.
@@ -140,8 +143,9 @@ impl Snapshot {
                     Rows::Bytes(self.bytes_table(other)?.range::<&[u8]>(bounds).map_err(storage)?)
                 }
             })
-        })?;
-        Ok(SnapshotRange { is_over_damage: false, rows: Some(rows), table, _snapshot: Arc::clone(self) })
+        })
+        .map_err(|error| self.generation.told(error))?;
+        Ok(SnapshotRange { is_over_damage: false, rows: Some(rows), table, snapshot: Arc::clone(self) })
     }
 
     /// Gives the first key of a table, or the last.
@@ -264,7 +268,7 @@ pub(crate) struct SnapshotRange {
     // Declared before the snapshot: the rows must go before the transaction that they belong to.
     rows: Option<Rows>,
     table: Table,
-    _snapshot: Arc<Snapshot>,
+    snapshot: Arc<Snapshot>,
 }
 
 impl SnapshotRange {
@@ -301,7 +305,7 @@ impl SnapshotRange {
             found.map_err(|error| damaged(table, row.key(), error))?;
             Ok(Some(row))
         });
-        let item = item.transpose();
+        let item = item.map_err(|error| self.snapshot.generation.told(error)).transpose();
         if !(matches!(item, Some(Ok(_))) || (is_row_damaged && self.is_over_damage)) {
             self.rows = None;
         }

@@ -58,8 +58,13 @@ impl ReadTxn {
     pub(crate) fn with<'v, R>(&'v self, read: impl FnOnce(Reading<'v, '_>) -> Result<R>) -> Result<R> {
         self.shared.commit.check_open()?;
         let documents = self.shared.commit.documents();
-        let guard =
-            Guard { caller: &self.caller, documents: &documents, hooks: &self.shared.hooks, totals: None };
+        let guard = Guard {
+            caller: &self.caller,
+            documents: &documents,
+            hooks: &self.shared.hooks,
+            totals: None,
+            room: None,
+        };
         let answer = read(Reading { view: &self.view, own: None, guard, token: &self.token });
         answer.inspect_err(|error| self.shared.audit_refusal(&self.caller, error))
     }

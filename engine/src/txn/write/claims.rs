@@ -35,6 +35,7 @@ impl WriteTxn<'_> {
         for_at_most: Duration,
         group: Option<(&str, u64)>,
     ) -> Result<u64> {
+        self.grow()?;
         let key = key.into_key()?;
         let made = self.make_claim(&key, for_at_most, group).map_err(|error| error.at(&key));
         self.audited(made)

@@ -64,6 +64,7 @@ impl WriteTxn<'_> {
     fn check_log(&mut self, key: &Key, length: usize) -> Result<()> {
         let documents = Arc::clone(&self.documents);
         self.guard(&documents).access(Right::WRITE, key)?;
+        self.grow()?;
         let (size, limit) = (length as u64, documents.limits.max_metadata_size());
         if size > limit {
             return Err(ErrorKind::MetadataTooLarge { size, limit }.into());

@@ -79,7 +79,8 @@ struct Linked {
 }
 
 impl<'s> WriteTxn<'s> {
-    pub(crate) fn begin(shared: &'s Arc<Shared>, caller: &'s Caller, held: Held<'s>) -> Result<Self> {
+    pub(crate) fn begin(shared: &'s Arc<Shared>, caller: &'s Caller, mut held: Held<'s>) -> Result<Self> {
+        shared.commit.heal(&mut held)?;
         let view = shared.commit.accepted_view()?;
         let info = CommitInfo { sequence: held.sequence + 1, time: shared.clock.now().max(held.time) };
         let documents = Arc::clone(&held.documents);
@@ -116,7 +117,13 @@ impl<'s> WriteTxn<'s> {
             };
             Totals { used: bytes(b"t"), protected: bytes(b"p") }
         });
-        Guard { caller: self.caller, documents, hooks: &self.shared.hooks, totals }
+        let room = self.shared.commit.no_room(|| self.shared.pinned());
+        Guard { caller: self.caller, documents, hooks: &self.shared.hooks, totals, room }
+    }
+
+    /// Refuses what grows, where there is no room for it.
+    fn grow(&self) -> Result<()> {
+        self.guard(&self.documents).grow()
     }
 
     fn reading(&self) -> Reading<'_, '_> {
@@ -354,6 +361,7 @@ impl<'s> WriteTxn<'s> {
                 self.changes.put(Table::Chunks, chunk_key(content.id, number).to_vec(), body);
             }
             if let Some(staged) = linked.staged {
+                staged.check()?;
                 self.changes.remove(Table::Staging, staged.id().to_be_bytes().to_vec());
                 self.staged.push(staged);
             }
@@ -512,6 +520,7 @@ impl<'s> WriteTxn<'s> {
             staged: (!self.staged.is_empty()).then(|| self.shared.commit.store().staged()),
             slot: Arc::clone(slot),
         })?;
+        self.shared.commit.note_growth(self.statistics.bytes(b"t"));
         self.held.sequence = self.info.sequence;
         self.held.time = self.info.time;
         self.held.identity = identity;

@@ -1,0 +1,379 @@
+//! When there is no room: refusing early what grows, and starting over after a write that found none.
+//!
+//! ```text
+//! plenty ── room runs low, or a write found none ──▶ full: only what makes room is accepted, the reserve is theirs
+//!   ▲                                                  │
+//!   └──── there is room again, and for the reserve ◀───┘
+//! ```
+//!
+//! redb answers nothing any more after an error. So the file is opened again, which takes it back to its last checkpoint;
+//! what is visible since then is taken from the commit log; the log goes, and everything that was accepted and not
+//! visible with it: those who wait for it were told. Whoever writes next does that, or the store's thread.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use larder_format::WriteSet;
+
+use super::drain::CAREFUL_AT_ONCE;
+use super::log::Log;
+use super::recovery;
+use super::{Commit, Held, Sequenced};
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Options;
+use crate::store::{ApplyError, Beside, Position};
+
+/// The reserve where the options do not say: this much, and not more than this part of what the disk has left.
+const RESERVE_BYTES: u64 = 64 << 20;
+const RESERVE_PART: u64 = 8;
+/// With less room than this, beside what waits to be drained, nothing that grows is accepted.
+const MARGIN_BYTES: u64 = 512 << 10;
+
+/// Whether there is room, and what of it is kept.
+#[derive(Debug)]
+pub(super) struct Room {
+    reserve_bytes: u64,
+    file_bytes_max: u64,
+    is_full: AtomicBool,
+    /// Whether the store has to start over to go on, though nothing failed.
+    is_to_start_over: AtomicBool,
+    /// How many bytes of payloads were removed since it was full, less what came.
+    freed: AtomicI64,
+}
+
+impl Room {
+    pub(super) fn new(options: &Options, room: Option<u64>) -> Self {
+        let usual = || room.map_or(0, |room| (room / RESERVE_PART).min(RESERVE_BYTES) & !4_095);
+        Self {
+            reserve_bytes: options.reserve_bytes.unwrap_or_else(usual),
+            file_bytes_max: options.file_bytes_max,
+            is_full: AtomicBool::new(false),
+            is_to_start_over: AtomicBool::new(false),
+            freed: AtomicI64::new(0),
+        }
+    }
+}
+
+/// How large a write-set is that is applied in parts while there is no room, in bytes.
+const PARTED_FROM: usize = 16 << 10;
+
+/// That nothing that grows may come, and why.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoRoom {
+    used: u64,
+    limit: u64,
+    pinned: u64,
+    reserve: u64,
+}
+
+impl NoRoom {
+    /// Says so.
+    pub(crate) fn refusal(&self) -> Error {
+        let Self { used, limit, pinned, reserve } = *self;
+        let doing = "what is to be stored".to_owned();
+        ErrorKind::StoreFull { doing, used, limit, pinned, reserve }.into()
+    }
+}
+
+impl Commit {
+    /// Takes the reserve, and looks whether there is room.
+    pub(super) fn begin_room(&self) {
+        if self.store.is_read_only() {
+            return;
+        }
+        self.set_limit(true);
+        if !self.store.hold_reserve(self.room.reserve_bytes) {
+            self.enter_full();
+        }
+        self.look_for_room();
+    }
+
+    /// The reserve is out of what the file may have, as long as it is kept.
+    fn set_limit(&self, is_reserve_kept: bool) {
+        let kept = if is_reserve_kept { self.room.reserve_bytes } else { 0 };
+        let limit = match self.room.file_bytes_max {
+            u64::MAX => u64::MAX,
+            max => max.saturating_sub(kept),
+        };
+        self.store.backend_state().set_limit(limit);
+    }
+
+    fn margin(&self) -> u64 {
+        MARGIN_BYTES + 2 * self.drain.bytes() as u64
+    }
+
+    fn enter_full(&self) {
+        self.room.is_full.store(true, Ordering::Release);
+    }
+
+    /// Refuses what grows from now on, if room has run low.
+    pub(super) fn look_for_room(&self) {
+        if self.store.room().is_some_and(|room| room < self.margin()) {
+            self.enter_full();
+        }
+    }
+
+    /// Tells whether nothing that grows is accepted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.room.is_full.load(Ordering::Acquire)
+    }
+
+    /// Gives the reserve away after a write to the log that found no room; tells whether there was one.
+    pub(super) fn may_use_reserve(&self, error: &Error) -> bool {
+        let is_room = matches!(error.kind(), ErrorKind::StoreFull { .. });
+        if !is_room || self.store.reserve_held() == 0 || self.has_failed.load(Ordering::Acquire) {
+            return false;
+        }
+        self.enter_full();
+        self.give_reserve();
+        true
+    }
+
+    /// Gives the reserve away before the file is written to, where the room without it may not do: only what makes room is
+    /// accepted by then.
+    pub(super) fn make_room_to_drain(&self) {
+        let needed = 4 * self.margin();
+        if self.is_full()
+            && self.store.reserve_held() > 0
+            && self.store.room().is_some_and(|room| room < needed)
+        {
+            self.give_reserve();
+        }
+    }
+
+    fn give_reserve(&self) {
+        self.store.release_reserve();
+        self.set_limit(false);
+    }
+
+    /// Tells whether nothing that grows may come; looks whether that has changed.
+    pub(crate) fn no_room(&self, pinned: impl FnOnce() -> u64) -> Option<NoRoom> {
+        if !self.is_full() || self.leave_full() {
+            return None;
+        }
+        let state = self.store.backend_state();
+        let (used, reserve) = (state.used(), self.store.reserve_held());
+        let limit = match (self.room.file_bytes_max, self.store.room()) {
+            (u64::MAX, Some(room)) => used.saturating_add(room),
+            (u64::MAX, None) => 0,
+            (max, _) => max,
+        };
+        Some(NoRoom { used, limit, pinned: pinned(), reserve })
+    }
+
+    /// Goes back to plenty, if there is room for what comes and for the reserve.
+    fn leave_full(&self) -> bool {
+        let missing = self.room.reserve_bytes.saturating_sub(self.store.reserve_held());
+        let wanted = missing.saturating_add(2 * self.margin());
+        // Where it cannot be told, it is tried.
+        if self.store.room().is_some_and(|room| room < wanted)
+            || !self.store.hold_reserve(self.room.reserve_bytes)
+        {
+            return false;
+        }
+        self.set_limit(true);
+        self.room.freed.store(0, Ordering::Release);
+        self.room.is_full.store(false, Ordering::Release);
+        true
+    }
+
+    /// Notes by how much payloads grew or shrank with a transaction.
+    pub(crate) fn note_growth(&self, bytes: i64) {
+        if self.is_full() {
+            self.room.freed.fetch_sub(bytes, Ordering::AcqRel);
+        }
+    }
+
+    /// Tells how many bytes the reserve should have.
+    pub(crate) fn reserve_wanted(&self) -> u64 {
+        self.room.reserve_bytes
+    }
+
+    /// Gives the failure after which the store can start over.
+    pub(super) fn want_of_room(&self) -> Option<Error> {
+        let failed = self.queue.lock().failed.clone();
+        let state = self.store.backend_state();
+        failed.filter(|error| {
+            // redb may meet the full disk first where it tells nobody, and answer everything with that later.
+            (matches!(error.kind(), ErrorKind::StoreFull { .. }) || state.is_full())
+                && state.failed_sync().is_none()
+                && matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_))
+        })
+    }
+
+    /// Lets whoever writes next start over.
+    pub(super) fn ask_to_start_over(&self) {
+        self.room.is_to_start_over.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn is_to_start_over(&self) -> bool {
+        self.room.is_to_start_over.load(Ordering::Acquire)
+    }
+
+    fn has_to_start_over(&self) -> bool {
+        self.is_to_start_over() || (self.has_failed.load(Ordering::Acquire) && self.want_of_room().is_some())
+    }
+
+    /// Starts over after a write that found no room, if there was one, for who does not hold the sequencer.
+    pub(crate) fn heal_now(&self) -> Result<()> {
+        if !self.has_to_start_over() {
+            return Ok(());
+        }
+        if self.sequencer.is_held_here() {
+            return Err(ErrorKind::Nested.into());
+        }
+        self.heal(&mut self.sequencer.hold())
+    }
+
+    /// Starts over after a write that found no room, if there was one; gives back what was freed, if that is enough to go
+    /// on as usual.
+    pub(crate) fn heal(&self, held: &mut Held<'_>) -> Result<()> {
+        if self.has_to_start_over() {
+            self.heal_failed(held)?;
+        }
+        let missing = self.room.reserve_bytes.saturating_sub(self.store.reserve_held());
+        let enough = missing.saturating_add(2 * self.margin());
+        if self.is_full() && self.room.freed.load(Ordering::Acquire).max(0).cast_unsigned() >= enough {
+            self.room.freed.store(0, Ordering::Release);
+            if !self.leave_full() {
+                if let Err(error) = self.give_back() {
+                    self.fail(&error);
+                    self.heal_failed(held)?;
+                }
+                self.leave_full();
+            }
+        }
+        Ok(())
+    }
+
+    fn heal_failed(&self, held: &mut Held<'_>) -> Result<()> {
+        // Nothing more is accepted; what was is told that it failed.
+        while !self.is_idle() {
+            self.lead_if_free();
+            std::thread::yield_now();
+        }
+        let mut drained = self.drain.drained.lock();
+        let _alone = self.syncing.lock();
+        let visible = self.overlay.head();
+        let mut log = self.log.lock();
+        self.enter_full();
+        self.make_room_to_drain();
+        let mut done = self.start_over(&mut log, &visible);
+        if matches!(&done, Err(error) if matches!(error.kind(), ErrorKind::StoreFull { .. })) {
+            // This is what it was kept for.
+            self.give_reserve();
+            done = self.start_over(&mut log, &visible);
+        }
+        done?;
+        let snapshot = self.store.view()?;
+        self.drain.start_over();
+        *drained = visible;
+        self.overlay.start_over(snapshot, &visible);
+        **held = Sequenced::load(&self.overlay.committed()?, self.documents())?;
+        *self.flush_due.lock() = i64::MAX;
+        let mut queue = self.queue.lock();
+        (queue.failed, queue.newest) = (None, None);
+        self.has_failed.store(false, Ordering::Release);
+        self.room.is_to_start_over.store(false, Ordering::Release);
+        crate::trace::note("started over for want of room", 1);
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.is_empty() && !queue.has_leader
+    }
+
+    /// Opens the file again, and makes everything durable in it that is visible. The log goes.
+    fn start_over(&self, log: &mut Log, visible: &Position) -> Result<()> {
+        self.store.reopen()?;
+        let at = self.store.view()?.head()?;
+        let pending = self.pending(log, &at, visible)?;
+        self.apply_carefully(&pending)?;
+        if log.file().is_some() {
+            self.store.set_log_in_use(None)?;
+            self.store.beside().remove()?;
+        }
+        log.start_over(visible.sequence);
+        Ok(())
+    }
+
+    /// Applies what the log has, a little at a time and durably.
+    pub(super) fn apply_carefully(&self, write_sets: &[(Position, WriteSet)]) -> Result<()> {
+        for step in steps(write_sets) {
+            let Some((last, write_set)) = step.last() else { continue };
+            if is_large(write_set) {
+                for (position, write_set) in step {
+                    self.store.apply_in_parts(write_set, position)?;
+                }
+                continue;
+            }
+            let write_sets: Vec<&WriteSet> = step.iter().map(|(_, write_set)| write_set).collect();
+            self.store.apply(&write_sets, last, true).map_err(|error| match error {
+                ApplyError::Before(error) | ApplyError::Unknown(error) => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The write-sets that are visible and not in the file: those in the log, and those on their way into it.
+    fn pending(&self, log: &Log, at: &Position, visible: &Position) -> Result<Vec<(Position, WriteSet)>> {
+        let mut pending = match log.file() {
+            Some((file, header)) => recovery::write_sets_after(file, header, at)?,
+            None => Vec::new(),
+        };
+        let end = pending.last().map_or(*at, |(position, _)| *position);
+        pending.extend(log.gathered_after(&end)?);
+        pending.retain(|(position, _)| position.sequence <= visible.sequence);
+        let end = pending.last().map_or(*at, |(position, _)| *position);
+        if end == *visible {
+            Ok(pending)
+        } else {
+            Err(ErrorKind::LogDamaged { readable: end.sequence, synced: visible.sequence }.into())
+        }
+    }
+
+    /// Gives back what the file is longer than it has to be, in place: for want of room for a copy. Readers are lost.
+    pub(super) fn compact_in_place(&self) -> Result<()> {
+        let _held = self.sequencer.hold();
+        self.give_back()
+    }
+
+    /// The same, for the holder of the sequencer.
+    fn give_back(&self) -> Result<()> {
+        self.settle()?;
+        self.drain_all()?;
+        let drained = self.drain.drained.lock();
+        self.sync_log()?;
+        self.store.flush()?;
+        self.store.reopen()?;
+        let trimmed = self.store.trim();
+        self.overlay.rebase(self.store.view()?, &drained);
+        self.log.lock().note_checkpoint(drained.sequence);
+        trimmed
+    }
+}
+
+/// Tells whether a write-set is applied in parts while there is no room.
+pub(super) fn is_large(write_set: &WriteSet) -> bool {
+    write_set.as_bytes().len() > PARTED_FROM
+}
+
+/// Cuts what is to be applied into durable steps.
+fn steps(pending: &[(Position, WriteSet)]) -> impl Iterator<Item = &[(Position, WriteSet)]> {
+    let mut rest = pending;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let count = rest
+            .iter()
+            .take_while(|(_, write_set)| {
+                let is_first = bytes == 0;
+                bytes += write_set.as_bytes().len();
+                is_first || bytes <= CAREFUL_AT_ONCE
+            })
+            .count();
+        let (now, later) = rest.split_at(count);
+        rest = later;
+        (!now.is_empty()).then_some(now)
+    })
+}
