@@ -36,3 +36,11 @@ doc:
 # The tests that take longer: two hundred kills in each durability.
 test-long:
     LARDER_LONG=1 cargo test -p larder-tests --test killed
+
+# Crash images, rotten bits, decoders, fences: what every change has to pass, in about four minutes.
+crash-lab:
+    cargo run --release -p larder-tests --bin crash_lab
+
+# The same for so many seconds each.
+crash-lab-long seconds="3600":
+    cargo run --release -p larder-tests --bin crash_lab -- long {{seconds}}

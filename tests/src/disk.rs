@@ -22,6 +22,32 @@ pub struct Plan {
     pub capacity: Option<u64>,
     /// Whether the disk does not say how much room it has.
     pub is_room_secret: bool,
+    /// Whether what is done is remembered.
+    pub is_recorded: bool,
+    /// A lie that the disk tells.
+    pub lie: Option<Lie>,
+}
+
+/// What a disk says it did, and did not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// A sync of one of the files: as if a commit were acknowledged before it.
+    Sync(usize),
+    /// Every so many writes to one of the files.
+    Write(usize, u64),
+    /// A length that is set is lost by a crash, though it was synced.
+    SetLength(usize),
+}
+
+/// Something that was done to a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// These bytes were written there.
+    Write(usize, u64, Arc<[u8]>),
+    /// It got this length.
+    SetLength(usize, u64),
+    /// It was synced.
+    Sync(usize),
 }
 
 const BLOCK: u64 = 4_096;
@@ -46,6 +72,7 @@ struct State {
     plan: Plan,
     blocks: [BTreeSet<u64>; 2],
     reserved: u64,
+    steps: Vec<Step>,
 }
 
 /// A disk in memory with two files, and one plan for both.
@@ -59,7 +86,12 @@ pub struct FaultyStorage(Arc<Mutex<State>>, usize);
 impl FaultyDisk {
     /// Makes one that holds these bytes, all of them durable.
     pub fn holding(image: Image, plan: Plan) -> Self {
+        // Only where room is counted: it takes a look at every byte.
+        let is_counted = plan.capacity.is_some();
         let blocks = [STORE, LOG].map(|file| {
+            if !is_counted {
+                return BTreeSet::new();
+            }
             let is_written = |block: &u64| {
                 let from = (block * BLOCK) as usize;
                 let to = (from + BLOCK as usize).min(image[file].len());
@@ -134,6 +166,16 @@ impl FaultyDisk {
         self.0.lock().current[STORE].clone()
     }
 
+    /// Gives what was done since it was asked for last, if it is remembered.
+    pub fn take_steps(&self) -> Vec<Step> {
+        std::mem::take(&mut self.0.lock().steps)
+    }
+
+    /// Counts the steps that are remembered.
+    pub fn step_count(&self) -> usize {
+        self.0.lock().steps.len()
+    }
+
     /// Counts the syncs that were asked for.
     pub fn syncs(&self) -> u64 {
         self.0.lock().syncs
@@ -193,6 +235,9 @@ impl Storage for FaultyStorage {
         let mut state = self.0.lock();
         state.step()?;
         state.current[self.1].resize(length as usize, 0);
+        if state.plan.is_recorded && state.plan.lie != Some(Lie::SetLength(self.1)) {
+            state.steps.push(Step::SetLength(self.1, length));
+        }
         state.blocks[self.1].retain(|block| *block < length.div_ceil(BLOCK));
         Ok(())
     }
@@ -204,6 +249,13 @@ impl Storage for FaultyStorage {
         state.syncs += 1;
         if state.plan.fail_sync == Some(at) {
             return Err(io::Error::other("the disk says no"));
+        }
+        if state.plan.is_recorded {
+            if state.plan.lie != Some(Lie::Sync(self.1)) {
+                state.steps.push(Step::Sync(self.1));
+            }
+            // The steps say what is durable.
+            return Ok(());
         }
         state.durable[self.1] = state.current[self.1].clone();
         state.pending.retain(|(file, ..)| *file != self.1);
@@ -219,18 +271,30 @@ impl Storage for FaultyStorage {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         let touched = offset / BLOCK..(offset + bytes.len() as u64).div_ceil(BLOCK);
+        if state.plan.capacity.is_none() {
+            state.blocks[self.1].clear();
+        }
         let new = touched.clone().filter(|block| !state.blocks[self.1].contains(block)).count() as u64;
         if state.room().is_some_and(|room| room < new * BLOCK) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
-        state.blocks[self.1].extend(touched);
+        if state.plan.capacity.is_some() {
+            state.blocks[self.1].extend(touched);
+        }
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         let file = &mut state.current[self.1];
         if file.len() < end {
             file.resize(end, 0);
         }
         file[start..end].copy_from_slice(bytes);
-        state.pending.push((self.1, offset, bytes.to_vec()));
+        if state.plan.is_recorded {
+            let is_lost = matches!(state.plan.lie, Some(Lie::Write(file, every)) if file == self.1 && at.is_multiple_of(every));
+            if !is_lost {
+                state.steps.push(Step::Write(self.1, offset, bytes.into()));
+            }
+        } else {
+            state.pending.push((self.1, offset, bytes.to_vec()));
+        }
         Ok(())
     }
 

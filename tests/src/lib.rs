@@ -1,13 +1,17 @@
 //! The crash lab: what the tests share, and what an application can test itself with.
 //!
 //! - [`FaultyDisk`]: two files in memory, that of a store and its commit log, with a plan of what goes wrong.
+//! - [`Trace`]: what a run did to the disk; it gives the image that a crash would leave, anywhere and in many ways.
+//! - [`Judge`]: whether what comes up from an image is what may.
 //! - [`Workload`]: a random program over everything that changes a store, the same for the same seed.
 
+mod crash;
 mod disk;
 mod random;
 mod workload;
 
-pub use disk::{FaultyDisk, FaultyStorage, Image, LOG, Plan, STORE};
+pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
+pub use disk::{FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
 pub use random::Random;
 pub use workload::{Did, Workload};
 

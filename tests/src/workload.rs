@@ -48,6 +48,7 @@ pub struct Workload {
     weights: [usize; KINDS],
     claims: Vec<(&'static str, u64)>,
     once: u64,
+    is_durable: bool,
     counts: [(u64, u64); KINDS],
 }
 
@@ -62,12 +63,17 @@ impl Workload {
         // Without these there is nothing to work on.
         weights[0] = 4 + random.below(8);
         weights[1] = 2 + random.below(4);
-        Self { random, weights, claims: Vec::new(), once: 0, counts: [(0, 0); KINDS] }
+        Self { random, weights, claims: Vec::new(), once: 0, is_durable: true, counts: [(0, 0); KINDS] }
     }
 
     /// Gives how often each kind of operation was done, and refused.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         NAMES.into_iter().zip(self.counts).map(|(name, (done, refused))| (name, done, refused))
+    }
+
+    /// Tells whether everything up to the last thing that was done is on disk.
+    pub fn is_durable(&self) -> bool {
+        self.is_durable
     }
 
     /// Does the next thing.
@@ -84,10 +90,16 @@ impl Workload {
         });
         let kind = kind.unwrap_or(0);
         let session = larder.session("ana")?;
-        let session = if self.random.percent(30) { session.durability(Durability::Lazy) } else { session };
+        let is_lazy = self.random.percent(30);
+        let session = if is_lazy { session.durability(Durability::Lazy) } else { session };
+        // What the store does in its own name is as durable as the next flush.
+        self.is_durable = false;
+        let before = larder.info()?.last_commit.sequence;
         match self.act(kind, larder, &session, clock) {
             Ok(()) => {
                 self.counts[kind].0 += 1;
+                let has_committed = larder.info()?.last_commit.sequence > before;
+                self.is_durable = has_committed && !is_lazy && !matches!(kind, 13 | 17);
                 Ok(Did::Done)
             }
             // The store itself: the disk, the file, the handle.

@@ -162,7 +162,32 @@ impl Context {
     }
 }
 
+/// Says that this process is the one that does the work.
+const INSIDE: &str = "LARDER_TOOL_INSIDE";
+
+/// Does the work in a process of its own: a damaged file can end redb, and the process with it, in ways that cannot be
+/// caught. Then there is still somebody to say so.
+fn supervise() -> ExitCode {
+    let done = std::env::current_exe().and_then(|tool| {
+        std::process::Command::new(tool).args(std::env::args_os().skip(1)).env(INSIDE, "1").status()
+    });
+    match done.map(|status| status.code()) {
+        Ok(Some(code)) => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+        Ok(None) => {
+            eprintln!(
+                "larder: reading the file ended the process: it is damaged; run: larder salvage FILE NEW"
+            );
+            ExitCode::from(2)
+        }
+        Err(_) => work(),
+    }
+}
+
 fn main() -> ExitCode {
+    if std::env::var_os(INSIDE).is_some() { work() } else { supervise() }
+}
+
+fn work() -> ExitCode {
     let command = Command::parse();
     let output = Output { json: command.json };
     let context = Context { output, principal: command.principal, groups: command.groups };

@@ -274,6 +274,11 @@ impl BackendState {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Notes the length of a file that is not read through here.
+    pub(crate) fn note_length(&self, bytes: u64) {
+        self.length.store(bytes, Ordering::Relaxed);
+    }
+
     /// Notes up to where it was written before.
     pub(crate) fn note_used(&self, bytes: u64) {
         self.used.fetch_max(bytes, Ordering::Relaxed);

@@ -6,10 +6,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
-use redb::Database;
+use redb::{Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
 
 use super::place::FileIdentity;
 use crate::error::{Error, ErrorKind, Result};
+
+/// An open database.
+pub(super) enum Open {
+    /// One that can be changed, or is recovered in memory.
+    ToWrite(Database),
+    /// One that was closed cleanly, and is only looked at: redb does nothing to it then that damage could stop.
+    ToRead(ReadOnlyDatabase),
+}
+
+impl Open {
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction> {
+        super::shield("begin to read", || {
+            match self {
+                Self::ToWrite(database) => database.begin_read(),
+                Self::ToRead(database) => database.begin_read(),
+            }
+            .map_err(super::transaction_error)
+        })
+    }
+}
 
 /// An open database, and the file that it is in.
 pub(super) struct Generation {
@@ -22,7 +42,7 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub(super) fn new(database: Option<Database>, file_identity: Option<FileIdentity>) -> Self {
+    pub(super) fn new(database: Option<Open>, file_identity: Option<FileIdentity>) -> Self {
         let database = RwLock::new(Closing(database));
         Self { database, file: None, file_identity, is_lost: AtomicBool::new(false) }
     }
@@ -42,16 +62,25 @@ impl Generation {
         self.file_identity.as_ref()
     }
 
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction> {
+        match &self.database.read().0 {
+            Some(open) => open.begin_read(),
+            None => Err(ErrorKind::Closed.into()),
+        }
+    }
+
     pub(super) fn with_database<R>(&self, act: impl FnOnce(&Database) -> Result<R>) -> Result<R> {
         match &self.database.read().0 {
-            Some(database) => act(database),
+            Some(Open::ToWrite(database)) => act(database),
+            Some(Open::ToRead(_)) => Err(ErrorKind::ReadOnly.into()),
             None => Err(ErrorKind::Closed.into()),
         }
     }
 
     pub(super) fn with_database_mut<R>(&self, act: impl FnOnce(&mut Database) -> Result<R>) -> Result<R> {
         match &mut self.database.write().0 {
-            Some(database) => act(database),
+            Some(Open::ToWrite(database)) => act(database),
+            Some(Open::ToRead(_)) => Err(ErrorKind::ReadOnly.into()),
             None => Err(ErrorKind::Closed.into()),
         }
     }
@@ -74,10 +103,10 @@ impl Generation {
 }
 
 /// A database that is closed without letting a panic out: redb may meet damage while it closes.
-pub(super) struct Closing(pub(super) Option<Database>);
+pub(super) struct Closing(pub(super) Option<Open>);
 
 impl Closing {
-    pub(super) fn keep(mut self) -> Option<Database> {
+    pub(super) fn keep(mut self) -> Option<Open> {
         self.0.take()
     }
 }

@@ -28,13 +28,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use larder_format::Operation;
 pub(crate) use larder_format::Position;
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+use redb::{Database, Durability, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
 pub(crate) use beside::{Beside, LogFile};
-use generation::{Closing, Generation};
+use generation::{Closing, Generation, Open};
 pub(crate) use loader::Loader;
 pub(crate) use place::io_error;
 pub(crate) use raw::scan_pages;
@@ -125,18 +125,10 @@ impl Store {
             }
             Place::ReadOnly { path } => {
                 let path = place::resolve(path)?;
-                let opened = place::open_existing(&path, place::Access::Read)?;
-                let medium = Medium::copy_on_write(opened.file)
-                    .map_err(|error| place::io_error("opening the file", error))?;
-                let mut store = Self::start(
-                    Backend::new(medium, Arc::default()),
-                    cache_bytes,
-                    None,
-                    Some(opened.identity),
-                )?;
-                store.is_read_only = true;
-                store.beside = Beside::file(&path);
-                Ok(store)
+                if let Some(store) = Self::open_at_rest(&path, cache_bytes)? {
+                    return Ok(store);
+                }
+                Self::open_recovering(&path, cache_bytes)
             }
             Place::File { path, create } => {
                 let path = place::resolve(path)?;
@@ -155,6 +147,42 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Opens a file to look at it that was closed cleanly and has the current format; nothing if it is another.
+    fn open_at_rest(path: &Path, cache_bytes: usize) -> Result<Option<Self>> {
+        let opened = place::open_existing(path, place::Access::Read)?;
+        if Beside::file(path).open(true)?.is_some() {
+            return Ok(None);
+        }
+        let database = shield("open the file", || {
+            match redb::Builder::new().set_cache_size(cache_bytes).open_read_only(path) {
+                Ok(database) => Ok(Some(database)),
+                Err(redb::DatabaseError::RepairAborted) => Ok(None),
+                Err(error) => Err(place::open_error(path, error)),
+            }
+        })?;
+        let Some(database) = database else { return Ok(None) };
+        let length = opened.file.metadata().map_or(0, |metadata| metadata.len());
+        let mut store =
+            Self::of(Closing(Some(Open::ToRead(database))), Arc::default(), cache_bytes, opened.identity)?;
+        store.state.note_length(length);
+        let is_current = store.identity.format == FORMAT_VERSION && store.log_in_use()?.is_none();
+        store.is_read_only = true;
+        store.beside = Beside::file(path);
+        Ok(is_current.then_some(store))
+    }
+
+    /// Opens a file to look at it, whatever has to be done to it first: that is done in memory.
+    fn open_recovering(path: &Path, cache_bytes: usize) -> Result<Self> {
+        let opened = place::open_existing(path, place::Access::Read)?;
+        let medium =
+            Medium::copy_on_write(opened.file).map_err(|error| place::io_error("opening the file", error))?;
+        let backend = Backend::new(medium, Arc::default());
+        let mut store = Self::start(backend, cache_bytes, None, Some(opened.identity))?;
+        store.is_read_only = true;
+        store.beside = Beside::file(path);
+        Ok(store)
     }
 
     fn open_file(path: &Path, cache_bytes: usize) -> Result<Self> {
@@ -226,14 +254,23 @@ impl Store {
                 .map_err(|error| place::open_error(&path, error))
         })?;
         // From here on every way out goes through Drop, which is shielded.
-        let closing = Closing(Some(database));
-        let database = closing.0.as_ref().ok_or_else(|| Error::new(ErrorKind::Closed))?;
-        if let Some(identity) = fresh {
+        let closing = Closing(Some(Open::ToWrite(database)));
+        if let (Some(identity), Some(Open::ToWrite(database))) = (fresh, &closing.0) {
             Self::lay_out(database, &identity)?;
         }
-        let identity = Self::identify(database)?;
+        Self::of(closing, state, cache_bytes, file_identity)
+    }
+
+    fn of(
+        closing: Closing,
+        state: Arc<BackendState>,
+        cache_bytes: usize,
+        file_identity: impl Into<Option<place::FileIdentity>>,
+    ) -> Result<Self> {
+        let open = closing.0.as_ref().ok_or_else(|| Error::new(ErrorKind::Closed))?;
+        let identity = Self::identify(open)?;
         Ok(Self {
-            current: RwLock::new(Arc::new(Generation::new(closing.keep(), file_identity))),
+            current: RwLock::new(Arc::new(Generation::new(closing.keep(), file_identity.into()))),
             turn: Mutex::default(),
             cache_bytes,
             custom: None,
@@ -280,10 +317,10 @@ impl Store {
     }
 
     /// Reads what the file is, and refuses what it must not touch.
-    fn identify(database: &Database) -> Result<Identity> {
+    fn identify(open: &Open) -> Result<Identity> {
         let not_larder = |found: &str| Error::new(ErrorKind::NotALarderFile { found: found.to_owned() });
         shield("read what the file is", || {
-            let transaction = database.begin_read().map_err(transaction_error)?;
+            let transaction = open.begin_read()?;
             let meta = match transaction.open_table(snapshot::bytes_definition(Tree::Own(Table::Meta))) {
                 Ok(meta) => meta,
                 Err(
@@ -356,9 +393,7 @@ impl Store {
     /// Opens a view of what was committed last.
     pub(crate) fn view(&self) -> Result<Arc<Snapshot>> {
         let current = self.current();
-        let transaction = current.with_database(|database| {
-            shield("begin to read", || database.begin_read().map_err(transaction_error))
-        })?;
+        let transaction = current.begin_read()?;
         Ok(Arc::new(Snapshot::of(transaction, current)))
     }
 

@@ -252,7 +252,7 @@ mod tests {
         let path = directory.path().join("a.larder");
         drop(open(Place::File { path: &path, create: true }));
         let before = std::fs::read(&path).unwrap();
-        let mut store = open(Place::ReadOnly { path: &path });
+        let mut store = Store::open_recovering(&path, 1 << 20).unwrap();
         assert_eq!(store.upgrade(&NEXT, false).unwrap().unwrap().backup, None);
         assert!(is_marked(&store));
         drop(store);

@@ -1,0 +1,630 @@
+//! The crash lab as a command: crash images, crashes while a crash is recovered from, bits that rot, decoders under random
+//! bytes, schedules of fences. Prints a scoreboard; the exit code is 1 if anything was found, with the line that shows it
+//! again.
+//!
+//! ```text
+//! cargo run --release -p larder-tests --bin crash_lab                    the tier of every change
+//! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
+//! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED
+//! ```
+
+#![expect(clippy::disallowed_methods, reason = "how long it takes is told, and limited")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use larder::format::{
+    BatchHeader, Envelope, FeedRow, Key, Limits, LogFileHeader, Operation, Pattern, PieceHeader, Position,
+    Record, Registry, Retention, Rules, SnapshotHeader, SnapshotManifest, Tuple, WriteSet,
+};
+use larder::{
+    Clock, Draft, Fenceable, Larder, ManualClock, Options, SnapshotFile, SnapshotOptions, verify_file,
+};
+use larder_tests::{
+    Crash, FaultyDisk, Image, Judge, Known, Lie, Loss, Plan, Random, Trace, Verdict, Workload, still,
+};
+
+/// How many steps of a program are run.
+const PROGRAM_STEPS: usize = 40;
+
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Tier {
+    images: u64,
+    double_crashes: u64,
+    thorough_every: u64,
+    flips_at_most: u64,
+    fuzz: Duration,
+    schedules: u64,
+    limit: Duration,
+}
+
+/// What every change has to pass.
+const CHANGE: Tier = Tier {
+    images: 100_000,
+    double_crashes: 20_000,
+    thorough_every: 20,
+    flips_at_most: u64::MAX,
+    fuzz: Duration::from_secs(1),
+    schedules: 300_000,
+    limit: Duration::from_secs(150),
+};
+
+fn main() {
+    // What redb answers damage with is an error for those who call the store; nobody has to read of each.
+    std::panic::set_hook(Box::new(|_| {}));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let tier = match words.as_slice() {
+        [] => CHANGE,
+        ["long", seconds] => {
+            let limit = Duration::from_secs(seconds.parse().expect("a number of seconds"));
+            let (images, double_crashes, schedules) = (u64::MAX, u64::MAX, u64::MAX);
+            Tier { images, double_crashes, schedules, limit, fuzz: limit / 10, ..CHANGE }
+        }
+        ["verify", path] => {
+            let is_clean = verify_file(path, &mut |_| {}).is_ok_and(|report| report.is_clean());
+            std::process::exit(i32::from(!is_clean));
+        }
+        ["lie", number] => lie(number.parse().expect("a number")),
+        ["replay", seed, with_log, at, loss, image_seed] => {
+            replay(seed, with_log, at, loss, image_seed);
+            return;
+        }
+        _ => {
+            eprintln!("crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED]");
+            std::process::exit(2);
+        }
+    };
+    let failures = AtomicU64::new(0);
+    crash_images(&tier, &failures);
+    lies(&failures);
+    rotten_bits(&tier, &failures);
+    fuzz(&tier, &failures);
+    fences(&tier, &failures);
+    let failures = failures.load(Ordering::Relaxed);
+    println!("{} findings", failures);
+    std::process::exit(i32::from(failures > 0));
+}
+
+/// Runs a program on a disk that remembers; gives what it did, and what is known.
+fn run(seed: u64, with_log: bool, lie: Option<Lie>) -> (Trace, Known) {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let options =
+        || still().clock(Arc::clone(&clock) as Arc<dyn Clock>).cache_bytes(1 << 20).reserve_bytes(0);
+    let fresh = FaultyDisk::default();
+    fresh.open(options(), with_log).expect("a new store").close().expect("a store that closes");
+    let base: Image = [fresh.store(), Vec::new()];
+    let disk = FaultyDisk::holding(base.clone(), Plan { is_recorded: true, lie, ..Plan::default() });
+    let mut known = Known::default();
+    let mut workload = Workload::new(seed);
+    let mut note = |larder: &Larder, is_durable: bool, disk: &FaultyDisk| {
+        let info = larder.info().expect("a store that is open");
+        let (sequence, steps) = (info.last_commit.sequence, disk.step_count());
+        known.identities.insert(sequence, info.state);
+        known.begun.insert(steps, sequence);
+        if is_durable {
+            known.durable.insert(steps, sequence);
+        }
+    };
+    let mut larder = disk.open(options(), with_log).expect("a store that opens");
+    note(&larder, true, &disk);
+    for step in 0..PROGRAM_STEPS {
+        workload.step(&larder, &clock).expect("a disk that works");
+        note(&larder, workload.is_durable(), &disk);
+        if step % 13 == 12 {
+            larder.close().expect("a store that closes");
+            larder = disk.open(options(), with_log).expect("a store that opens again");
+            note(&larder, true, &disk);
+        }
+    }
+    drop(larder);
+    (Trace { base, steps: disk.take_steps() }, known)
+}
+
+#[derive(Default)]
+struct Score {
+    images: AtomicU64,
+    double_crashes: AtomicU64,
+    thorough: AtomicU64,
+    bad: AtomicU64,
+}
+
+fn crash_images(tier: &Tier, failures: &AtomicU64) {
+    let (score, began) = (Score::default(), Instant::now());
+    let seeds = AtomicU64::new(1);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let is_going = || {
+                    (score.images.load(Ordering::Relaxed) < tier.images
+                        || score.double_crashes.load(Ordering::Relaxed) < tier.double_crashes)
+                        && began.elapsed() < tier.limit
+                };
+                while is_going() {
+                    let seed = seeds.fetch_add(1, Ordering::Relaxed);
+                    // Most stores have a log.
+                    images_of(seed, !seed.is_multiple_of(4), tier, &score, &is_going);
+                }
+            });
+        }
+    });
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    println!(
+        "crash images          {:>9}   {} of them recounted in full, {} programs, {:.0} s",
+        count(&score.images),
+        count(&score.thorough),
+        seeds.into_inner() - 1,
+        began.elapsed().as_secs_f64()
+    );
+    println!("crashes in recovery   {:>9}", count(&score.double_crashes));
+    println!("  lost, phantom, refused, unsound: {}", count(&score.bad));
+    failures.fetch_add(count(&score.bad), Ordering::Relaxed);
+}
+
+fn images_of(seed: u64, with_log: bool, tier: &Tier, score: &Score, is_going: &dyn Fn() -> bool) {
+    let (trace, known) = run(seed, with_log, None);
+    for at in 0..=trace.steps.len() {
+        for loss in Loss::ALL {
+            let crash = Crash { at, loss, seed };
+            let number = score.images.fetch_add(1, Ordering::Relaxed);
+            let is_thorough = number.is_multiple_of(tier.thorough_every);
+            score.thorough.fetch_add(u64::from(is_thorough), Ordering::Relaxed);
+            // Of every fifth the recovery itself is cut short.
+            let is_recorded = number.is_multiple_of(5);
+            let image = trace.image(&crash);
+            let judge = Judge { is_thorough, is_recorded };
+            let (verdict, steps) = judge.look(image.clone(), with_log, &known, at);
+            report(&verdict, seed, with_log, &crash, score);
+            if is_recorded {
+                recovery_cut_short(&Trace { base: image, steps }, with_log, &known, (seed, crash), score);
+            }
+        }
+        if !is_going() {
+            return;
+        }
+    }
+}
+
+/// Crashes somewhere while a crash is recovered from.
+fn recovery_cut_short(
+    recovery: &Trace,
+    with_log: bool,
+    known: &Known,
+    (seed, crash): (u64, Crash),
+    score: &Score,
+) {
+    let mut random = Random::new(seed ^ crash.at as u64);
+    for loss in [Loss::Nothing, Loss::Some, Loss::Torn] {
+        let again = Crash { at: random.below(recovery.steps.len() + 1), loss, seed: random.number() };
+        score.double_crashes.fetch_add(1, Ordering::Relaxed);
+        let (verdict, _) = Judge::default().look(recovery.image(&again), with_log, known, crash.at);
+        report(&verdict, seed, with_log, &crash, score);
+    }
+}
+
+fn report(verdict: &Verdict, seed: u64, with_log: bool, crash: &Crash, score: &Score) {
+    if matches!(verdict, Verdict::Good(_)) {
+        return;
+    }
+    if score.bad.fetch_add(1, Ordering::Relaxed) < 10 {
+        println!("  {verdict:?}");
+        println!(
+            "  again: cargo run --release -p larder-tests --bin crash_lab -- replay {seed} {with_log} {} {:?} {}",
+            crash.at, crash.loss, crash.seed
+        );
+    }
+}
+
+fn replay(seed: &str, with_log: &str, at: &str, loss: &str, image_seed: &str) {
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let with_log = with_log == "true";
+    let loss = Loss::ALL.into_iter().find(|known| format!("{known:?}") == loss).expect("a kind of loss");
+    let crash = Crash { at: number(at) as usize, loss, seed: number(image_seed) };
+    let (trace, known) = run(number(seed), with_log, None);
+    let judge = Judge { is_thorough: true, is_recorded: true };
+    let image = trace.image(&crash);
+    let (verdict, steps) = judge.look(image.clone(), with_log, &known, crash.at);
+    println!("{verdict:?}, after {} steps of recovery", steps.len());
+    let recovery = Trace { base: image, steps };
+    for at in 0..=recovery.steps.len() {
+        for loss in Loss::ALL {
+            let again = Crash { at, loss, seed: 1 };
+            let (verdict, _) = judge.look(recovery.image(&again), with_log, &known, crash.at);
+            if !matches!(verdict, Verdict::Good(_)) {
+                println!("cut short at {at}, {loss:?}: {verdict:?}");
+            }
+        }
+    }
+}
+
+/// What a disk can say that is not so. The lab would notice a store that does the same.
+const LIES: [(&str, Lie); 5] = [
+    ("no sync of the log", Lie::Sync(1)),
+    ("no sync of the file", Lie::Sync(0)),
+    ("a write to the log in 7 is lost", Lie::Write(1, 7)),
+    ("a write to the file in 31 is lost", Lie::Write(0, 31)),
+    ("the length of the log is lost", Lie::SetLength(1)),
+];
+
+/// Each lie must be found out. In a process of its own: what it leaves can end redb, and the process with it.
+fn lies(failures: &AtomicU64) {
+    for (number, (what, _)) in LIES.into_iter().enumerate() {
+        let lab = std::env::current_exe().expect("a path");
+        let output =
+            std::process::Command::new(lab).args(["lie", &number.to_string()]).output().expect("a process");
+        let found = output.status.code() != Some(0);
+        println!("planted: {what:<34} {}", if found { "found out" } else { "MISSED" });
+        failures.fetch_add(u64::from(!found), Ordering::Relaxed);
+    }
+}
+
+/// Tells a lie; ends with 1 when it is found out.
+fn lie(number: usize) -> ! {
+    for seed in 1..=6 {
+        let (trace, known) = run(seed, true, Some(LIES[number].1));
+        for at in (0..=trace.steps.len()).step_by(3) {
+            for loss in [Loss::Nothing, Loss::Some] {
+                let image = trace.image(&Crash { at, loss, seed });
+                let judge = Judge { is_thorough: true, is_recorded: false };
+                if !matches!(judge.look(image, true, &known, at).0, Verdict::Good(_)) {
+                    std::process::exit(1);
+                }
+            }
+        }
+    }
+    std::process::exit(0);
+}
+
+/// One bit of every byte of some files: no read gives other bytes, and what is missing is found by `verify`.
+fn rotten_bits(tier: &Tier, failures: &AtomicU64) {
+    let folder =
+        tempfile::tempdir_in(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "." });
+    let folder = folder.expect("a folder");
+    for (name, steps) in [("small", 6), ("many levels", 0), ("large payloads", 1)] {
+        let began = Instant::now();
+        let path = folder.path().join("a.larder");
+        let larder = still().open(&path).expect("a new store");
+        let session = larder.session("ana").expect("a session");
+        match steps {
+            0 => {
+                let bulk: Vec<String> = (0..160).map(|number| format!("k/{number:04}")).collect();
+                session
+                    .write(|txn| {
+                        bulk.iter()
+                            .try_for_each(|key| txn.put(key, Draft::from(key.repeat(40)).tag("t")).map(drop))
+                    })
+                    .expect("room");
+            }
+            1 => {
+                for number in 0..3 {
+                    session.put(format!("large/{number}"), Random::new(number).bytes(20_000)).expect("room");
+                }
+            }
+            _ => {
+                for number in 0..steps {
+                    session.put(format!("s/{number}"), number.to_string()).expect("room");
+                }
+            }
+        }
+        larder.compact(None).expect("a shorter file");
+        larder.close().expect("a store that closes");
+        let good = std::fs::read(&path).expect("a file");
+        let expected = assets(&path).expect("a store that can be read");
+        let next = AtomicU64::new(0);
+        let (wrong, unseen, noticed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let flips = (good.len() as u64).min(tier.flips_at_most);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (folder, good, expected) = (folder.path(), &good, &expected);
+                let (next, wrong, unseen, noticed) = (&next, &wrong, &unseen, &noticed);
+                scope.spawn(move || {
+                    let path = folder.join(format!("{thread}.larder"));
+                    let mut bytes = good.clone();
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+                        if at as u64 >= flips || began.elapsed() > tier.limit {
+                            return;
+                        }
+                        bytes[at] ^= 1 << (at % 8);
+                        std::fs::write(&path, &bytes).expect("room in memory");
+                        match rot(&path, expected) {
+                            Rot::Wrong => drop(wrong.fetch_add(1, Ordering::Relaxed)),
+                            Rot::Unseen => {
+                                if unseen.fetch_add(1, Ordering::Relaxed) < 3 {
+                                    println!("  unseen: {name}, bit {} of byte {at}", at % 8);
+                                }
+                            }
+                            Rot::Noticed => drop(noticed.fetch_add(1, Ordering::Relaxed)),
+                            Rot::Nothing => {}
+                        }
+                        bytes[at] ^= 1 << (at % 8);
+                    }
+                });
+            }
+        });
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        println!(
+            "bits of {name:<14} {:>9} of {} bytes: {} wrong bytes, {} not found by verify, {} noticed, {:.0} s",
+            flips.min(count(&next)),
+            good.len(),
+            count(&wrong),
+            count(&unseen),
+            count(&noticed),
+            began.elapsed().as_secs_f64()
+        );
+        failures.fetch_add(count(&wrong) + count(&unseen), Ordering::Relaxed);
+        if name == "small" {
+            snapshot_bits(&path, &good, folder.path(), failures);
+        }
+        std::fs::remove_file(&path).expect("a file of ours");
+    }
+}
+
+type Assets = BTreeMap<String, Vec<u8>>;
+
+fn assets(path: &std::path::Path) -> larder::Result<Assets> {
+    let larder = Options::new().cache_bytes(1 << 20).open_read_only(path)?;
+    let snapshot = larder.root()?.snapshot()?;
+    let mut found = Assets::new();
+    for item in snapshot.walk("")? {
+        let (key, _) = item?;
+        found.insert(key.to_string(), snapshot.get(&key)?.bytes()?.to_vec());
+    }
+    Ok(found)
+}
+
+enum Rot {
+    Nothing,
+    Noticed,
+    Wrong,
+    Unseen,
+}
+
+fn rot(path: &std::path::Path, expected: &Assets) -> Rot {
+    let Ok(larder) = Options::new().cache_bytes(1 << 20).open_read_only(path) else { return Rot::Noticed };
+    let Ok(snapshot) = larder.root().and_then(|session| session.snapshot()) else { return Rot::Noticed };
+    let (mut is_noticed, mut is_missing) = (false, false);
+    for (key, payload) in expected {
+        match snapshot.get(key.as_str()).and_then(|asset| asset.bytes()) {
+            Ok(bytes) if bytes == payload.as_slice() => {}
+            Ok(_) => return Rot::Wrong,
+            Err(error) if error.kind().name() == "NotFound" => is_missing = true,
+            Err(_) => is_noticed = true,
+        }
+    }
+    match snapshot.walk("") {
+        Ok(walk) => {
+            let mut count = 0;
+            for item in walk {
+                match item {
+                    Ok((key, _)) => {
+                        count += 1;
+                        is_missing |= !expected.contains_key(key.as_str());
+                    }
+                    Err(_) => is_noticed = true,
+                }
+            }
+            is_missing |= count != expected.len() && !is_noticed;
+        }
+        Err(_) => is_noticed = true,
+    }
+    drop(snapshot);
+    drop(larder);
+    // In a process of its own: recovering what is damaged can end redb.
+    let verified = || {
+        let lab = std::env::current_exe().expect("a path");
+        std::process::Command::new(lab).arg("verify").arg(path).output().expect("a process").status.code()
+    };
+    if is_missing && verified() == Some(0) {
+        return Rot::Unseen;
+    }
+    if is_missing || is_noticed { Rot::Noticed } else { Rot::Nothing }
+}
+
+/// Every bit of a snapshot.
+fn snapshot_bits(path: &std::path::Path, good: &[u8], folder: &std::path::Path, failures: &AtomicU64) {
+    std::fs::write(path, good).expect("room in memory");
+    let larder = Options::new().open_read_only(path).expect("a store");
+    let mut snapshot = Vec::new();
+    larder.snapshot_into(&mut snapshot, &SnapshotOptions::new()).expect("a snapshot");
+    let target = folder.join("snapshot");
+    let mut missed = 0;
+    for bit in 0..snapshot.len() * 8 {
+        snapshot[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&target, &snapshot).expect("room in memory");
+        missed += u64::from(SnapshotFile::open(&target).and_then(|file| file.verify(1, None)).is_ok());
+        snapshot[bit / 8] ^= 1 << (bit % 8);
+    }
+    println!("bits of a snapshot    {:>9}: {missed} not noticed", snapshot.len() * 8);
+    failures.fetch_add(missed, Ordering::Relaxed);
+}
+
+/// Decoders under bytes that look like theirs: nothing panics.
+fn fuzz(tier: &Tier, failures: &AtomicU64) {
+    type Decoder = (&'static str, fn(&[u8]));
+    let decoders: [Decoder; 15] = [
+        ("record", |bytes| {
+            drop(Record::in_place(bytes).map(|(record, _)| record.to_record().tags().count()))
+        }),
+        ("key", |bytes| drop(Key::decode(bytes))),
+        ("key text", |bytes| drop(std::str::from_utf8(bytes).map(Key::parse))),
+        ("tuple", |bytes| drop(Tuple::decode(bytes))),
+        ("write-set", |bytes| drop(WriteSet::decode(bytes.to_vec().into()))),
+        ("operation", |bytes| drop(Operation::decode(&bytes.to_vec().into(), &mut 0))),
+        ("feed row", |bytes| drop(FeedRow::decode(bytes))),
+        ("log", |bytes| drop((LogFileHeader::decode(bytes), BatchHeader::decode(bytes)))),
+        ("envelope", |bytes| drop(Envelope::split(bytes))),
+        ("snapshot piece", |bytes| {
+            let mut header = [0; larder::format::PIECE_HEADER_LENGTH];
+            header.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            drop(PieceHeader::decode(&header));
+        }),
+        ("snapshot header", |bytes| {
+            drop((SnapshotHeader::decode(bytes), SnapshotManifest::decode(bytes), Position::decode(bytes)));
+        }),
+        ("pattern", |bytes| drop(std::str::from_utf8(bytes).map(Pattern::parse))),
+        ("rules", |bytes| drop(std::str::from_utf8(bytes).map(Rules::parse))),
+        ("limits, retention", |bytes| {
+            drop(std::str::from_utf8(bytes).map(|text| (Limits::parse(text), Retention::parse(text))));
+        }),
+        ("registry", |bytes| drop(std::str::from_utf8(bytes).map(|text| Registry::shipped().extended(text)))),
+    ];
+    let seeds = seeds();
+    let mut total = 0u64;
+    for (name, decode) in decoders {
+        let (mut random, began, mut count) = (Random::new(7), Instant::now(), 0u64);
+        let mut panics = 0;
+        while began.elapsed() < tier.fuzz {
+            for _ in 0..500 {
+                let bytes = mutated(&mut random, &seeds);
+                count += 1;
+                let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| decode(&bytes)));
+                if ran.is_err() {
+                    panics += 1;
+                    println!("  {name} panicked on {}", bytes.escape_ascii());
+                }
+            }
+        }
+        total += count;
+        failures.fetch_add(panics, Ordering::Relaxed);
+    }
+    println!("decoders              {:>9} runs of {} decoders", total, decoders.len());
+}
+
+/// What real encodings look like.
+fn seeds() -> Vec<Vec<u8>> {
+    let larder = still().open_in_memory().expect("a store in memory");
+    let mut workload = Workload::new(5);
+    let clock = ManualClock::at(1_000_000);
+    for _ in 0..60 {
+        workload.step(&larder, &clock).expect("a store in memory");
+    }
+    let mut snapshot = Vec::new();
+    larder.snapshot_into(&mut snapshot, &SnapshotOptions::new()).expect("a snapshot");
+    let mut seeds = vec![snapshot[..80].to_vec(), b"a\0b\0".to_vec(), b"users/*/x/**".to_vec()];
+    let content = zstd::decode_all(snapshot.as_slice()).expect("zstd frames");
+    let (bytes, mut at) = (bytes::Bytes::from(content), 144);
+    seeds.push(bytes[..144].to_vec());
+    while let Ok(operation) = Operation::decode(&bytes, &mut at) {
+        if let Operation::Put { value, key, .. } = &operation {
+            seeds.push(value[8..].iter().take(2_000).copied().collect());
+            seeds.push(key.to_vec());
+        }
+    }
+    seeds.push(
+        b"default = \"deny\"\n[[rule]]\nallow = [\"read\"]\nwho = [\"*\"]\non = \"a/{owner}/**\"\n".to_vec(),
+    );
+    seeds.push(b"max_binary_size = \"1 MiB\"\n[[history]]\non = \"**\"\ngenerations = 3\n".to_vec());
+    seeds.push(b"[[format]]\nname = \"x\"\nmedia_types = [\"a/b\"]\nextensions = [\"x\"]\n".to_vec());
+    seeds
+}
+
+fn mutated(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = random.pick(seeds).clone();
+    for _ in 0..random.below(5) {
+        match random.below(6) {
+            0 => bytes.truncate(random.below(bytes.len() + 1)),
+            1 => {
+                let length = random.below(40);
+                bytes.extend(random.bytes(length));
+            }
+            2 => {
+                let other = random.pick(seeds);
+                bytes.extend_from_slice(&other[random.below(other.len() + 1)..]);
+            }
+            _ if bytes.is_empty() => {}
+            3 => {
+                let at = random.below(bytes.len());
+                bytes[at] = *random.pick(&[0, 1, 0x7F, 0x80, 0xFF]);
+            }
+            4 => {
+                let at = random.below(bytes.len());
+                bytes.remove(at);
+            }
+            _ => {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+        }
+    }
+    bytes
+}
+
+/// Holders that pause, clocks that move: nobody whose claim is past writes anything.
+fn fences(tier: &Tier, failures: &AtomicU64) {
+    let (began, done, stale) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..2u64 {
+            let (done, stale) = (&done, &stale);
+            scope.spawn(move || {
+                let mut random = Random::new(thread);
+                while done.load(Ordering::Relaxed) < tier.schedules && began.elapsed() < tier.limit / 3 {
+                    let clock = Arc::new(ManualClock::at(1_000_000));
+                    let options = still().clock(Arc::clone(&clock) as Arc<dyn Clock>);
+                    let larder =
+                        options.durability(larder::Durability::Lazy).open_in_memory().expect("a store");
+                    let sessions = ["ana", "bob", "eve"].map(|name| larder.session(name).expect("a session"));
+                    for _ in 0..200 {
+                        stale.fetch_add(schedule(&larder, &sessions, &clock, &mut random), Ordering::Relaxed);
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let stale = stale.into_inner();
+    println!(
+        "schedules of fences   {:>9}: {stale} stale writes, {:.0} s",
+        done.into_inner(),
+        began.elapsed().as_secs_f64()
+    );
+    failures.fetch_add(stale, Ordering::Relaxed);
+}
+
+/// One schedule: who holds the newest claim is known, and nobody else's write counts.
+fn schedule(
+    larder: &Larder,
+    sessions: &[larder::Session; 3],
+    clock: &ManualClock,
+    random: &mut Random,
+) -> u64 {
+    let mut fences: [Option<u64>; 3] = [None; 3];
+    let (mut holder, mut until) = (None, 0);
+    let mut stale = 0;
+    let mut greatest = 0;
+    for _ in 0..8 {
+        let who = random.below(3);
+        match random.below(4) {
+            0 => {
+                let time = 1 + random.below(50) as u64;
+                let claimed = sessions[who].write(|txn| txn.claim("part", Duration::from_micros(time), None));
+                if let Ok(receipt) = claimed {
+                    stale += u64::from(receipt.value <= greatest);
+                    greatest = receipt.value;
+                    fences[who] = Some(receipt.value);
+                    (holder, until) = (Some(who), clock.now() + time as i64);
+                }
+            }
+            // Forwards, and sometimes back.
+            1 => clock.advance(if random.percent(20) { -20 } else { random.below(60) as i64 }),
+            2 => drop(larder.sweep(10)),
+            _ => {
+                let Some(fence) = fences[who] else { continue };
+                let Ok(claim) = sessions[who].resume_claim("part", fence) else { continue };
+                let put = claim.put(format!("by {who}"));
+                let is_stored = matches!(put, Ok(Fenceable::Done(_)));
+                let _ = claim.detach();
+                let may = holder == Some(who) && fences[who] == Some(greatest);
+                stale += u64::from(is_stored && !may);
+                let _ = until;
+            }
+        }
+    }
+    if let Some(fence) = holder.and_then(|who| fences[who]) {
+        let _ = larder.root().and_then(|root| root.write(|txn| txn.release_claim("part", fence)));
+    }
+    stale
+}

@@ -1,0 +1,70 @@
+//! How a store says that it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::{Clock, DocumentKind, Draft, Durability, ManualClock, SnapshotOptions, Status};
+use larder_tests::{FaultyDisk, Plan, Random, still};
+
+#[test]
+fn s1_11_health_says_what_is_and_what_is_due() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder = still().clock(Arc::clone(&clock) as Arc<dyn Clock>).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    let health = larder.health();
+    assert!(health.open && health.writable && !health.space.is_full && health.last_error.is_none());
+    assert_eq!((health.rules_default, health.rules_version, health.last_commit), ("allow", 0, 0));
+    let draft = Draft::from("x").status(Status::Ready).with(|annotation| annotation.expires(2_000_000));
+    session.put("a", draft).unwrap();
+    session.write(|txn| txn.claim("b", Duration::from_secs(5), None)).unwrap();
+    larder.root().unwrap().set_document(DocumentKind::Rules, "default = \"allow\"\n").unwrap();
+    clock.advance(10_000_000);
+    let health = larder.health();
+    assert_eq!((health.expiries_overdue, health.claims_overdue), (1, 1));
+    assert_eq!((health.overdue_since, health.rules_version), (Some(2_000_000), 1));
+    assert_eq!(health.space.payload_bytes, 1);
+    larder.snapshot_into(&mut Vec::new(), &SnapshotOptions::new()).unwrap();
+    assert_eq!(larder.health().commits_since_snapshot, Some(0));
+    let other = larder.clone();
+    larder.close().unwrap();
+    assert!(!other.health().open && !other.health().writable);
+}
+
+#[test]
+fn x_4_an_old_reader_is_seen_with_what_it_pins() {
+    let disk = FaultyDisk::default();
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder = disk.open(still().clock(Arc::clone(&clock) as Arc<dyn Clock>), true).unwrap();
+    let session = larder.session("ana").unwrap().durability(Durability::Lazy);
+    for number in 0..50 {
+        session.put(format!("k/{number}"), Random::new(number).bytes(4_000)).unwrap();
+    }
+    larder.flush().unwrap();
+    let reader = session.snapshot().unwrap();
+    clock.advance(7_000_000);
+    for round in 0..40u64 {
+        for number in 0..50 {
+            session.put(format!("k/{number}"), Random::new(round << 8 | number).bytes(4_000)).unwrap();
+        }
+    }
+    larder.verify(&mut |_| {}).unwrap();
+    let health = larder.health();
+    assert_eq!((health.readers.open, health.readers.oldest_age), (1, Some(7_000_000)));
+    assert!(health.readers.pinned_bytes_max > 1_000_000, "{:?}", health.readers);
+    assert_eq!(reader.get("k/7").unwrap().bytes().unwrap(), Random::new(7).bytes(4_000));
+    drop(reader);
+    assert_eq!(larder.health().readers.pinned_bytes_max, 0);
+}
+
+#[test]
+fn what_failed_is_said() {
+    let disk = FaultyDisk::default();
+    let larder = disk.open(still(), true).unwrap();
+    let session = larder.session("ana").unwrap();
+    session.put("a", "x").unwrap();
+    disk.set_plan(Plan { fail_sync: Some(disk.syncs()), ..Plan::default() });
+    assert!(session.put("b", "x").is_err());
+    let health = larder.health();
+    assert!(health.open && !health.writable);
+    assert!(health.last_error.unwrap().contains("the disk says no"));
+}
