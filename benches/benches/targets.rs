@@ -13,7 +13,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use larder::{DocumentKind, Draft, Durability, Larder, Options, Session, Status};
+use larder::{
+    DocumentKind, Draft, Durability, Larder, Options, RestoreOptions, Session, SnapshotFile, SnapshotOptions,
+    Status, restore, verify_file,
+};
 
 const PAYLOAD: usize = 1024;
 const ROUNDS: usize = 5;
@@ -25,7 +28,7 @@ fn main() {
     }
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runs: [(&str, fn(&Path)); 7] = [
+    let runs: [(&str, fn(&Path)); 8] = [
         ("durable", durable),
         ("overhead", overhead),
         ("stream", stream),
@@ -33,6 +36,7 @@ fn main() {
         ("reads", reads),
         ("killed", killed),
         ("life", life),
+        ("snapshots", snapshots),
     ];
     for (name, run) in runs {
         if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
@@ -509,6 +513,91 @@ fn cascades(larder: &Larder, session: &Session) {
 }
 
 /// A number from the environment, for those who profile or have time.
+/// Snapshots beside `zstd -1 -T2` on a file of the same bytes, checking, restoring, compacting: MB of rows a second.
+fn snapshots(folder: &Path) {
+    const MEGABYTES: usize = 768;
+    let words = b"the leek, the soup, the pie and the apple; 12 of them, or 31, with salt \n";
+    for (name, is_text) in [("text", true), ("noise", false)] {
+        let path = folder.join(format!("{name}.larder"));
+        let larder = Larder::open(&path).expect("a store");
+        let session = larder.session("ana").expect("a session").durability(Durability::Lazy);
+        let plain = folder.join("plain");
+        let mut beside = std::fs::File::create(&plain).expect("a file");
+        for number in 0..MEGABYTES as u64 {
+            // Text that is new every few words, or nothing that repeats itself.
+            let payload: Vec<u8> = (0..1_024u64)
+                .flat_map(|part| {
+                    let noise = self::payload(number << 10 | part);
+                    if is_text {
+                        let at = usize::from(noise[0]) % 40;
+                        noise
+                            .iter()
+                            .zip(words.iter().cycle().skip(at))
+                            .map(|(n, w)| if n % 16 == 0 { *n } else { *w })
+                            .collect()
+                    } else {
+                        noise
+                    }
+                })
+                .collect();
+            beside.write_all(&payload).expect("room");
+            // As it is: what is compressed in the store already is no yardstick.
+            let draft =
+                Draft::from(payload).data_format("png").media_type("image/png").type_identifier("image");
+            session.put(format!("n/{number}.png"), draft).expect("room");
+        }
+        larder.flush().expect("room");
+        drop(beside);
+        let rate = |seconds: f64| MEGABYTES as f64 * 1.048_576 / seconds;
+        let mut samples: [Vec<f64>; 4] = Default::default();
+        let mut sizes = (0, 0);
+        for round in 0..3 {
+            let snapshot = folder.join(format!("{round}.snapshot"));
+            let began = Instant::now();
+            let report = larder.snapshot(&snapshot, &SnapshotOptions::new().threads(2)).expect("a snapshot");
+            samples[0].push(rate(began.elapsed().as_secs_f64()));
+            sizes = (report.bytes, report.content_bytes);
+            let began = Instant::now();
+            let mut zstd = std::process::Command::new("zstd");
+            zstd.args(["-1", "-T2", "-q", "-f", "-o"]).arg(folder.join("plain.zst")).arg(&plain);
+            assert!(zstd.status().expect("zstd").success());
+            // The snapshot is on disk when it is there.
+            std::fs::File::open(folder.join("plain.zst")).and_then(|file| file.sync_all()).expect("a disk");
+            samples[1].push(rate(began.elapsed().as_secs_f64()));
+            let began = Instant::now();
+            SnapshotFile::open(&snapshot).and_then(|file| file.verify(2, None)).expect("a whole snapshot");
+            samples[2].push(rate(began.elapsed().as_secs_f64()));
+            let back = folder.join("back.larder");
+            let began = Instant::now();
+            restore(&[&snapshot], &back, &RestoreOptions::new().threads(2)).expect("a store");
+            samples[3].push(rate(began.elapsed().as_secs_f64()));
+            std::fs::remove_file(&back).expect("a file of ours");
+            std::fs::remove_file(&snapshot).expect("a file of ours");
+        }
+        let [made, zstd, checked, restored] = samples.map(|mut samples| median(&mut samples));
+        println!(
+            "  {name}, {MEGABYTES} MiB: snapshot with 2 threads {made:.0} MB/s, zstd -1 -T2 {zstd:.0} MB/s, {:.2}x; {} of {} bytes",
+            made / zstd,
+            sizes.0,
+            sizes.1
+        );
+        println!("  checked {checked:.0} MB/s, restored {restored:.0} MB/s");
+        let began = Instant::now();
+        let report = larder.compact(None).expect("room");
+        println!(
+            "  compacted {:.0} MB/s, {} to {} bytes",
+            rate(began.elapsed().as_secs_f64()),
+            report.before,
+            report.after
+        );
+        larder.close().expect("a store that closes");
+        let began = Instant::now();
+        assert!(verify_file(&path, &mut |_| {}).expect("a store").is_clean());
+        println!("  verified {:.0} MB/s", rate(began.elapsed().as_secs_f64()));
+        std::fs::remove_file(&path).expect("a file of ours");
+    }
+}
+
 fn number_from(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(otherwise)
 }
