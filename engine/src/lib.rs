@@ -46,7 +46,8 @@
 //! `cache` keeps the records that are hot.
 //! `primitives` are the rows that follow from a change: tags, references, statistics, claims, deadlines, edges, history, feed,
 //! audit. `claim`, `loadable`, `sweep`, `retention` and `why` are what they are for; `live` keeps values that cannot be stored,
-//! `mounts` joins stores.
+//! `mounts` joins stores. `snapshot` writes copies and restores them; `repair`, `rebuild` and `salvage` make a new file of
+//! another one; `verify` and `health` say how a store is.
 
 mod authorizer;
 mod bulk;

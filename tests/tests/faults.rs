@@ -82,7 +82,7 @@ fn fresh(with_log: bool) -> (Vec<u8>, u64) {
 }
 
 #[test]
-fn t01_t04_a_crash_at_every_operation_loses_nothing_that_was_acknowledged() {
+fn s2_26_x_2_t01_t04_a_crash_at_every_operation_loses_nothing_that_was_acknowledged() {
     for with_log in BOTH {
         let (bytes, operations) = fresh(with_log);
         assert!(operations > 30, "{operations}");
@@ -298,4 +298,34 @@ fn what_survives_is_a_prefix(with_log: bool) {
         let count = there.iter().take_while(|there| **there).count();
         assert!(count >= 21 && there[count..].iter().all(|there| !there), "{there:?}");
     }
+}
+
+#[test]
+fn s2_13_x_12_random_edits_of_a_file_end_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.larder");
+    let larder = options().open(&path).unwrap();
+    program(&larder);
+    larder.compact(None).unwrap();
+    larder.close().unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let mut random = larder_tests::Random::new(13);
+    let (mut opened, mut refused) = (0, 0);
+    for _ in 0..1_000 {
+        let mut bytes = good.clone();
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len());
+            bytes[at] = random.number() as u8;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        match options().open_read_only(&path) {
+            Err(_) => refused += 1,
+            Ok(larder) => {
+                opened += 1;
+                let _ = larder.verify(&mut |_| {});
+                let _ = larder.session("ana").unwrap().get("count.txt").map(|asset| asset.bytes());
+            }
+        }
+    }
+    assert!(opened > 0 && refused > 0, "{opened} opened, {refused} refused");
 }

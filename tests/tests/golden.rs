@@ -119,7 +119,7 @@ fn x_10_a_file_of_format_2_opens_and_is_what_it_was() {
 }
 
 #[test]
-fn t50_the_same_writes_give_the_same_state() {
+fn x_5_s4_1_t50_the_same_writes_give_the_same_state() {
     let state = || {
         let larder = still().open_in_memory().unwrap();
         fill(&larder);

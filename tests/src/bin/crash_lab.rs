@@ -36,6 +36,7 @@ struct Tier {
     double_crashes: u64,
     thorough_every: u64,
     flips_at_most: u64,
+    edits: u64,
     fuzz: Duration,
     schedules: u64,
     limit: Duration,
@@ -47,6 +48,7 @@ const CHANGE: Tier = Tier {
     double_crashes: 20_000,
     thorough_every: 20,
     flips_at_most: u64::MAX,
+    edits: 100_000,
     fuzz: Duration::from_secs(1),
     schedules: 300_000,
     limit: Duration::from_secs(150),
@@ -68,6 +70,10 @@ fn main() {
             let is_clean = verify_file(path, &mut |_| {}).is_ok_and(|report| report.is_clean());
             std::process::exit(i32::from(!is_clean));
         }
+        ["edits", seed, count] => {
+            edits(seed.parse().expect("a number"), count.parse().expect("a number"));
+            return;
+        }
         ["lie", number] => lie(number.parse().expect("a number")),
         ["replay", seed, with_log, at, loss, image_seed] => {
             replay(seed, with_log, at, loss, image_seed);
@@ -82,6 +88,7 @@ fn main() {
     crash_images(&tier, &failures);
     lies(&failures);
     rotten_bits(&tier, &failures);
+    random_edits(&tier, &failures);
     fuzz(&tier, &failures);
     fences(&tier, &failures);
     let failures = failures.load(Ordering::Relaxed);
@@ -440,6 +447,68 @@ fn snapshot_bits(path: &std::path::Path, good: &[u8], folder: &std::path::Path, 
     }
     println!("bits of a snapshot    {:>9}: {missed} not noticed", snapshot.len() * 8);
     failures.fetch_add(missed, Ordering::Relaxed);
+}
+
+/// Files with a few random bytes in them: opening, reading and verifying give something or an error, and end nobody.
+fn random_edits(tier: &Tier, failures: &AtomicU64) {
+    const AT_ONCE: u64 = 5_000;
+    let (began, next, ended) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed * AT_ONCE >= tier.edits || began.elapsed() > tier.limit {
+                        return;
+                    }
+                    let lab = std::env::current_exe().expect("a path");
+                    let arguments = ["edits".to_owned(), seed.to_string(), AT_ONCE.to_string()];
+                    let status = std::process::Command::new(lab).args(arguments).status().expect("a process");
+                    ended.fetch_add(u64::from(!status.success()), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let done = next.into_inner().saturating_sub(2) * AT_ONCE;
+    let ended = ended.into_inner();
+    println!(
+        "files with edits      {done:>9}: {ended} processes ended, {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
+    failures.fetch_add(ended, Ordering::Relaxed);
+}
+
+/// Edits a file so many times, and looks at it each time. Ends in a panic where anything else does.
+fn edits(seed: u64, count: u64) {
+    let folder =
+        tempfile::tempdir_in(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "." });
+    let folder = folder.expect("a folder");
+    let path = folder.path().join("a.larder");
+    let larder = still().open(&path).expect("a new store");
+    let (mut workload, clock) = (Workload::new(seed), ManualClock::at(1_000_000));
+    for _ in 0..12 {
+        workload.step(&larder, &clock).expect("a disk that works");
+    }
+    larder.compact(None).expect("a shorter file");
+    larder.close().expect("a store that closes");
+    let good = std::fs::read(&path).expect("a file");
+    let mut random = Random::new(seed);
+    for _ in 0..count {
+        let mut bytes = good.clone();
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len());
+            bytes[at] = random.number() as u8;
+        }
+        std::fs::write(&path, &bytes).expect("room in memory");
+        let Ok(larder) = Options::new().cache_bytes(1 << 20).open_read_only(&path) else { continue };
+        let _ = larder.verify(&mut |_| {});
+        let _ = larder.info();
+        let _ = larder.root().and_then(|session| session.snapshot()).map(|snapshot| {
+            snapshot
+                .walk("")
+                .map(|walk| walk.filter_map(Result::ok).filter(|(key, _)| snapshot.get(key).is_ok()).count())
+        });
+    }
 }
 
 /// Decoders under bytes that look like theirs: nothing panics.
