@@ -37,9 +37,9 @@ impl Larder {
     /// beside the file. Readers that are open keep the old file, and its room, until they are done.
     ///
     /// # Errors
-    /// [`StoreFull`](ErrorKind::StoreFull), [`Io`](ErrorKind::Io), [`Corrupt`](ErrorKind::Corrupt),
-    /// [`Aborted`](ErrorKind::Aborted): the store goes on with the file that it had.
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the store is not in a file.
+    /// [`StoreFull`](crate::ErrorKind::StoreFull), [`Io`](crate::ErrorKind::Io), [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`Aborted`](crate::ErrorKind::Aborted): the store goes on with the file that it had.
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the store is not in a file.
     pub fn compact(&self, watch: Option<&Watch>) -> Result<CompactReport> {
         self.shared().observed("compact", "", || {
             let (before, after) = self.shared().commit.compact(&mut |bytes| watched(watch, bytes))?;
@@ -86,7 +86,7 @@ pub struct RepairReport {
 /// something else. [`verify_file`] says beforehand what is wrong. The file itself is not changed, and nothing is guessed.
 ///
 /// # Errors
-/// As [`Options::open_read_only`], and [`AlreadyExists`](ErrorKind::AlreadyExists). A file that does not open is one for
+/// As [`Options::open_read_only`], and [`AlreadyExists`](crate::ErrorKind::AlreadyExists). A file that does not open is one for
 /// [`salvage`](crate::salvage).
 pub fn repair(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<RepairReport> {
     let larder = Options::new().open_read_only(from)?;

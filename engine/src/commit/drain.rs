@@ -170,8 +170,8 @@ impl Commit {
     }
 
     /// Does for those who come next what nobody waits for.
-    pub(super) fn after_carrying(&self) {
-        self.look_for_room();
+    pub(super) fn after_carrying(&self, bytes: u64) {
+        self.look_for_room_now_and_then(bytes);
         if self.drain.bytes() >= if self.is_full() { CAREFUL_AT_ONCE } else { WORTHWHILE } {
             if self.is_inline {
                 // There is no thread that would do it. A failure is remembered, and met by the next writer.

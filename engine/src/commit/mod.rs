@@ -429,7 +429,9 @@ impl Commit {
             if batch.iter().any(|accepted| accepted.frees_claims) {
                 self.freed.tell();
             }
-            self.after_carrying();
+            self.after_carrying(
+                batch.iter().map(|accepted| accepted.write_set.as_bytes().len() as u64).sum(),
+            );
         }
     }
 

@@ -10,7 +10,7 @@
 //! what is visible since then is taken from the commit log; the log goes, and everything that was accepted and not
 //! visible with it: those who wait for it were told. Whoever writes next does that, or the store's thread.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use larder_format::WriteSet;
 
@@ -25,6 +25,8 @@ use crate::store::{ApplyError, Beside, Position};
 /// The reserve where the options do not say: this much, and not more than this part of what the disk has left.
 const RESERVE_BYTES: u64 = 64 << 20;
 const RESERVE_PART: u64 = 8;
+/// After how many bytes of write-sets room is looked for: much less than the margin.
+const LOOK_EVERY_BYTES: u64 = 64 << 10;
 /// With less room than this, beside what waits to be drained, nothing that grows is accepted.
 const MARGIN_BYTES: u64 = 512 << 10;
 
@@ -36,6 +38,8 @@ pub(super) struct Room {
     is_full: AtomicBool,
     /// Whether the store has to start over to go on, though nothing failed.
     is_to_start_over: AtomicBool,
+    /// How many bytes were carried since room was looked for.
+    carried: AtomicU64,
     /// How many bytes of payloads were removed since it was full, less what came.
     freed: AtomicI64,
 }
@@ -48,6 +52,7 @@ impl Room {
             file_bytes_max: options.file_bytes_max,
             is_full: AtomicBool::new(false),
             is_to_start_over: AtomicBool::new(false),
+            carried: AtomicU64::new(0),
             freed: AtomicI64::new(0),
         }
     }
@@ -103,6 +108,14 @@ impl Commit {
 
     fn enter_full(&self) {
         self.room.is_full.store(true, Ordering::Release);
+    }
+
+    /// Looks for room once so many bytes were carried.
+    pub(super) fn look_for_room_now_and_then(&self, bytes: u64) {
+        if self.room.carried.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) >= LOOK_EVERY_BYTES {
+            self.room.carried.store(0, Ordering::Relaxed);
+            self.look_for_room();
+        }
     }
 
     /// Refuses what grows from now on, if room has run low.
