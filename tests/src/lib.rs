@@ -7,11 +7,13 @@
 
 mod crash;
 mod disk;
+mod lab;
 mod random;
 mod workload;
 
 pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
 pub use disk::{FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
+pub use lab::{Lab, dump};
 pub use random::Random;
 pub use workload::{Did, Workload};
 

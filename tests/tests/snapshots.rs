@@ -8,61 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder::format::Operation;
 use larder::{
-    Draft, Durability, Larder, ManualClock, Options, RestoreOptions, SnapshotFile, SnapshotInfo,
-    SnapshotKind, SnapshotOptions, SnapshotPolicy, restore,
+    Draft, Durability, Options, RestoreOptions, SnapshotFile, SnapshotInfo, SnapshotKind, SnapshotOptions,
+    SnapshotPolicy, restore,
 };
-use larder_tests::{Random, Workload, kind_of, still, verified};
+use larder_tests::{Lab, Random, Workload, dump, kind_of, still, verified};
 use proptest::prelude::*;
-use tempfile::TempDir;
-
-struct Lab {
-    folder: TempDir,
-    clock: Arc<ManualClock>,
-}
-
-impl Lab {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), clock: Arc::new(ManualClock::at(1_000_000)) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn options(&self) -> Options {
-        still().clock(Arc::clone(&self.clock) as Arc<dyn larder::Clock>)
-    }
-
-    fn open(&self, name: &str) -> Larder {
-        self.options().open(self.path(name)).unwrap()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(self.folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// A store with a bit of everything in it.
-    fn filled(&self, seed: u64, steps: usize) -> Larder {
-        let larder = self.open("live.larder");
-        let mut workload = Workload::new(seed);
-        for _ in 0..steps {
-            workload.step(&larder, &self.clock).unwrap();
-        }
-        larder
-    }
-}
-
-/// All rows of a store, as bytes: the same for the same state.
-fn dump(larder: &Larder) -> Vec<u8> {
-    let mut out = Vec::new();
-    larder.snapshot_into(&mut out, &SnapshotOptions::new()).unwrap();
-    out
-}
 
 /// The rows that one dump has and the other has not, for people.
 fn difference(left: &[u8], right: &[u8]) -> Vec<String> {
@@ -132,7 +82,7 @@ proptest! {
 #[test]
 fn a_snapshot_is_a_stream_of_zstd_frames_and_does_not_depend_on_threads() {
     let lab = Lab::new();
-    let larder = lab.filled(3, 300);
+    let larder = lab.filled("live.larder", 3, 300);
     let one = dump(&larder);
     let mut three = Vec::new();
     let report = larder.snapshot_into(&mut three, &full().threads(3)).unwrap();
@@ -229,7 +179,7 @@ fn an_increment_is_as_large_as_what_changed() {
 #[test]
 fn snapshots_that_do_not_follow_one_another_are_refused() {
     let lab = Lab::new();
-    let larder = lab.filled(5, 50);
+    let larder = lab.filled("live.larder", 5, 50);
     let session = larder.root().unwrap();
     let first = larder.snapshot(lab.path("1"), &full()).unwrap().info;
     session.put("one", "x").unwrap();
@@ -271,7 +221,7 @@ fn snapshots_that_do_not_follow_one_another_are_refused() {
 #[test]
 fn what_is_there_is_never_replaced_and_what_was_given_up_leaves_nothing() {
     let lab = Lab::new();
-    let larder = lab.filled(6, 120);
+    let larder = lab.filled("live.larder", 6, 120);
     std::fs::write(lab.path("taken"), "mine").unwrap();
     assert_eq!(kind_of(larder.snapshot(lab.path("taken"), &full())), "AlreadyExists");
     larder.snapshot(lab.path("good"), &full()).unwrap();
@@ -438,7 +388,7 @@ fn s4_1_1_2_a_policy_makes_snapshots_when_they_are_due_and_keeps_some() {
 #[test]
 fn a_crashed_store_can_be_taken_a_snapshot_of_and_not_a_byte_of_it_changes() {
     let lab = Lab::new();
-    let larder = lab.filled(9, 100);
+    let larder = lab.filled("live.larder", 9, 100);
     larder.flush().unwrap();
     for name in ["live.larder", "live.larder-log"] {
         std::fs::copy(lab.path(name), lab.path(&name.replace("live", "crashed"))).unwrap();

@@ -1,58 +1,12 @@
 //! Compacting, repairing, salvaging: what comes out is what can be had, and the file is never worse for it.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use larder::{
-    Clock, DocumentKind, Draft, Durability, Larder, ManualClock, Options, SnapshotOptions, repair, salvage,
-    verify_file,
-};
-use larder_tests::{Random, Workload, kind_of, still, verified};
-
-struct Lab {
-    folder: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-}
-
-impl Lab {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), clock: Arc::new(ManualClock::at(1_000_000)) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn open(&self, name: &str) -> Larder {
-        still().clock(Arc::clone(&self.clock) as Arc<dyn Clock>).open(self.path(name)).unwrap()
-    }
-
-    fn filled(&self, name: &str, seed: u64, steps: usize) -> Larder {
-        let larder = self.open(name);
-        let mut workload = Workload::new(seed);
-        for _ in 0..steps {
-            workload.step(&larder, &self.clock).unwrap();
-        }
-        larder
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(self.folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-fn dump(larder: &Larder) -> Vec<u8> {
-    let mut out = Vec::new();
-    larder.snapshot_into(&mut out, &SnapshotOptions::new()).unwrap();
-    out
-}
+use larder::{DocumentKind, Draft, Durability, Larder, Options, repair, salvage, verify_file};
+use larder_tests::{Lab, Random, dump, kind_of, still, verified};
 
 fn length(path: &Path) -> u64 {
     path.metadata().unwrap().len()

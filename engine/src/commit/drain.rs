@@ -9,7 +9,7 @@ use larder_format::WriteSet;
 use parking_lot::Mutex;
 
 use super::room::is_large;
-use super::{Accepted, Commit, unknown};
+use super::{Accepted, Commit, count_within, unknown};
 use crate::error::{ErrorKind, Result};
 use crate::store::{ApplyError, Beside, Position};
 
@@ -62,13 +62,8 @@ impl Drain {
     /// Gives the next that are drained together.
     fn next(&self, at_once: usize) -> Vec<(Position, WriteSet)> {
         let waiting = self.waiting.lock();
-        let mut bytes = 0;
-        let fits = |(_, write_set): &&(Position, WriteSet)| {
-            let is_first = bytes == 0;
-            bytes += write_set.as_bytes().len();
-            is_first || bytes <= at_once
-        };
-        waiting.write_sets.iter().take_while(fits).cloned().collect()
+        let count = count_within(waiting.write_sets.iter().map(|(_, write_set)| write_set), at_once);
+        waiting.write_sets.iter().take(count).cloned().collect()
     }
 
     fn forget(&self, upto: u64) {

@@ -603,6 +603,17 @@ impl Commit {
     }
 }
 
+/// How many of the first write-sets come to at most so many bytes together; one at least, if there is one.
+fn count_within<'w>(write_sets: impl IntoIterator<Item = &'w WriteSet>, bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |write_set: &&WriteSet| {
+        let is_first = bytes == 0;
+        bytes += write_set.as_bytes().len();
+        is_first || bytes <= bytes_max
+    };
+    write_sets.into_iter().take_while(fits).count()
+}
+
 fn unknown(last: &Accepted, error: Error) -> Error {
     Error::from(ErrorKind::OutcomeUnknown { commit: last.info.sequence }).caused_by(error)
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use bytes::Bytes;
 use larder_format::{BatchHeader, LOG_BLOCK, LogError, LogFileHeader, WriteSet};
 
-use super::CommitInfo;
+use super::{CommitInfo, count_within};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{ApplyError, Beside, LogFile, Position, Store};
 
@@ -110,15 +110,7 @@ fn apply(store: &Store, found: &Found, head: Position) -> Result<Position> {
     let mut end = head;
     let mut rest = found.write_sets.as_slice();
     while !rest.is_empty() {
-        let mut bytes = 0;
-        let count = rest
-            .iter()
-            .take_while(|(_, write_set)| {
-                let is_first = bytes == 0;
-                bytes += write_set.as_bytes().len();
-                is_first || bytes <= APPLIED_AT_ONCE
-            })
-            .count();
+        let count = count_within(rest.iter().map(|(_, write_set)| write_set), APPLIED_AT_ONCE);
         let (now, later) = rest.split_at(count);
         if let Some((last, _)) = now.last() {
             let write_sets: Vec<&WriteSet> = now.iter().map(|(_, write_set)| write_set).collect();

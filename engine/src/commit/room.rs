@@ -17,7 +17,7 @@ use larder_format::WriteSet;
 use super::drain::CAREFUL_AT_ONCE;
 use super::log::Log;
 use super::recovery;
-use super::{Commit, Held, Sequenced};
+use super::{Commit, Held, Sequenced, count_within};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 use crate::store::{ApplyError, Beside, Position};
@@ -376,15 +376,7 @@ pub(super) fn is_large(write_set: &WriteSet) -> bool {
 fn steps(pending: &[(Position, WriteSet)]) -> impl Iterator<Item = &[(Position, WriteSet)]> {
     let mut rest = pending;
     std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let count = rest
-            .iter()
-            .take_while(|(_, write_set)| {
-                let is_first = bytes == 0;
-                bytes += write_set.as_bytes().len();
-                is_first || bytes <= CAREFUL_AT_ONCE
-            })
-            .count();
+        let count = count_within(rest.iter().map(|(_, write_set)| write_set), CAREFUL_AT_ONCE);
         let (now, later) = rest.split_at(count);
         rest = later;
         (!now.is_empty()).then_some(now)
