@@ -14,6 +14,8 @@ pub struct Plan {
     pub freeze_at: Option<u64>,
     /// This sync fails, counted from 0; nothing else does.
     pub fail_sync: Option<u64>,
+    /// Whether it fails for want of room.
+    pub is_sync_full: bool,
     /// Writes fail for want of room from this one on, counted from 0.
     pub full_at: Option<u64>,
     /// This read fails, counted from 0; nothing else does.
@@ -248,7 +250,9 @@ impl Storage for FaultyStorage {
         let at = state.syncs;
         state.syncs += 1;
         if state.plan.fail_sync == Some(at) {
-            return Err(io::Error::other("the disk says no"));
+            let what =
+                if state.plan.is_sync_full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+            return Err(io::Error::new(what, "the disk says no"));
         }
         if state.plan.is_recorded {
             if state.plan.lie != Some(Lie::Sync(self.1)) {

@@ -105,6 +105,26 @@ fn t06_a_failed_sync_poisons_the_handle_and_is_never_tried_again() {
     BOTH.into_iter().for_each(a_failed_sync_poisons);
 }
 
+#[test]
+fn t06_a_sync_that_fails_for_want_of_room_is_final_too() {
+    let (bytes, _) = fresh(true);
+    let mut unknown = 0;
+    for at in 1..12 {
+        let plan = Plan { fail_sync: Some(at), is_sync_full: true, ..Plan::default() };
+        let disk = FaultyDisk::closed(bytes.clone(), plan);
+        let Ok(larder) = open(&disk, true) else { continue };
+        let session = larder.session("ana").unwrap();
+        let Err(error) = session.put("a.txt", "x") else { continue };
+        // Before the log there is nothing of which it could be unknown.
+        if matches!(error.kind(), ErrorKind::OutcomeUnknown { .. }) {
+            unknown += 1;
+            let error = session.put("b.txt", "x").unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Poisoned { .. }), "sync {at}: {error}");
+        }
+    }
+    assert!(unknown > 0, "no sync of the log was hit");
+}
+
 fn a_failed_sync_poisons(with_log: bool) {
     let (bytes, _) = fresh(with_log);
     let counted = FaultyDisk::closed(bytes.clone(), Plan::default());

@@ -216,6 +216,11 @@ impl Log {
         input_output.log_bytes = used(&open.active) + used(&open.other);
     }
 
+    /// Tells whether a sync of the file failed: the last one, then.
+    pub(super) fn has_failed_sync(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.file.state().failed_sync().is_some())
+    }
+
     /// Gives the last write-set that was handed over.
     pub(super) fn appended(&self) -> u64 {
         self.appended

@@ -451,7 +451,8 @@ impl Commit {
                     logged => logged,
                 };
                 logged.map_err(|error| match error.kind() {
-                    ErrorKind::StoreFull { .. } => error,
+                    // Of a sync that failed it is not known what it did, whatever it says.
+                    ErrorKind::StoreFull { .. } if !self.log.lock().has_failed_sync() => error,
                     _ => unknown(last, error),
                 })?;
             }

@@ -133,7 +133,8 @@ impl Commit {
     /// Gives the reserve away after a write to the log that found no room; tells whether there was one.
     pub(super) fn may_use_reserve(&self, error: &Error) -> bool {
         let is_room = matches!(error.kind(), ErrorKind::StoreFull { .. });
-        if !is_room || self.store.reserve_held() == 0 || self.has_failed.load(Ordering::Acquire) {
+        let is_final = self.has_failed.load(Ordering::Acquire) || self.log.lock().has_failed_sync();
+        if !is_room || is_final || self.store.reserve_held() == 0 {
             return false;
         }
         self.enter_full();
@@ -204,6 +205,9 @@ impl Commit {
     /// Gives the failure after which the store can start over.
     pub(super) fn want_of_room(&self) -> Option<Error> {
         let failed = self.queue.lock().failed.clone();
+        if failed.is_none() || self.log.lock().has_failed_sync() {
+            return None;
+        }
         let state = self.store.backend_state();
         failed.filter(|error| {
             // redb may meet the full disk first where it tells nobody, and answer everything with that later.
