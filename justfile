@@ -37,7 +37,7 @@ doc:
 test-long:
     LARDER_LONG=1 cargo test -p larder-tests --test killed
 
-# Crash images, rotten bits, decoders, fences: what every change has to pass, in about four minutes.
+# Crash images, rotten bits, decoders, fences: what every change has to pass, in about five minutes.
 crash-lab:
     cargo run --release -p larder-tests --bin crash_lab
 
