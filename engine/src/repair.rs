@@ -4,8 +4,6 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use larder_format::Operation;
-
 use crate::documents::Documents;
 use crate::error::Result;
 use crate::larder::Larder;
@@ -18,8 +16,6 @@ use crate::verify::{Finding, VerifyReport, verify};
 
 /// How much memory pages are kept in while a file is filled, in bytes.
 const CACHE_BYTES: usize = 128 << 20;
-/// How many rows go into a file in one go.
-const ROWS_AT_ONCE: usize = 4_096;
 
 /// What compacting came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,13 +112,11 @@ fn copy_readable(snapshot: &Arc<Snapshot>, store: &Store, left_out: &mut Vec<Fin
     let is_copied =
         |table: &Table| !matches!(table, Table::Meta | Table::Staging | Table::Tags | Table::Deadlines);
     for table in Table::ALL.into_iter().filter(is_copied) {
-        let mut batch = Vec::new();
         for row in snapshot.range(table, Bound::Unbounded, Bound::Unbounded)?.over_damage() {
             match row {
                 Ok(row) if is_derived(table, row.key()) => {}
                 Ok(row) => {
-                    let (key, value) = (row.key().to_vec().into(), row.sealed().to_vec().into());
-                    batch.push(Operation::Put { table: table.number(), key, value });
+                    loader.put_sealed(table, row.key().to_vec().into(), row.sealed().to_vec().into())?;
                     count += 1;
                 }
                 Err(error) => left_out.push(Finding {
@@ -131,11 +125,7 @@ fn copy_readable(snapshot: &Arc<Snapshot>, store: &Store, left_out: &mut Vec<Fin
                     remedy: "restore it from a copy, or look for it with: larder salvage FILE NEW",
                 }),
             }
-            if batch.len() == ROWS_AT_ONCE {
-                loader.apply(&std::mem::take(&mut batch))?;
-            }
         }
-        loader.apply(&batch)?;
     }
     loader.commit()?;
     Ok(count)

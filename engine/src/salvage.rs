@@ -13,14 +13,12 @@ use larder_format::{ContentHash, EventKind, FeedRow, Key, Operation, PayloadStat
 
 use crate::commit::write_sets_in;
 use crate::error::{ErrorKind, Result};
-use crate::payload::{ChunkSource, PayloadReader};
+use crate::payload::PayloadReader;
 use crate::primitives::{ContentRow, decode_history, is_derived};
 use crate::rebuild::rebuild;
 use crate::repair::verify_new;
 use crate::snapshot::{begin_epoch, fresh_id};
-use crate::store::{
-    FORMAT_VERSION, Identity, Position, Snapshot, Store, Table, chunk_key, scan_pages, state_key,
-};
+use crate::store::{FORMAT_VERSION, Identity, Position, Store, Table, scan_pages, state_key};
 use crate::verify::{Finding, VerifyReport};
 
 /// How much memory pages are kept in while the new file is filled, in bytes.
@@ -259,14 +257,6 @@ fn fill(store: &Store, from: &Path, found: &Found) -> Result<()> {
     loader.commit()
 }
 
-struct Source(std::sync::Arc<Snapshot>);
-
-impl ChunkSource for Source {
-    fn chunk(&self, id: u64, number: u64) -> Result<Option<Bytes>> {
-        self.0.get(Table::Chunks, &chunk_key(id, number))
-    }
-}
-
 /// Leaves out records and former states whose payloads are not whole; gives what was lost.
 fn remove_damaged(store: &Store) -> Result<Vec<Finding>> {
     let view = store.view()?;
@@ -277,7 +267,7 @@ fn remove_damaged(store: &Store) -> Result<Vec<Finding>> {
         else {
             continue;
         };
-        let source = Box::new(Source(std::sync::Arc::clone(&view)));
+        let source = Box::new(std::sync::Arc::clone(&view));
         let read = PayloadReader::stored(content.stored(ContentHash(hash)), source)
             .and_then(|mut reader| reader.verify());
         if read.is_ok() {

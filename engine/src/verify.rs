@@ -9,7 +9,7 @@ use larder_format::{Claim, ContentHash, FeedRow, Key, PayloadState, Record, Stri
 
 use crate::documents::Documents;
 use crate::error::Result;
-use crate::payload::{ChunkSource, PayloadReader, Stored, row_numbers};
+use crate::payload::{PayloadReader, Stored, row_numbers};
 use crate::primitives::{
     ClaimRow, ContentRow, DerivedRow, Orphan, PROGRESS, Progress, ReferenceCounts, References, StatisticsMap,
     decode_entry, decode_history, derived_of_claim, derived_of_record, is_derived, numbered_of,
@@ -85,14 +85,6 @@ const REMOVE: &str = "it can be removed: larder repair FILE";
 
 /// How many payloads are kept in memory at a time, to account for their chunks.
 const PAYLOADS_AT_ONCE: usize = 1_000_000;
-
-struct Source(Arc<Snapshot>);
-
-impl ChunkSource for Source {
-    fn chunk(&self, id: u64, number: u64) -> Result<Option<Bytes>> {
-        self.0.get(Table::Chunks, &chunk_key(id, number))
-    }
-}
 
 /// Reads everything, and names what does not agree. Memory is bounded: what is counted is counted in passes.
 pub(crate) fn verify(
@@ -361,7 +353,7 @@ impl Check<'_> {
             Some(_) => {}
         }
         self.report.payloads += 1;
-        let source = Box::new(Source(Arc::clone(self.snapshot)));
+        let source = Box::new(Arc::clone(self.snapshot));
         let read = PayloadReader::stored(content.stored(ContentHash(hash)), source)
             .and_then(|mut reader| reader.verify());
         if let Err(error) = read {

@@ -115,9 +115,12 @@ fn compacting_that_is_given_up_changes_nothing() {
     let larder = lab.filled("a.larder", 12, 100);
     let before = dump(&larder);
     let names = lab.names();
+    let space = larder.health().space;
     let watch: larder::Watch = Arc::new(|_| ControlFlow::Break(()));
     assert_eq!(kind_of(larder.compact(Some(&watch))), "Aborted");
     assert!(dump(&larder) == before && lab.names() == names);
+    let now = larder.health().space;
+    assert_eq!((now.file_bytes, now.used_bytes), (space.file_bytes, space.used_bytes));
     larder.root().unwrap().put("goes", "on").unwrap();
     larder.close().unwrap();
     verified(&lab.open("a.larder"));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use larder_format::{Operation, WriteSet, seal_into};
-use redb::{Durability, Table as RedbTable, WriteTransaction};
+use redb::{Table as RedbTable, WriteTransaction};
 
 use super::snapshot::{CHUNKS, bytes_definition, chunk_key};
 use super::tables::{Tree, tree_key};
@@ -103,12 +103,7 @@ impl Store {
     ) -> Result<(), ApplyError> {
         let _turn = self.turn.lock();
         let begun = shield("begin to write", || {
-            let mut transaction = self.begin_write()?;
-            if !sync {
-                transaction
-                    .set_durability(Durability::None)
-                    .map_err(|error| super::corrupt(error.to_string()))?;
-            }
+            let transaction = if sync { self.begin_write() } else { self.begin_unsynced() }?;
             carry(&transaction, write_sets, head)?;
             Ok(transaction)
         })
@@ -156,10 +151,7 @@ impl Store {
     pub(crate) fn stage(&self, id: u64, started: i64, rows: &[StagedRow]) -> Result<()> {
         let _turn = self.turn.lock();
         shield("stage a payload", || {
-            let mut transaction = self.begin_write()?;
-            transaction
-                .set_durability(Durability::None)
-                .map_err(|error| super::corrupt(error.to_string()))?;
+            let transaction = self.begin_unsynced()?;
             {
                 let mut staging = Target::open(&transaction, Table::Staging)?;
                 let mut sealed = Vec::new();
@@ -186,10 +178,7 @@ impl Store {
         }
         let _turn = self.turn.lock();
         shield("reclaim a payload", || {
-            let mut transaction = self.begin_write()?;
-            transaction
-                .set_durability(Durability::None)
-                .map_err(|error| super::corrupt(error.to_string()))?;
+            let transaction = self.begin_unsynced()?;
             {
                 let mut staging = Target::open(&transaction, Table::Staging)?;
                 let mut chunks = Target::open(&transaction, Table::Chunks)?;

@@ -304,6 +304,18 @@ impl BackendState {
         self.failed_sync.get().map(String::as_str)
     }
 
+    /// Gives what is known of how large the file is, and whether it met the end of the disk.
+    pub(crate) fn extent(&self) -> (u64, u64, bool) {
+        (self.length(), self.used(), self.is_full())
+    }
+
+    /// Goes back to what was known before another file was written in its place, and given up.
+    pub(crate) fn set_extent(&self, (length, used, is_full): (u64, u64, bool)) {
+        self.length.store(length, Ordering::Relaxed);
+        self.used.store(used, Ordering::Relaxed);
+        self.full.store(is_full, Ordering::Release);
+    }
+
     /// Says that the file is opened again.
     pub(crate) fn start_over(&self) {
         self.full.store(false, Ordering::Release);

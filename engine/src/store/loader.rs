@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use larder_format::{Operation, seal_into};
-use redb::{CursorError, Durability, ReadableTable, WriteTransaction};
+use redb::{CursorError, ReadableTable, WriteTransaction};
 
 use super::apply::{Target, known};
 use super::tables::tree_key;
@@ -13,8 +13,9 @@ use crate::error::Result;
 
 /// How much is put into one transaction, in bytes.
 const COMMITTED_AT_ONCE: usize = 64 << 20;
-/// How many single changes are gathered before they are applied.
+/// How many single changes are gathered before they are applied, and how many bytes of them.
 const GATHERED_MAX: usize = 4_096;
+const GATHERED_BYTES_MAX: usize = 1 << 20;
 
 /// Puts rows into a store past everything that checks them: nobody else has it open.
 pub(crate) struct Loader<'s> {
@@ -23,22 +24,28 @@ pub(crate) struct Loader<'s> {
     bytes: usize,
     /// Single changes, gathered so that a table is opened once for many.
     gathered: Vec<Operation>,
+    gathered_bytes: usize,
 }
 
 impl Store {
     /// Begins to fill the store.
     pub(crate) fn load(&self) -> Loader<'_> {
-        Loader { store: self, transaction: None, bytes: 0, gathered: Vec::new() }
+        Loader { store: self, transaction: None, bytes: 0, gathered: Vec::new(), gathered_bytes: 0 }
     }
 }
 
 impl Loader<'_> {
     /// Applies operations in their order. Rows behind all that there are go in quickest.
     pub(crate) fn apply(&mut self, operations: &[Operation]) -> Result<()> {
-        let gathered = std::mem::take(&mut self.gathered);
-        self.apply_now(&gathered)?;
+        self.apply_gathered()?;
         self.apply_now(operations)?;
         if self.bytes >= COMMITTED_AT_ONCE { self.commit() } else { Ok(()) }
+    }
+
+    fn apply_gathered(&mut self) -> Result<()> {
+        self.gathered_bytes = 0;
+        let gathered = std::mem::take(&mut self.gathered);
+        self.apply_now(&gathered)
     }
 
     fn apply_now(&mut self, operations: &[Operation]) -> Result<()> {
@@ -58,8 +65,10 @@ impl Loader<'_> {
     }
 
     fn gather(&mut self, operation: Operation) -> Result<()> {
+        self.gathered_bytes += length_of(&operation);
         self.gathered.push(operation);
-        if self.gathered.len() < GATHERED_MAX { Ok(()) } else { self.apply(&[]) }
+        let is_enough = self.gathered.len() >= GATHERED_MAX || self.gathered_bytes >= GATHERED_BYTES_MAX;
+        if is_enough { self.apply(&[]) } else { Ok(()) }
     }
 
     /// Puts a row.
@@ -87,8 +96,7 @@ impl Loader<'_> {
 
     /// Lets what was done so far be seen, and the transaction go.
     pub(crate) fn commit(&mut self) -> Result<()> {
-        let gathered = std::mem::take(&mut self.gathered);
-        self.apply_now(&gathered)?;
+        self.apply_gathered()?;
         self.bytes = 0;
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         shield("fill the file", || {
@@ -98,9 +106,7 @@ impl Loader<'_> {
 
     fn transaction(&mut self) -> Result<&WriteTransaction> {
         if self.transaction.is_none() {
-            let mut transaction = self.store.begin_write()?;
-            transaction.set_durability(Durability::None).map_err(|error| corrupt(error.to_string()))?;
-            self.transaction = Some(transaction);
+            self.transaction = Some(self.store.begin_unsynced()?);
         }
         self.transaction.as_ref().ok_or_else(|| corrupt("no transaction was begun"))
     }

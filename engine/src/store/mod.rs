@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder_format::Operation;
 pub(crate) use larder_format::Position;
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, Durability, WriteTransaction};
@@ -51,8 +50,6 @@ use crate::larder::InputOutput;
 pub(crate) const FORMAT_VERSION: u32 = 2;
 /// How much memory pages are kept in while all of them are read once, in bytes.
 const PAGES_CACHE_BYTES: usize = 16 << 20;
-/// How much is copied in one go, in bytes.
-const COPIED_AT_ONCE: usize = 1 << 20;
 /// The required features that this version knows.
 const FEATURES_KNOWN: u64 = 0;
 
@@ -205,15 +202,7 @@ impl Store {
     /// As [`Store::open`]; [`Corrupt`](ErrorKind::Corrupt) if the file is so damaged that this cannot be told.
     pub(crate) fn check_pages(path: &Path) -> Result<bool> {
         let path = place::resolve(path)?;
-        let opened = place::open_existing(&path, place::Access::Read)?;
-        let medium =
-            Medium::copy_on_write(opened.file).map_err(|error| place::io_error("opening the file", error))?;
-        let store = Self::start(
-            Backend::new(medium, Arc::default()),
-            PAGES_CACHE_BYTES,
-            None,
-            Some(opened.identity),
-        )?;
+        let store = Self::open_recovering(&path, PAGES_CACHE_BYTES)?;
         store.current().with_database_mut(|database| {
             shield("check the pages", || {
                 database.check_integrity().map_err(|error| place::open_error(&path, error))
@@ -463,9 +452,16 @@ impl Store {
         self.current().with_database(|database| database.begin_write().map_err(transaction_error))
     }
 
+    /// Begins a transaction that is on disk with the next one that syncs.
+    fn begin_unsynced(&self) -> Result<WriteTransaction> {
+        let mut transaction = self.begin_write()?;
+        transaction.set_durability(Durability::None).map_err(|error| corrupt(error.to_string()))?;
+        Ok(transaction)
+    }
+
     /// Copies everything into a new file, as short as it can be, and goes on with that one under the same name. Views that
-    /// are held stay with the old one, which goes when the last of them does. Gives the lengths before and after, and the
-    /// view of the new file. `after` is told how many bytes were copied, and says whether to go on.
+    /// are held stay with the old one, which goes when the last of them does. Gives the lengths before and after. `each` is told how
+    /// many bytes were copied, and says whether to go on.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) where there is no file to be replaced; then, and after every other
@@ -478,9 +474,9 @@ impl Store {
             let (expected, got) = (expected.to_owned(), got.to_owned());
             return Err(ErrorKind::InvalidArgument { argument: "the store", expected, got }.into());
         };
-        let before = self.state.length();
+        let (before, extent) = (self.state.length(), self.state.extent());
         let source = self.view()?;
-        let copy = place::replace(&path, |file, identity| {
+        let copied = place::replace(&path, |file, identity| {
             let beginning = |error| place::io_error("beginning the new file", error);
             let medium = file.try_clone().and_then(Medium::file).map_err(beginning)?;
             // The state is that of the old one: a sync that failed stays final.
@@ -495,7 +491,9 @@ impl Store {
                 return Err(ErrorKind::Io { doing }.into());
             }
             Ok(copy)
-        })?;
+        });
+        // What it says of the file was said of the copy meanwhile.
+        let copy = copied.inspect_err(|_| self.state.set_extent(extent))?;
         *self.current.write() = copy.into_generation();
         self.staged_durable.fetch_max(self.staged(), Ordering::AcqRel);
         Ok((before, self.state.length()))
@@ -511,21 +509,10 @@ impl Store {
         let mut loader = self.load();
         let mut bytes = 0;
         for table in Table::ALL {
-            let mut rows = source.range(table, Bound::Unbounded, Bound::Unbounded)?;
-            loop {
-                let (mut batch, mut length) = (Vec::new(), 0);
-                while length < COPIED_AT_ONCE
-                    && let Some(row) = rows.next().transpose()?
-                {
-                    length += row.sealed().len();
-                    let (key, value) = (row.key().to_vec().into(), row.sealed().to_vec().into());
-                    batch.push(Operation::Put { table: table.number(), key, value });
-                }
-                if batch.is_empty() {
-                    break;
-                }
-                loader.apply(&batch)?;
-                bytes += length as u64;
+            for row in source.range(table, Bound::Unbounded, Bound::Unbounded)? {
+                let row = row?;
+                bytes += row.sealed().len() as u64;
+                loader.put_sealed(table, row.key().to_vec().into(), row.sealed().to_vec().into())?;
                 each(bytes)?;
             }
         }

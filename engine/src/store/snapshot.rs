@@ -13,7 +13,7 @@ use redb::{
 use super::tables::{Table, Tree, state_key, tree_key};
 use super::{Generation, Position, corrupt, shield, storage};
 use crate::error::Result;
-use crate::payload::PayloadPage;
+use crate::payload::{ChunkSource, PayloadPage};
 
 pub(super) type BytesTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 pub(super) type ChunkTable = ReadOnlyTable<[u8; 16], &'static [u8]>;
@@ -172,6 +172,12 @@ impl Snapshot {
         }
         let open = self.transaction.open_table(CHUNKS).map_err(super::table_error)?;
         Ok(self.chunks.get_or_init(|| open))
+    }
+}
+
+impl ChunkSource for Arc<Snapshot> {
+    fn chunk(&self, id: u64, number: u64) -> Result<Option<Bytes>> {
+        self.get(Table::Chunks, &chunk_key(id, number))
     }
 }
 
