@@ -296,22 +296,9 @@ impl Commit {
         }
         // What only wants room is started over by who writes next.
         match self.failure() {
-            Some(error) if self.want_of_room().is_none() => Err(error),
+            Some(error) if !matches!(error.kind(), ErrorKind::StoreFull { .. }) => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// Gives what is said to who comes after a failure.
-    fn failure(&self) -> Option<Error> {
-        let failed = self.queue.lock().failed.clone()?;
-        let is_room = self.want_of_room().is_some();
-        Some(if is_room && matches!(failed.kind(), ErrorKind::StoreFull { .. }) {
-            failed
-        } else if is_room {
-            ErrorKind::no_room("what was to be stored").into()
-        } else {
-            ErrorKind::Poisoned { by: failed.to_string() }.into()
-        })
     }
 
     /// Brings everything that is visible into the store, where it can be changed, for those who read past the overlay.

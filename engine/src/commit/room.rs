@@ -176,8 +176,7 @@ impl Commit {
 
     /// Goes back to plenty, if there is room for what comes and for the reserve.
     fn leave_full(&self) -> bool {
-        let missing = self.room.reserve_bytes.saturating_sub(self.store.reserve_held());
-        let wanted = missing.saturating_add(2 * self.margin());
+        let wanted = self.room_to_leave();
         // Where it cannot be told, it is tried.
         if self.store.room().is_some_and(|room| room < wanted)
             || !self.store.hold_reserve(self.room.reserve_bytes)
@@ -191,9 +190,9 @@ impl Commit {
     }
 
     /// Notes by how much payloads grew or shrank with a transaction.
-    pub(crate) fn note_growth(&self, bytes: i64) {
+    pub(crate) fn note_growth(&self, bytes: impl FnOnce() -> i64) {
         if self.is_full() {
-            self.room.freed.fetch_sub(bytes, Ordering::AcqRel);
+            self.room.freed.fetch_sub(bytes(), Ordering::AcqRel);
         }
     }
 
@@ -202,19 +201,26 @@ impl Commit {
         self.room.reserve_bytes
     }
 
-    /// Gives the failure after which the store can start over.
-    pub(super) fn want_of_room(&self) -> Option<Error> {
-        let failed = self.queue.lock().failed.clone();
-        if failed.is_none() || self.log.lock().has_failed_sync() {
-            return None;
-        }
+    /// Gives what is said to who comes after a failure: `StoreFull` if the store can start over, and is `Poisoned` otherwise.
+    pub(super) fn failure(&self) -> Option<Error> {
+        let failed = self.queue.lock().failed.clone()?;
         let state = self.store.backend_state();
-        failed.filter(|error| {
-            // redb may meet the full disk first where it tells nobody, and answer everything with that later.
-            (matches!(error.kind(), ErrorKind::StoreFull { .. }) || state.is_full())
-                && state.failed_sync().is_none()
-                && matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_))
+        let is_full = matches!(failed.kind(), ErrorKind::StoreFull { .. });
+        // redb may meet the full disk first where it tells nobody, and answer everything with that later.
+        let wants_room = (is_full || state.is_full())
+            && state.failed_sync().is_none()
+            && !self.log.lock().has_failed_sync()
+            && matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_));
+        Some(match (wants_room, is_full) {
+            (true, true) => failed,
+            (true, false) => ErrorKind::no_room("what was to be stored").into(),
+            (false, _) => ErrorKind::Poisoned { by: failed.to_string() }.into(),
         })
+    }
+
+    /// Tells whether something failed after which the store can start over.
+    fn wants_room(&self) -> bool {
+        self.failure().is_some_and(|error| matches!(error.kind(), ErrorKind::StoreFull { .. }))
     }
 
     /// Lets whoever writes next start over.
@@ -228,7 +234,7 @@ impl Commit {
     }
 
     fn has_to_start_over(&self) -> bool {
-        self.is_to_start_over() || (self.has_failed.load(Ordering::Acquire) && self.want_of_room().is_some())
+        self.is_to_start_over() || (self.has_failed.load(Ordering::Acquire) && self.wants_room())
     }
 
     /// Starts over after a write that found no room, if there was one, for who does not hold the sequencer.
@@ -248,19 +254,23 @@ impl Commit {
         if self.has_to_start_over() {
             self.heal_failed(held)?;
         }
-        let missing = self.room.reserve_bytes.saturating_sub(self.store.reserve_held());
-        let enough = missing.saturating_add(2 * self.margin());
-        if self.is_full() && self.room.freed.load(Ordering::Acquire).max(0).cast_unsigned() >= enough {
+        let freed = || self.room.freed.load(Ordering::Acquire).max(0).cast_unsigned();
+        if self.is_full() && freed() >= self.room_to_leave() {
             self.room.freed.store(0, Ordering::Release);
             if !self.leave_full() {
-                if let Err(error) = self.give_back() {
-                    self.fail(&error);
+                if self.give_back().is_err() {
                     self.heal_failed(held)?;
                 }
                 self.leave_full();
             }
         }
         Ok(())
+    }
+
+    /// How much room there has to be to go back to plenty: for what comes, and for the reserve.
+    fn room_to_leave(&self) -> u64 {
+        let missing = self.room.reserve_bytes.saturating_sub(self.store.reserve_held());
+        missing.saturating_add(2 * self.margin())
     }
 
     fn heal_failed(&self, held: &mut Held<'_>) -> Result<()> {
@@ -318,8 +328,8 @@ impl Commit {
     /// Applies what the log has, a little at a time and durably.
     pub(super) fn apply_carefully(&self, write_sets: &[(Position, WriteSet)]) -> Result<()> {
         for step in steps(write_sets) {
-            let Some((last, write_set)) = step.last() else { continue };
-            if is_large(write_set) {
+            let Some((last, _)) = step.last() else { continue };
+            if step.iter().any(|(_, write_set)| is_large(write_set)) {
                 for (position, write_set) in step {
                     self.store.apply_in_parts(write_set, position)?;
                 }
@@ -356,8 +366,12 @@ impl Commit {
         self.give_back()
     }
 
-    /// The same, for the holder of the sequencer.
+    /// The same, for the holder of the sequencer. After an error the store has to start over.
     fn give_back(&self) -> Result<()> {
+        self.give_back_unnoted().inspect_err(|error| self.fail(error))
+    }
+
+    fn give_back_unnoted(&self) -> Result<()> {
         self.settle()?;
         self.drain_all()?;
         let drained = self.drain.drained.lock();

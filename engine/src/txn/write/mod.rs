@@ -520,7 +520,7 @@ impl<'s> WriteTxn<'s> {
             staged: (!self.staged.is_empty()).then(|| self.shared.commit.store().staged()),
             slot: Arc::clone(slot),
         })?;
-        self.shared.commit.note_growth(self.statistics.bytes(b"t"));
+        self.shared.commit.note_growth(|| self.statistics.bytes(b"t"));
         self.held.sequence = self.info.sequence;
         self.held.time = self.info.time;
         self.held.identity = identity;
