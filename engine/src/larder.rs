@@ -357,13 +357,13 @@ impl Shared {
 
     /// Gives how many snapshots are being made.
     pub(crate) fn snapshots_at_work(&self) -> usize {
-        self.readers.snapshots.lock().len()
+        self.readers.open.lock().values().filter(|reader| reader.is_snapshot).count()
     }
 
     /// Gives how many bytes of the file those who read keep from being used again, at most.
     pub(crate) fn pinned(&self) -> u64 {
         let state = self.commit.store().backend_state();
-        let oldest = self.readers.open.lock().values().map(|(_, written)| *written).min();
+        let oldest = self.readers.open.lock().values().map(|reader| reader.written).min();
         oldest.map_or(0, |written| state.bytes_written().saturating_sub(written).min(state.used()))
     }
 
@@ -510,19 +510,26 @@ fn reclaim(commit: &Commit) -> Result<()> {
     Ok(())
 }
 
+/// A reader that is open.
+#[derive(Debug)]
+struct Reader {
+    began: Micros,
+    /// How many bytes had been written to the file by then.
+    written: u64,
+    is_snapshot: bool,
+}
+
 /// The readers that are open, by number.
 #[derive(Debug, Default)]
 struct Readers {
-    /// Since when, and how many bytes had been written to the file by then.
-    open: Mutex<BTreeMap<u64, (Micros, u64)>>,
-    snapshots: Mutex<BTreeMap<u64, Micros>>,
+    open: Mutex<BTreeMap<u64, Reader>>,
     next: AtomicU64,
 }
 
 impl Readers {
     fn count(&self) -> (usize, Option<Micros>) {
         let open = self.open.lock();
-        (open.len(), open.values().map(|(began, _)| *began).min())
+        (open.len(), open.values().map(|reader| reader.began).min())
     }
 }
 
@@ -536,26 +543,25 @@ pub(crate) struct ReaderToken {
 
 impl ReaderToken {
     pub(crate) fn issue(shared: &Shared) -> Self {
-        let began = shared.clock.now();
-        let number = shared.readers.next.fetch_add(1, Ordering::Relaxed);
-        let written = shared.commit.store().backend_state().bytes_written();
-        shared.readers.open.lock().insert(number, (began, written));
-        Self {
-            readers: Some((Arc::clone(&shared.readers), number)),
-            clock: Arc::clone(&shared.clock),
-            began,
-            age_max: shared.settings.reader_age_max,
-        }
+        Self::registered(shared, false)
     }
 
     /// For a snapshot, which takes as long as it takes.
     pub(crate) fn of_snapshot(shared: &Shared) -> Self {
-        let mut token = Self::issue(shared);
-        token.age_max = Micros::MAX;
-        if let Some((readers, number)) = &token.readers {
-            readers.snapshots.lock().insert(*number, token.began);
+        Self::registered(shared, true)
+    }
+
+    fn registered(shared: &Shared, is_snapshot: bool) -> Self {
+        let began = shared.clock.now();
+        let number = shared.readers.next.fetch_add(1, Ordering::Relaxed);
+        let written = shared.commit.store().backend_state().bytes_written();
+        shared.readers.open.lock().insert(number, Reader { began, written, is_snapshot });
+        Self {
+            readers: Some((Arc::clone(&shared.readers), number)),
+            clock: Arc::clone(&shared.clock),
+            began,
+            age_max: if is_snapshot { Micros::MAX } else { shared.settings.reader_age_max },
         }
-        token
     }
 
     /// For a write transaction, whose length is limited otherwise.
@@ -581,7 +587,6 @@ impl Drop for ReaderToken {
     fn drop(&mut self) {
         if let Some((readers, number)) = &self.readers {
             readers.open.lock().remove(number);
-            readers.snapshots.lock().remove(number);
         }
     }
 }

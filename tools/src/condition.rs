@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use larder::format::ByteSize;
 use larder::{Larder, Options};
 use serde_json::{Value, json};
 
 use crate::Context;
-use crate::output::{Done, Failure, number, shown, time};
+use crate::output::{Done, Failure, number, shown, size, time};
 
 fn health_of(larder: &Larder) -> Result<Value, Failure> {
     serde_json::to_value(larder.health()).map_err(|error| Failure::Other(error.to_string()))
@@ -28,10 +27,10 @@ pub(crate) fn health(context: &Context, file: &Path) -> Done {
                 ),
                 format!(
                     "  file              {}, {} of it used",
-                    ByteSize(health.space.file_bytes),
-                    ByteSize(health.space.used_bytes)
+                    size(health.space.file_bytes),
+                    size(health.space.used_bytes)
                 ),
-                format!("  payloads          {}", ByteSize(health.space.payload_bytes)),
+                format!("  payloads          {}", size(health.space.payload_bytes)),
                 format!(
                     "  rules             version {}, default {}",
                     health.rules_version, health.rules_default
@@ -42,7 +41,7 @@ pub(crate) fn health(context: &Context, file: &Path) -> Done {
                 ),
             ];
             if let Some(room) = health.space.room_bytes {
-                lines.push(format!("  room              {}", ByteSize(room)));
+                lines.push(format!("  room              {}", size(room)));
             }
             if let Some(error) = &health.last_error {
                 lines.push(format!("  last error        {}", shown(error)));
@@ -105,7 +104,7 @@ pub(crate) fn doctor(context: &Context, file: &Path) -> Done {
             format!("the file has {links}; its commit log lies beside one of them only"),
         );
     }
-    look(metadata.is_file(), "file", ByteSize(metadata.len()).to_string());
+    look(metadata.is_file(), "file", size(metadata.len()));
     let locked = Options::new().open_read_only(&path);
     match &locked {
         Ok(larder) => {
@@ -122,7 +121,7 @@ pub(crate) fn doctor(context: &Context, file: &Path) -> Done {
             look(
                 room.is_none_or(|room| room > 16 << 20),
                 "room",
-                room.map_or("it cannot be told here".to_owned(), |room| ByteSize(room).to_string()),
+                room.map_or("it cannot be told here".to_owned(), size),
             );
         }
         Err(error) => look(false, "store", error.to_string()),

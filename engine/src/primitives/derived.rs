@@ -9,7 +9,7 @@ use larder_format::{Key, PayloadState, Record};
 
 use super::claims::{ClaimRow, group_key};
 use super::deadlines::{Purpose, deadline_key, expiry_of};
-use super::edges::edges_of;
+use super::edges::edge_key;
 use super::history;
 use super::tags::tag_key;
 use crate::error::Result;
@@ -34,8 +34,11 @@ pub(crate) fn derived_of_record(key: &Key, record: &Record) -> Vec<DerivedRow> {
     let tags = record.tags().map(|tag| DerivedRow::new(Table::Tags, tag_key(tag, key), Bytes::new()));
     let mut rows: Vec<DerivedRow> = tags.collect();
     rows.extend(record.dependencies().into_iter().map(|dependency| {
-        let row_key = [&edges_of(&dependency.on)[..], key.encoded()].concat();
-        DerivedRow::new(Table::Edges, row_key, dependency.version.to_be_bytes().to_vec())
+        DerivedRow::new(
+            Table::Edges,
+            edge_key(&dependency.on, key),
+            dependency.version.to_be_bytes().to_vec(),
+        )
     }));
     rows.extend(expiry_of(record).map(|at| {
         DerivedRow::new(Table::Deadlines, deadline_key(at, Purpose::Expiry, key.encoded()), Bytes::new())

@@ -21,6 +21,11 @@ pub(crate) fn edges_of(node: &Node) -> Bytes {
     [&[node.kind()][..], node.name(), &[0]].concat().into()
 }
 
+/// The key of the row that says that an asset was made from something.
+pub(crate) fn edge_key(on: &Node, dependent: &Key) -> Bytes {
+    [&edges_of(on)[..], dependent.encoded()].concat().into()
+}
+
 /// The encoded key of the dependent in a row that begins with [`edges_of`].
 pub(crate) fn dependent_in(row_key: &[u8], front: &[u8]) -> Option<Key> {
     Key::decode(row_key.strip_prefix(front)?).ok()
@@ -50,12 +55,11 @@ pub(crate) fn change_edges(
 ) -> bool {
     let of = |record: Option<&Record>| record.map(Record::dependencies).unwrap_or_default();
     let (old, new) = (of(old), of(new));
-    let row_of = |node: &Node| [&edges_of(node)[..], key.encoded()].concat();
     for gone in old.iter().filter(|one| !new.iter().any(|other| other.on == one.on)) {
-        changes.remove(Table::Edges, row_of(&gone.on));
+        changes.remove(Table::Edges, edge_key(&gone.on, key));
     }
     for come in new.iter().filter(|one| !old.contains(one)) {
-        changes.put(Table::Edges, row_of(&come.on), come.version.to_be_bytes().to_vec());
+        changes.put(Table::Edges, edge_key(&come.on, key), come.version.to_be_bytes().to_vec());
     }
     !new.is_empty()
 }
