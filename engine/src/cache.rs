@@ -13,14 +13,17 @@
 //! So an entry holds from its commit until the next change of its key, and no longer: a change removes it before anyone
 //! can be at the commit that changes it, and a fill from before cannot bring it back.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use bytes::Bytes;
 use larder_format::Record;
 use lru::{DefaultHasher, LruCache};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+use crate::error::Result;
 use crate::guard::Row;
+use crate::primitives::DefinedCollection;
 
 /// A power of two, and more than there are likely to be threads that read at once.
 const SHARDS: usize = 64;
@@ -72,7 +75,14 @@ pub(crate) struct RecordCache {
     shards: Box<[Mutex<Shard>]>,
     hasher: DefaultHasher,
     shard_bytes_max: usize,
+    definitions: RwLock<Definitions>,
 }
+
+/// The collections that were asked for, by their numbers, each with the section that says what it is.
+type Definitions = HashMap<u64, (Box<[u8]>, DefinedCollection)>;
+
+/// The most collections whose definitions are kept.
+const DEFINITIONS_MAX: usize = 4_096;
 
 impl RecordCache {
     /// Makes a cache that takes up to so many bytes; with 0 there is none.
@@ -91,7 +101,25 @@ impl RecordCache {
             shards: (0..count).map(|_| Mutex::new(shard())).collect(),
             hasher: DefaultHasher::default(),
             shard_bytes_max: bytes_max / SHARDS,
+            definitions: RwLock::default(),
         }
+    }
+
+    /// Gives what a section of a record says of a collection. It is kept by what it says, and so is never outdated.
+    pub(crate) fn definition(&self, section: &[u8]) -> Result<DefinedCollection> {
+        let id = section.first_chunk().map_or(0, |id| u64::from_le_bytes(*id));
+        if let Some((known, collection)) = self.definitions.read().get(&id)
+            && **known == *section
+        {
+            return Ok(collection.clone());
+        }
+        let collection = DefinedCollection::decode(section)?;
+        let mut definitions = self.definitions.write();
+        if definitions.len() >= DEFINITIONS_MAX {
+            definitions.clear();
+        }
+        definitions.insert(id, (section.into(), collection.clone()));
+        Ok(collection)
     }
 
     fn shard(&self, key: &[u8]) -> Option<&Mutex<Shard>> {

@@ -134,6 +134,31 @@ error_kinds! {
     /// The key is that of a directory, and the operation needs an asset.
     205 CorrectTheArgument IsADirectory => "this is a directory, not an asset";
 
+    /// The key is that of a collection, and the operation needs an asset.
+    211 CorrectTheArgument IsACollection => "this is a collection of rows, not an asset";
+    /// The key is that of an asset or a directory, and the operation needs a collection.
+    212 CorrectTheArgument NotACollection => "this is not a collection; define one under another key";
+    /// A row would have had the same values in a unique index as another one.
+    213 CorrectTheArgument NotUnique {
+        /// The index.
+        index: String,
+        /// The key of the row that has the values.
+        row: String
+    } => "the row {row} has the same values in the unique index {index}; nothing was changed";
+    /// A counter would have left its range.
+    214 CorrectTheArgument CounterOutOfRange {
+        /// The row and the field.
+        counter: String,
+        /// What it says.
+        value: i64,
+        /// What was to be added.
+        delta: i64,
+        /// The least that it may say.
+        min: i64,
+        /// The most that it may say.
+        max: i64
+    } => "the counter {counter} says {value}: adding {delta} would leave {min}..={max}; nothing was added";
+
     /// Nothing makes this asset again, so that it does not expire by rule.
     206 CorrectTheArgument NotExpirable {
         /// Its status.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_format::{EventKind, EventRow, FeedRow, Key, Micros, Prefix, Right};
+use larder_format::{EventKind, EventRow, FeedRow, Key, Micros, Prefix, Right, Tuple};
 
 use crate::authorizer::Caller;
 use crate::commit::CommitInfo;
@@ -27,6 +27,8 @@ pub struct Event {
     pub place: String,
     /// Where it came from, for a rename or a copy.
     pub from: Option<String>,
+    /// The key of the row, where something happened to a row of a collection; an empty one if all were removed.
+    pub row: Option<Tuple>,
     /// The generation before, if there was one.
     pub old_generation: Option<u64>,
     /// The generation after, if there is one.
@@ -83,13 +85,16 @@ impl<'a> Feed<'a> {
         };
         for row in &feed.events {
             let Some(place) = self.place_of(row, below, &guard) else { continue };
-            let generation = |generation: u64| (generation != 0).then_some(generation);
-            let from = Key::decode(&row.from).ok().filter(|from| guard.allows(Right::LIST, from));
+            let is_row = matches!(row.kind, EventKind::RowPut | EventKind::RowRemoved);
+            let generation = |generation: u64| (generation != 0 && !is_row).then_some(generation);
+            let from = if is_row { None } else { Key::decode(&row.from).ok() };
+            let from = from.filter(|from| guard.allows(Right::LIST, from));
             events.push(Event {
                 commit,
                 kind: row.kind,
                 place,
                 from: from.map(|from| from.to_string()),
+                row: if is_row { Tuple::decode(&row.from).ok() } else { None },
                 old_generation: generation(row.old_generation),
                 new_generation: generation(row.new_generation),
                 bytes: row.bytes,

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    Claim, Deciding, EventKind, Key, LogKind, Record, RecordBuilder, RecordFlags, Right, SectionTag,
-    Strictness, Warning,
+    Claim, Deciding, EventKind, Key, LogKind, ROW_VALUE_MAX, Record, RecordBuilder, RecordFlags, Right,
+    SectionTag, Strictness, Warning,
 };
 
 use crate::authorizer::{AccessDecision, AccessRequest, Caller, Hooks, Place, denied};
@@ -167,6 +167,13 @@ impl Guard<'_> {
     pub(crate) fn admit(&self, proposal: Proposal<'_>) -> Result<Verdict> {
         let key = proposal.key;
         self.access(proposal.right, key).map_err(|error| error.at(key))?;
+        let is_over = matches!(proposal.kind, EventKind::Annotated | EventKind::Renamed);
+        if proposal.new.is_some()
+            && !is_over
+            && proposal.old.as_ref().is_some_and(|old| old.record.is_collection())
+        {
+            return Err(Error::from(ErrorKind::IsACollection).at(key));
+        }
         if let Some(new) = &proposal.new {
             self.limits(key, new).map_err(|error| error.at(key))?;
             // What is renamed was there before.
@@ -215,6 +222,36 @@ impl Guard<'_> {
     /// Refuses what grows, where there is no room for it.
     pub(crate) fn grow(&self) -> Result<()> {
         self.room.map_or(Ok(()), |room| Err(room.refusal()))
+    }
+
+    /// Checks a change of a row: access, by the rights that its collection asks for, then its size, then room where it
+    /// grows.
+    pub(crate) fn row(
+        &self,
+        key: &Key,
+        rights: &[Right],
+        size: Option<usize>,
+        is_growing: bool,
+    ) -> Result<()> {
+        self.access_by_any(rights, key)?;
+        if let Some(size) = size {
+            check_size(self.documents, key, size as u64)?;
+            if size > ROW_VALUE_MAX {
+                let by = "rows: store what is larger as an asset".to_owned();
+                return Err(
+                    ErrorKind::BinaryTooLarge { size: size as u64, limit: ROW_VALUE_MAX as u64, by }.into()
+                );
+            }
+        }
+        if is_growing { self.grow() } else { Ok(()) }
+    }
+
+    /// Checks that one of several rights is given at one place.
+    pub(crate) fn access_by_any(&self, rights: &[Right], place: &impl Place) -> Result<()> {
+        if rights.iter().any(|right| self.allows(*right, place)) {
+            return Ok(());
+        }
+        rights.iter().try_for_each(|right| self.access(*right, place))
     }
 
     /// Checks one right at one place.

@@ -54,6 +54,7 @@ mod bulk;
 mod cache;
 mod claim;
 mod clock;
+mod collection;
 mod commit;
 mod documents;
 mod edit;
@@ -89,6 +90,9 @@ pub use bulk::{Bulk, BulkReport};
 pub use cache::CacheStatistics;
 pub use claim::{CancelOutcome, Claim, ClaimInfo, ClaimRequest, Fenceable};
 pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
+pub use collection::{
+    Collection, Defined, Inserted, IntoRowKey, Row, RowCursor, RowDraft, RowPage, RowRange,
+};
 pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};
 pub use documents::{Document, DocumentKind};
 pub use edit::{
@@ -115,13 +119,17 @@ pub use snapshot::{
 };
 pub use store::{Storage, UpgradeReport};
 pub use sweep::{Due, SweepOptions, SweepReport, Sweeper};
-pub use txn::{Asset, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Walk, WriteTxn};
+pub use txn::{
+    Asset, CollectionMut, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Walk, WriteTxn,
+};
 pub use upkeep::UpkeepReport;
 pub use verify::{Finding, VerifyReport};
 pub use why::{Former, Why};
 
 pub use larder_format as format;
 pub use larder_format::{
-    AbsentReason, AttributeValue, Attributes, ContentHash, EventKind, IMMEDIATELY, Key, KeyError, LogEntry,
-    LogKind, Micros, NEVER, PayloadState, Prefix, Record, RecordFlags, Right, SnapshotKind, Status, Warning,
+    AbsentReason, Aggregate, AggregateDefinition, AttributeValue, Attributes, CollectionDefinition,
+    CollectionRights, ContentHash, EventKind, IMMEDIATELY, IndexDefinition, Key, KeyError, LogEntry, LogKind,
+    Micros, NEVER, Part, PayloadState, Prefix, Record, RecordFlags, Right, SnapshotKind, Status, Tuple,
+    Warning,
 };

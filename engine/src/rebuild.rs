@@ -1,20 +1,21 @@
 //! Deriving again what follows from records, claims and contents: after an increment was restored, and to repair.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use larder_format::{Key, Record};
+use bytes::Bytes;
+use larder_format::{Key, Record, RowContent};
 
 use crate::error::Result;
 use crate::primitives::{
-    ClaimRow, ContentRow, DerivedRow, ReferenceCounts, StatisticsMap, derived_of_claim, derived_of_record,
-    is_derived, numbered_of,
+    ClaimRow, ContentRow, DefinedCollection, DerivedRow, Groups, ReferenceCounts, StatisticsMap,
+    derived_of_claim, derived_of_record, derived_of_row, is_derived, numbered_of, row_key_of,
 };
 use crate::store::{Loader, Snapshot, Store, Table, chunk_key, state_key};
 
 /// Which tables have rows that are derived.
-const DERIVED: [Table; 4] = [Table::Tags, Table::Claims, Table::Deadlines, Table::Edges];
+const DERIVED: [Table; 5] = [Table::Tags, Table::Claims, Table::Deadlines, Table::Edges, Table::Entries];
 
 /// Derives everything again in a store that nobody else has open.
 pub(crate) fn rebuild(store: &Store) -> Result<()> {
@@ -29,7 +30,7 @@ pub(crate) fn rebuild(store: &Store) -> Result<()> {
             }
         }
     }
-    let mut statistics = StatisticsMap::default();
+    let (mut statistics, mut collections) = (StatisticsMap::default(), BTreeMap::new());
     for row in all(Table::Records)? {
         let row = row?;
         let (Ok(key), Ok((record, _))) = (Key::decode(row.key()), Record::in_place(row.body())) else {
@@ -37,6 +38,9 @@ pub(crate) fn rebuild(store: &Store) -> Result<()> {
         };
         let record = record.to_record();
         statistics.count(&record, 1);
+        if let Some(Ok(collection)) = DefinedCollection::section(&record).map(DefinedCollection::decode) {
+            collections.insert(collection.id, collection);
+        }
         put_all(&mut loader, &derived_of_record(&key, &record))?;
     }
     for row in all(Table::Claims)? {
@@ -47,6 +51,7 @@ pub(crate) fn rebuild(store: &Store) -> Result<()> {
             put_all(&mut loader, &derived_of_claim(key, &claim))?;
         }
     }
+    derive_rows(&source, &mut loader, &collections)?;
     // A store in which nothing was ever counted has no such row.
     if !statistics.is_empty() || source.get(Table::State, state_key::STATISTICS)?.is_some() {
         loader.put(Table::State, state_key::STATISTICS, &statistics.encode())?;
@@ -56,6 +61,28 @@ pub(crate) fn rebuild(store: &Store) -> Result<()> {
     remove_logs_without_assets(&source, &mut loader)?;
     loader.remove_range(Table::Staging, &[], None)?;
     loader.commit()
+}
+
+/// Derives what follows from the rows of collections; those that are of none are removed.
+fn derive_rows(
+    source: &Arc<Snapshot>,
+    loader: &mut Loader<'_>,
+    collections: &BTreeMap<u64, DefinedCollection>,
+) -> Result<()> {
+    let mut groups = Groups::default();
+    for row in source.range(Table::Rows, Bound::Unbounded, Bound::Unbounded)? {
+        let row = row?;
+        let known = row_key_of(row.key()).and_then(|(id, key)| Some((collections.get(&id)?, key)));
+        let content = RowContent::decode(&Bytes::copy_from_slice(row.body()));
+        match (known, content) {
+            (Some((collection, key)), Ok((_, content))) => {
+                put_all(loader, &derived_of_row(collection, key, &content)?)?;
+                groups.count(collection, key, &content)?;
+            }
+            _ => loader.remove(Table::Rows, row.key())?,
+        }
+    }
+    groups.into_rows().try_for_each(|row| put_all(loader, &[row]))
 }
 
 fn put_all(loader: &mut Loader<'_>, rows: &[DerivedRow]) -> Result<()> {

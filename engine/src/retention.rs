@@ -123,7 +123,7 @@ fn look_at(
     seen: &mut [Seen],
 ) -> Result<()> {
     let record = asset.record();
-    if record.is_directory() {
+    if record.is_directory() || record.is_collection() {
         return Ok(());
     }
     let Some((at, rule)) = retention.rule_of(asset.encoded_key()) else { return Ok(()) };

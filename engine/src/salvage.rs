@@ -9,12 +9,12 @@ use std::ops::Bound;
 use std::path::Path;
 
 use bytes::Bytes;
-use larder_format::{ContentHash, EventKind, FeedRow, Key, Operation, PayloadState, Record};
+use larder_format::{ContentHash, EventKind, FeedRow, Key, Operation, PayloadState, Record, RowContent};
 
 use crate::commit::write_sets_in;
 use crate::error::{ErrorKind, Result};
 use crate::payload::PayloadReader;
-use crate::primitives::{ContentRow, decode_history, is_derived};
+use crate::primitives::{ContentRow, decode_history, is_derived, row_key};
 use crate::rebuild::rebuild;
 use crate::repair::verify_new;
 use crate::snapshot::{begin_epoch, fresh_id};
@@ -52,6 +52,8 @@ struct Found {
     rows: BTreeMap<Place, (u64, Bytes)>,
     gone: BTreeMap<Vec<u8>, u64>,
     trees_gone: Vec<(Vec<u8>, u64)>,
+    /// Rows of collections that were removed, and collections all of whose rows were.
+    rows_gone: BTreeMap<Vec<u8>, u64>,
     count: u64,
     last_commit: u64,
     head: Position,
@@ -99,6 +101,10 @@ impl Found {
                 Ok((until, _)) => until.max(0).cast_unsigned(),
                 Err(_) => return,
             },
+            Table::Rows => match RowContent::decode(&Bytes::copy_from_slice(body)) {
+                Ok((commit, _)) => commit,
+                Err(_) => return,
+            },
             Table::Feed => {
                 self.note_feed(key, body);
                 0
@@ -110,7 +116,7 @@ impl Found {
             }
             _ => 0,
         };
-        if table == Table::Records {
+        if matches!(table, Table::Records | Table::Rows) {
             self.last_commit = self.last_commit.max(version);
         }
         let place = (table, key.to_vec());
@@ -138,6 +144,11 @@ impl Found {
                     *gone = sequence.max(*gone);
                 }
                 EventKind::TreeDeleted => self.trees_gone.push((event.key, sequence)),
+                EventKind::RowRemoved => {
+                    let at = row_key(event.new_generation, &event.from).to_vec();
+                    let gone = self.rows_gone.entry(at).or_default();
+                    *gone = sequence.max(*gone);
+                }
                 _ => {}
             }
         }
@@ -146,8 +157,12 @@ impl Found {
     /// Leaves out what was removed by a commit behind the one that it is of; gives how many that were.
     fn drop_deleted(&mut self) -> u64 {
         let before = self.rows.len();
-        let (gone, trees) = (&self.gone, &self.trees_gone);
+        let (gone, trees, rows) = (&self.gone, &self.trees_gone, &self.rows_gone);
         self.rows.retain(|(table, key), (version, _)| {
+            if *table == Table::Rows {
+                let is_gone = |at: &[u8]| rows.get(at).is_some_and(|at| *version < *at);
+                return !(is_gone(key) || key.get(..8).is_some_and(is_gone));
+            }
             *table != Table::Records
                 || !(gone.get(key).is_some_and(|at| *version < *at)
                     || trees.iter().any(|(tree, at)| *version < *at && key.starts_with(tree)))

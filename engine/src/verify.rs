@@ -5,16 +5,18 @@ use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_format::{Claim, ContentHash, FeedRow, Key, PayloadState, Record, Strictness};
+use larder_format::{Claim, ContentHash, FeedRow, Key, PayloadState, Record, RowContent, Strictness};
 
 use crate::documents::Documents;
 use crate::error::Result;
 use crate::payload::{PayloadReader, Stored, row_numbers};
 use crate::primitives::{
-    ClaimRow, ContentRow, DerivedRow, Orphan, PROGRESS, Progress, ReferenceCounts, References, StatisticsMap,
-    decode_entry, decode_history, derived_of_claim, derived_of_record, is_derived, numbered_of,
+    ClaimRow, ContentRow, DefinedCollection, DerivedRow, Groups, Orphan, PROGRESS, Progress, ReferenceCounts,
+    References, StatisticsMap, decode_entry, decode_history, derived_of_claim, derived_of_record,
+    derived_of_row, entry_prefix, is_derived, numbered_of, row_key_of,
 };
 use crate::store::{Snapshot, StoredRow, Table, chunk_key, state_key};
+use crate::txn::prefix_end;
 
 /// How many findings are kept; more are counted.
 const FINDINGS_MAX: usize = 10_000;
@@ -47,6 +49,10 @@ pub struct VerifyReport {
     pub edges: u64,
     /// Deadlines that were compared.
     pub deadlines: u64,
+    /// Rows of collections that were compared with what follows from them.
+    pub rows: u64,
+    /// Entries of indexes and aggregates that were compared.
+    pub entries: u64,
     /// Claims that hold.
     pub claims: u64,
     /// Entries of logs, and how far work is.
@@ -92,10 +98,17 @@ pub(crate) fn verify(
     documents: &Documents,
     progress: &mut dyn FnMut(&VerifyReport),
 ) -> Result<VerifyReport> {
-    let mut check =
-        Check { snapshot, documents, report: VerifyReport::default(), derived: BTreeMap::new(), progress };
+    let mut check = Check {
+        snapshot,
+        documents,
+        report: VerifyReport::default(),
+        derived: BTreeMap::new(),
+        collections: BTreeMap::new(),
+        progress,
+    };
     check.records()?;
     check.claims()?;
+    check.rows()?;
     check.derived()?;
     check.history()?;
     check.logs()?;
@@ -113,6 +126,8 @@ struct Check<'c> {
     report: VerifyReport,
     /// How many derived rows there have to be, by table.
     derived: BTreeMap<Table, u64>,
+    /// The collections, by their numbers.
+    collections: BTreeMap<u64, DefinedCollection>,
     progress: &'c mut dyn FnMut(&VerifyReport),
 }
 
@@ -196,6 +211,14 @@ impl Check<'_> {
             }
         }
         statistics.count(&record, 1);
+        match DefinedCollection::section(&record).map(DefinedCollection::decode) {
+            Some(Ok(collection)) if self.collections.contains_key(&collection.id) => {
+                self.report.find(key.as_str(), "another collection has its number", RESTORE);
+            }
+            Some(Ok(collection)) => drop(self.collections.insert(collection.id, collection)),
+            Some(Err(error)) => self.report.find(key.as_str(), error.to_string(), RESTORE),
+            None => {}
+        }
         for row in derived_of_record(&key, &record) {
             self.follows(key.as_str(), &row);
         }
@@ -213,7 +236,7 @@ impl Check<'_> {
 
     /// There is nothing derived that nothing accounts for.
     fn derived(&mut self) -> Result<()> {
-        for table in [Table::Tags, Table::Edges, Table::Deadlines, Table::Claims] {
+        for table in [Table::Tags, Table::Edges, Table::Deadlines, Table::Claims, Table::Entries] {
             let mut count = 0;
             self.each(table, |_, row| {
                 count += u64::from(is_derived(table, row.key()));
@@ -224,6 +247,7 @@ impl Check<'_> {
                 Table::Tags => self.report.tags = count,
                 Table::Edges => self.report.edges = count,
                 Table::Deadlines => self.report.deadlines = count,
+                Table::Entries => self.report.entries = count,
                 _ => {}
             }
             if count != expected {
@@ -255,6 +279,47 @@ impl Check<'_> {
             }
             Ok(())
         })
+    }
+
+    /// What follows from the rows of collections is there. Keeps the aggregates in memory.
+    fn rows(&mut self) -> Result<()> {
+        let mut groups = Groups::default();
+        self.each(Table::Rows, |check, row| {
+            check.report.rows += 1;
+            let place = row.key().escape_ascii().to_string();
+            let known = row_key_of(row.key())
+                .and_then(|(id, key)| Some((check.collections.get(&id)?.clone(), key.to_vec())));
+            let Some((collection, key)) = known else {
+                check.report.find(place, "it is a row of no collection", REMOVE);
+                return Ok(());
+            };
+            let content = match RowContent::decode(&Bytes::copy_from_slice(row.body())) {
+                Ok((_, content)) => content,
+                Err(error) => {
+                    check.report.find(place, error.to_string(), RESTORE);
+                    return Ok(());
+                }
+            };
+            derived_of_row(&collection, &key, &content)?.iter().for_each(|row| check.follows(&place, row));
+            groups.count(&collection, &key, &content)?;
+            for index in collection.definition.indexes.iter().filter(|index| index.is_unique) {
+                for entry in index.entries(&key, &content.fields).unwrap_or_default() {
+                    let values = entry.key.get(..entry.values_length).unwrap_or_default();
+                    let start = entry_prefix(collection.id, values);
+                    let end = prefix_end(&start);
+                    let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                    let same = check.snapshot.range(Table::Entries, Bound::Included(&start), end)?;
+                    if same.take(2).count() > 1 {
+                        let what =
+                            format!("another row has the same values in the unique index {}", index.name);
+                        check.report.find(place.clone(), what, RESTORE);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        groups.into_rows().for_each(|row| self.follows("aggregates", &row));
+        Ok(())
     }
 
     /// What assets were is whole.

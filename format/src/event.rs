@@ -5,7 +5,7 @@
 //! event: [kind u8][reserved u8, 0][key length u16][second key length u16][reserved u16, 0]
 //!        [old generation u64][new generation u64][bytes u64][key][second key]
 //! ```
-//! Keys are in their encoded form. The second key is where a rename or copy came from.
+//! Keys are in their encoded form. The second key is where a rename or copy came from, or that of a row of a collection.
 
 use crate::numbered::numbered;
 
@@ -36,6 +36,10 @@ numbered! {
         11 Evicted "evicted",
         /// Something was said of the work on an asset; its record did not change.
         12 Logged "logged",
+        /// A row of a collection was put. The second key is that of the row, the new generation the collection's number.
+        13 RowPut "row-put",
+        /// A row of a collection was removed. As for one that was put.
+        14 RowRemoved "row-removed",
     }
 }
 
@@ -46,11 +50,11 @@ pub struct EventRow {
     pub kind: EventKind,
     /// The encoded key that it happened to.
     pub key: Vec<u8>,
-    /// The encoded key that it came from; empty if it came from nowhere.
+    /// The encoded key that it came from; empty if it came from nowhere. Of a row of a collection, the key of the row.
     pub from: Vec<u8>,
     /// The generation before; 0 if there was none.
     pub old_generation: u64,
-    /// The generation after; 0 if there is none.
+    /// The generation after; 0 if there is none. Of a row of a collection, the number of the collection.
     pub new_generation: u64,
     /// The length of the payload after, in bytes; for a removed tree, how many assets went.
     pub bytes: u64,

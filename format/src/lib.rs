@@ -4,6 +4,7 @@
 //! a named limit, and answers with a typed error. `SPEC.md` is normative; the modules mirror its sections.
 
 mod checksum;
+mod collection;
 mod dependency;
 mod envelope;
 mod event;
@@ -24,6 +25,11 @@ mod tuple;
 mod writeset;
 
 pub use checksum::{CHECKSUM_LENGTH, ChecksumError, checksum, seal_into, unseal};
+pub use collection::{
+    Aggregate, AggregateDefinition, CollectionDefinition, CollectionError, CollectionRights,
+    INDEX_FIELDS_MAX, INDEXES_MAX, IndexDefinition, IndexEntry, IndexOrder, ROW_VALUE_MAX, RowContent,
+    RowFilter,
+};
 pub use dependency::{Dependency, EXTERNAL_NAME_LENGTH_MAX, Node, is_external_name};
 pub use envelope::{
     ByteOrder, ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EnvelopeError, RKYV_FORMAT,

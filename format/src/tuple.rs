@@ -396,6 +396,14 @@ impl Tuple {
         Ok(Tuple { parts, encoded: Bytes::copy_from_slice(encoded) })
     }
 
+    /// Returns how many bytes the first part takes of bytes that begin with one.
+    pub fn first_length(encoded: &[u8]) -> Option<usize> {
+        let mut reader = Reader { rest: encoded, len: encoded.len() };
+        let tag = reader.byte().ok()?;
+        reader.part(tag, 0, 0).ok()?;
+        Some(reader.position())
+    }
+
     /// Returns the parts.
     pub fn parts(&self) -> &[Part] {
         &self.parts

@@ -4,11 +4,12 @@
 
 use bytes::Bytes;
 use larder_format::{
-    BATCH_HEADER_LENGTH, BatchHeader, ByteOrder, CHECKSUM_LENGTH, ContentHash, ENVELOPE_ALIGNMENT_MAX,
-    ENVELOPE_LENGTH, Envelope, EventKind, FeedRow, Key, LOG_BLOCK, LOG_VERSION, LogFileHeader, Operation,
-    PayloadState, RECORD_HEADER_LENGTH, RECORD_VERSION, RKYV_FORMAT, Record, RecordBuilder, SectionTag,
-    StateIdentity, Status, Tuple, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder,
-    seal_into, type_fingerprint, unseal,
+    BATCH_HEADER_LENGTH, BatchHeader, ByteOrder, CHECKSUM_LENGTH, CollectionDefinition, ContentHash,
+    ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EventKind, FeedRow, INDEX_FIELDS_MAX, INDEXES_MAX,
+    IndexDefinition, Key, LOG_BLOCK, LOG_VERSION, Labelled, LogFileHeader, Operation, Part, PayloadState,
+    RECORD_HEADER_LENGTH, RECORD_VERSION, RKYV_FORMAT, ROW_VALUE_MAX, Record, RecordBuilder, RowContent,
+    SectionTag, StateIdentity, Status, Tuple, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet,
+    WriteSetBuilder, seal_into, type_fingerprint, unseal,
 };
 
 const SPEC: &str = include_str!("../../SPEC.md");
@@ -25,7 +26,7 @@ fn cells(line: &str) -> Vec<&str> {
 
 #[test]
 fn the_constants_are_those_of_the_code() {
-    let constants: [(&str, usize); 16] = [
+    let constants: [(&str, usize); 19] = [
         ("CHECKSUM_LENGTH", CHECKSUM_LENGTH),
         ("RECORD_HEADER_LENGTH", RECORD_HEADER_LENGTH),
         ("RECORD_VERSION", RECORD_VERSION.into()),
@@ -42,10 +43,40 @@ fn the_constants_are_those_of_the_code() {
         ("KEY_DEPTH_MAX", Key::DEPTH_MAX),
         ("TUPLE_ENCODED_LENGTH_MAX", Tuple::ENCODED_LEN_MAX),
         ("TUPLE_DEPTH_MAX", Tuple::DEPTH_MAX),
+        ("INDEXES_MAX", INDEXES_MAX),
+        ("INDEX_FIELDS_MAX", INDEX_FIELDS_MAX),
+        ("ROW_VALUE_MAX", ROW_VALUE_MAX),
     ];
     for (name, value) in constants {
         assert!(SPEC.contains(&format!("| {name} | {value} |")), "{name} = {value}");
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_example_of_a_collection_is_that_of_the_code() {
+    let spec: String = SPEC.chars().filter(|c| !c.is_whitespace()).collect();
+    let key = Tuple::new(vec!["a".into()]).unwrap();
+    let fields = Labelled::new([("n", Part::from(300))]).unwrap();
+    let row = RowContent { fields: fields.clone(), value: Bytes::from("x") };
+    let encoded = row.encode(9);
+    assert_eq!(RowContent::decode(&encoded.clone().into()).unwrap(), (9, row));
+    assert!(spec.contains(&format!("`{}`andthecommit", hex(&encoded[..4]))), "{}", hex(&encoded));
+    assert!(
+        spec.contains(&format!("`{}`(alistofalist),and`{}`", hex(fields.encoded()), hex(b"x"))),
+        "{}",
+        hex(fields.encoded())
+    );
+    let definition = CollectionDefinition::new().index(IndexDefinition::new("by n").by_descending("n"));
+    let definition = definition.numbered().unwrap();
+    let section = definition.encode(7).unwrap();
+    assert_eq!(CollectionDefinition::decode(&section).unwrap(), (7, definition.clone()));
+    let entry = &definition.indexes[0].entries(key.encoded(), &fields).unwrap()[0];
+    assert!(spec.contains(&format!("0000000000000007{}`", hex(&entry.key))), "{}", hex(&entry.key));
+    assert_eq!(definition.indexes[0].row_of(&entry.key), Some(key.encoded()));
 }
 
 #[test]

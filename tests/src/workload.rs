@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use larder::{
-    Annotation, DocumentKind, Draft, Durability, Error, Larder, LogKind, ManualClock, Session, Status,
+    AggregateDefinition, Annotation, CollectionDefinition, DocumentKind, Draft, Durability, Error,
+    IndexDefinition, Larder, LogKind, ManualClock, Part, RowDraft, RowRange, Session, Status,
 };
 
 use crate::Random;
@@ -38,7 +39,7 @@ pub enum Did {
     Refused,
 }
 
-const KINDS: usize = 18;
+const KINDS: usize = 19;
 
 /// A random program. Two of the same seed do the same; how often which operation comes differs from seed to seed (swarm
 /// testing: A. Groce et al., ISSTA 2012).
@@ -151,6 +152,37 @@ impl Workload {
         draft.attribute("of", key)
     }
 
+    /// Changes a few rows of a collection, which it defines where there is none.
+    fn rows(&mut self, session: &Session) -> Result<(), Error> {
+        let place = *self.random.pick(&["d/rows", "k/rows", "rows"]);
+        let definition = definition(self.random.percent(10));
+        let steps: Vec<(usize, i64, i64)> = (0..1 + self.random.below(6))
+            .map(|_| (self.random.below(20), self.random.below(12) as i64, self.random.below(5) as i64 - 1))
+            .collect();
+        let value = self.payload();
+        session
+            .write(|txn| {
+                let _ = txn.define_collection(place, &definition)?;
+                let mut rows = txn.collection(place)?;
+                for (what, key, number) in steps {
+                    let draft = RowDraft::new(value.clone())
+                        .field("state", number)
+                        .field("tags", vec![Part::from("x"), Part::from(number)]);
+                    match what {
+                        0 => drop(rows.clear()?),
+                        1..=4 => drop(rows.remove(key)?),
+                        5..=7 => drop(rows.add(("count", key), "n", number)?),
+                        8 => drop(rows.put(key, draft.field("only", number))?),
+                        _ => drop(rows.put(key, draft)?),
+                    }
+                    let first = rows.find("by state", &RowRange::all().limit(1))?;
+                    assert!(first.rows.iter().all(|row| row.integer("state").is_some()));
+                }
+                Ok(())
+            })
+            .map(drop)
+    }
+
     fn act(
         &mut self,
         kind: usize,
@@ -230,6 +262,7 @@ impl Workload {
                 let (name, draft) = (format!("once-{}", self.once), self.draft(key, now));
                 session.write_once(&name, |txn| txn.put(key, draft)).map(drop)
             }
+            18 => self.rows(session),
             _ => match self.random.below(3) {
                 0 => larder.prune_history().map(drop),
                 1 => larder.flush(),
@@ -240,6 +273,15 @@ impl Workload {
             },
         }
     }
+}
+
+/// The rows that the program works on, defined in one of two ways.
+fn definition(is_other: bool) -> CollectionDefinition {
+    let definition = CollectionDefinition::new()
+        .index(IndexDefinition::new("by state").by_descending("state").by("tags"))
+        .index(IndexDefinition::new("only").unique().by("only").only("only", [0, 1, 2]))
+        .aggregate(AggregateDefinition::new("by state").group_by("state").sum("state"));
+    if is_other { definition.index(IndexDefinition::new("tags").by_each("tags")) } else { definition }
 }
 
 const NAMES: [&str; KINDS] = [
@@ -261,4 +303,5 @@ const NAMES: [&str; KINDS] = [
     "set document",
     "put once",
     "keep house",
+    "rows",
 ];

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::format::Node;
-use larder::{Annotation, DocumentKind, Larder, Options, Status};
+use larder::{
+    AggregateDefinition, Annotation, CollectionDefinition, DocumentKind, IndexDefinition, Larder, Options,
+    RowDraft, RowRange, Status,
+};
 use larder_tests::kind_of;
 
 fn path(name: &str) -> std::path::PathBuf {
@@ -32,6 +35,21 @@ fn fill(larder: &Larder) {
     larder.root().unwrap().set_document(DocumentKind::Rules, "default = \"allow\"\n").unwrap();
 }
 
+/// What the golden file of format 3 holds beside.
+fn fill_rows(larder: &Larder) {
+    let definition = CollectionDefinition::new()
+        .index(IndexDefinition::new("by n").by_descending("n"))
+        .aggregate(AggregateDefinition::new("all").sum("n"));
+    let ana = larder.session("ana").unwrap();
+    ana.write(|txn| {
+        let _ = txn.define_collection("rows", &definition)?;
+        let mut rows = txn.collection("rows")?;
+        rows.put("a", RowDraft::new("x").field("n", 300))?;
+        rows.put(("b", 2), RowDraft::new("y").field("n", 400)).map(drop)
+    })
+    .unwrap();
+}
+
 /// What the golden file of format 2 holds beside.
 fn fill_life(larder: &Larder) {
     let ana = larder.session("ana").unwrap();
@@ -55,7 +73,7 @@ fn still() -> Options {
 /// Looks at what every format has.
 fn check(larder: &Larder, commits: u64) {
     let info = larder.info().unwrap();
-    assert_eq!((info.format, info.last_commit.sequence, info.store_id), (2, commits, 1));
+    assert_eq!((info.format, info.last_commit.sequence, info.store_id), (3, commits, 1));
     assert!(larder.verify(&mut |_| {}).unwrap().is_clean());
     let ana = larder.session("ana").unwrap();
     let dish = ana.get("menus/friday.json").unwrap();
@@ -85,35 +103,62 @@ fn x_10_a_file_of_format_1_is_upgraded_and_is_what_it_was() {
     assert_eq!(larder.session("ana").unwrap().snapshot().unwrap().claims("").unwrap().len(), 1);
 }
 
+fn check_life(larder: &Larder) {
+    let ana = larder.session("ana").unwrap();
+    let why = ana.why("made/pie.txt").unwrap();
+    assert_eq!(why.made_from.len(), 1);
+    assert_eq!(why.miss, None);
+    let view = ana.snapshot().unwrap();
+    let dependents = view.dependents(&Node::Asset("raw.bin".parse().unwrap())).unwrap();
+    assert_eq!(dependents, ["made/pie.txt".parse().unwrap()]);
+    let [claim] = &view.claims("").unwrap()[..] else { panic!("one claim") };
+    assert_eq!((claim.fence, claim.group.as_deref(), claim.until), (1, Some("oven"), 61_000_000));
+    let [orphan] = &view.orphans().unwrap()[..] else { panic!("one that was revoked") };
+    assert_eq!((orphan.fence, orphan.by.as_str()), (2, "ana"));
+    assert_eq!(larder.next_deadline().unwrap().unwrap().at, 5_000_000);
+}
+
 #[test]
-fn x_10_a_file_of_format_2_opens_and_is_what_it_was() {
-    if std::env::var_os("LARDER_WRITE_GOLDEN").is_some() {
-        let _ = std::fs::remove_file(path("v2.larder"));
-        let larder = still().open(path("v2.larder")).unwrap();
-        fill(&larder);
-        fill_life(&larder);
-        larder.close().unwrap();
-    }
+fn x_10_a_file_of_format_2_is_upgraded_and_is_what_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("v2.larder");
     std::fs::copy(path("v2.larder"), &copy).unwrap();
+    assert_eq!(kind_of(still().open(&copy)), "UpgradeRequired");
+    for options in [still().upgrade(), still()] {
+        let larder = options.open(&copy).unwrap();
+        check(&larder, 13);
+        check_life(&larder);
+        larder.close().unwrap();
+    }
+    let larder = still().open(&copy).unwrap();
+    fill_rows(&larder);
+    assert_eq!(larder.verify(&mut |_| {}).unwrap().rows, 2);
+}
+
+#[test]
+fn x_10_a_file_of_format_3_opens_and_is_what_it_was() {
+    if std::env::var_os("LARDER_WRITE_GOLDEN").is_some() {
+        let _ = std::fs::remove_file(path("v3.larder"));
+        let larder = still().open(path("v3.larder")).unwrap();
+        fill(&larder);
+        fill_life(&larder);
+        fill_rows(&larder);
+        larder.close().unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("v3.larder");
+    std::fs::copy(path("v3.larder"), &copy).unwrap();
     for is_read_only in [true, false] {
         let larder = if is_read_only { still().open_read_only(&copy) } else { still().open(&copy) }.unwrap();
-        check(&larder, 13);
-        let ana = larder.session("ana").unwrap();
-        let why = ana.why("made/pie.txt").unwrap();
-        assert_eq!(why.made_from.len(), 1);
-        assert_eq!(why.miss, None);
-        let view = ana.snapshot().unwrap();
-        assert_eq!(
-            view.dependents(&Node::Asset("raw.bin".parse().unwrap())).unwrap(),
-            ["made/pie.txt".parse().unwrap()]
-        );
-        let [claim] = &view.claims("").unwrap()[..] else { panic!("one claim") };
-        assert_eq!((claim.fence, claim.group.as_deref(), claim.until), (1, Some("oven"), 61_000_000));
-        let [orphan] = &view.orphans().unwrap()[..] else { panic!("one that was revoked") };
-        assert_eq!((orphan.fence, orphan.by.as_str()), (2, "ana"));
-        assert_eq!(larder.next_deadline().unwrap().unwrap().at, 5_000_000);
+        check(&larder, 14);
+        check_life(&larder);
+        let view = larder.root().unwrap().snapshot().unwrap();
+        let rows = view.collection("rows").unwrap();
+        let found = rows.find("by n", &RowRange::all()).unwrap().rows;
+        let values: Vec<_> = found.iter().map(|row| row.value().as_ref()).collect();
+        assert_eq!(values, [b"y", b"x"]);
+        assert_eq!(rows.aggregate("all", &[]).unwrap().sum, 700);
+        drop(view);
         larder.close().unwrap();
     }
 }

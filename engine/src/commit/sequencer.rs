@@ -14,7 +14,7 @@ use crate::errand::Errand;
 use crate::error::{ErrorKind, Result};
 use crate::primitives::StatisticsMap;
 use crate::store::{Table, state_key};
-use crate::txn::View;
+use crate::txn::{Fronts, View};
 
 /// The state after everything that was accepted.
 pub(crate) struct Sequenced {
@@ -33,6 +33,7 @@ pub(crate) struct Sequenced {
     pub(crate) has_edges: bool,
     /// Whether anything was said of the work on any asset.
     pub(crate) has_logs: bool,
+    pub(crate) fronts: Fronts,
 }
 
 impl Sequenced {
@@ -65,6 +66,7 @@ impl Sequenced {
             fences_reserved,
             has_edges: has_some(Table::Edges)?,
             has_logs: has_some(Table::Logs)?,
+            fronts: Fronts::default(),
         })
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn derived_of_claim(key: &[u8], claim: &ClaimRow) -> Vec<DerivedRow> 
 /// Tells whether a row of a table is there only because of another.
 pub(crate) fn is_derived(table: Table, row_key: &[u8]) -> bool {
     match table {
-        Table::Tags | Table::Deadlines => true,
+        Table::Tags | Table::Deadlines | Table::Entries => true,
         Table::Edges => super::is_edge(row_key),
         Table::Claims => row_key.first() == Some(&3),
         _ => false,

@@ -10,6 +10,7 @@ mod history;
 mod logs;
 mod numbered;
 mod once;
+mod rows;
 mod statistics;
 mod tags;
 
@@ -30,6 +31,9 @@ pub(crate) use logs::{LOG_ENTRIES_MAX, PROGRESS, decode_entry, encode_entry};
 pub(crate) use numbered::{numbered_key, numbered_of, numbered_prefix};
 pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
+pub(crate) use rows::{
+    DefinedCollection, Groups, derived_of_row, entry_of, entry_prefix, row_key, row_key_of, shares_of,
+};
 pub(crate) use statistics::StatisticsMap;
 pub use statistics::{Count, Statistics};
 pub(crate) use tags::{tag_changes, tag_prefix, tagged_key};

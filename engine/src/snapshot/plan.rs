@@ -10,12 +10,12 @@ use larder_format::{
 
 use crate::error::{ErrorKind, Result};
 use crate::larder::FEED_TRIMMED;
-use crate::primitives::{EXTERNALS, HISTORY_PRUNED, decode_history};
+use crate::primitives::{DefinedCollection, EXTERNALS, HISTORY_PRUNED, decode_history, row_key};
 use crate::store::{Snapshot, SnapshotRange, Table, chunk_key, corrupt, state_key};
 use crate::txn::prefix_end;
 
 /// The tables of which a snapshot has everything: all but what the file is, and what was not finished.
-const WHOLE: [Table; 14] = [
+const WHOLE: [Table; 16] = [
     Table::State,
     Table::Records,
     Table::Chunks,
@@ -30,6 +30,8 @@ const WHOLE: [Table; 14] = [
     Table::Edges,
     Table::History,
     Table::Logs,
+    Table::Rows,
+    Table::Entries,
 ];
 
 type Key = Vec<u8>;
@@ -89,7 +91,7 @@ pub(super) fn full(snapshot: &Arc<Snapshot>) -> Result<Vec<Part>> {
 /// Plans a snapshot of the assets at and below a prefix. Keeps the digests of their payloads in memory.
 pub(super) fn below(snapshot: &Arc<Snapshot>, prefix: &Prefix) -> Result<Vec<Part>> {
     let range = prefix.subtree_range();
-    let mut contents = BTreeMap::new();
+    let (mut contents, mut collections) = (BTreeMap::new(), BTreeSet::new());
     for table in [Table::Records, Table::History] {
         for row in rows(snapshot, table, &range)? {
             let row = row?;
@@ -99,6 +101,7 @@ pub(super) fn below(snapshot: &Arc<Snapshot>, prefix: &Prefix) -> Result<Vec<Par
                 decode_history(&bytes::Bytes::copy_from_slice(row.body()))?.1.record
             };
             note_content(&mut contents, &record);
+            collections.extend(DefinedCollection::id_of(&record));
         }
     }
     let mut parts = vec![
@@ -112,6 +115,7 @@ pub(super) fn below(snapshot: &Arc<Snapshot>, prefix: &Prefix) -> Result<Vec<Par
         Part::range(Table::History, range.clone()),
         Part::range(Table::Logs, range),
     ]);
+    parts.extend(collections.into_iter().map(|id| Part::below(Table::Rows, &id.to_be_bytes())));
     Ok(parts)
 }
 
@@ -134,6 +138,9 @@ struct Changed {
     keys: BTreeMap<Key, bool>,
     /// The ranges of keys that were removed as a whole.
     ranges: BTreeMap<Key, Option<Key>>,
+    /// Rows of collections, and collections all of whose rows were removed.
+    rows: BTreeSet<Key>,
+    cleared: BTreeSet<Key>,
 }
 
 impl Changed {
@@ -155,6 +162,14 @@ impl Changed {
             for event in feed.events {
                 match event.kind {
                     EventKind::DocumentChanged => {}
+                    EventKind::RowPut | EventKind::RowRemoved => {
+                        let id = event.new_generation;
+                        if event.from.is_empty() && event.kind == EventKind::RowRemoved {
+                            changed.cleared.insert(id.to_be_bytes().to_vec());
+                        } else {
+                            changed.rows.insert(row_key(id, &event.from).to_vec());
+                        }
+                    }
                     EventKind::TreeDeleted => {
                         let end = prefix_end(&event.key);
                         changed.ranges.insert(event.key, end);
@@ -243,10 +258,29 @@ pub(super) fn since(snapshot: &Arc<Snapshot>, base: &Position, audit_base: u64) 
         changed.plan(Table::History, &mut parts);
     }
     changed.plan(Table::Logs, &mut parts);
+    changed.plan_rows(&mut parts);
     Ok(parts)
 }
 
 impl Changed {
+    /// The rows of collections; what is left of one that was cleared is there as a whole.
+    fn plan_rows(&self, parts: &mut Vec<Part>) {
+        let mut cleared = self.cleared.iter().peekable();
+        let clear = |id: &Key, parts: &mut Vec<Part>| {
+            parts.push(Part::Clear(Table::Rows, id.clone(), prefix_end(id)));
+            parts.push(Part::below(Table::Rows, id));
+        };
+        for row in &self.rows {
+            while let Some(id) = cleared.next_if(|id| *id <= row) {
+                clear(id, parts);
+            }
+            if !row.first_chunk::<8>().is_some_and(|id| self.cleared.contains(id.as_slice())) {
+                parts.push(Part::Row(Table::Rows, row.clone()));
+            }
+        }
+        cleared.for_each(|id| clear(id, parts));
+    }
+
     /// The rows of a table that are of keys that changed, with the ranges that were removed before them.
     fn plan(&self, table: Table, parts: &mut Vec<Part>) {
         let mut ranges = self.ranges.iter().peekable();

@@ -47,7 +47,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::larder::InputOutput;
 
 /// The format version that is written.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// How much memory pages are kept in while all of them are read once, in bytes.
 const PAGES_CACHE_BYTES: usize = 16 << 20;
 /// The required features that this version knows.

@@ -36,10 +36,14 @@ pub(crate) enum Table {
     History = 15,
     /// Encoded key, 0, number: what was said of the work on an asset.
     Logs = 16,
+    /// Collection number, key of a row: the row.
+    Rows = 17,
+    /// Collection number, number of an index or aggregate, values: what follows from the rows.
+    Entries = 18,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Meta,
         Self::State,
         Self::Records,
@@ -56,6 +60,8 @@ impl Table {
         Self::Edges,
         Self::History,
         Self::Logs,
+        Self::Rows,
+        Self::Entries,
     ];
 
     pub(crate) const fn number(self) -> u8 {
@@ -79,6 +85,7 @@ impl Table {
             Self::Edges => (Tree::Index, Some(3)),
             Self::History => (Tree::Index, Some(4)),
             Self::Logs => (Tree::Index, Some(5)),
+            Self::Entries => (Tree::Index, Some(6)),
             other => (Tree::Own(other), None),
         }
     }
@@ -101,6 +108,8 @@ impl Table {
             Self::Edges => "edges",
             Self::History => "history",
             Self::Logs => "logs",
+            Self::Rows => "rows",
+            Self::Entries => "entries",
         }
     }
 }

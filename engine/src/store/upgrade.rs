@@ -42,8 +42,10 @@ pub(crate) struct Formats {
 }
 
 /// Format 1 is the first: no step leads to it.
-pub(crate) const FORMATS: Formats =
-    Formats { current: FORMAT_VERSION, steps: &[Step { from: 1, apply: add_index }] };
+pub(crate) const FORMATS: Formats = Formats {
+    current: FORMAT_VERSION,
+    steps: &[Step { from: 1, apply: add_index }, Step { from: 2, apply: add_rows }],
+};
 
 /// Format 2 has claims, deadlines and edges, in a tree of their own; what expires has its row, and what no policy may
 /// remove is counted.
@@ -71,6 +73,12 @@ fn add_index(transaction: &WriteTransaction) -> Result<()> {
     larder_format::seal_into(Table::State.number(), state_key::STATISTICS, &statistics.encode(), &mut sealed);
     let key = tree_key(Table::State, state_key::STATISTICS);
     journal.insert(&*key, sealed.as_slice()).map_err(storage)?;
+    Ok(())
+}
+
+/// Format 3 has collections: a tree for their rows, empty as yet.
+fn add_rows(transaction: &WriteTransaction) -> Result<()> {
+    transaction.open_table(bytes_definition(Tree::Own(Table::Rows))).map_err(table_error)?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use super::scan::Scan;
 use super::view::View;
 use crate::authorizer::Caller;
 use crate::claim::ClaimInfo;
+use crate::collection::Collection;
 use crate::commit::CommitInfo;
 use crate::edit::{IntoKey, IntoPlace};
 use crate::error::Result;
@@ -85,6 +86,17 @@ impl ReadTxn {
     pub fn get(&self, key: impl IntoKey) -> Result<Asset> {
         let key = key.into_key()?;
         self.observed("get", key.as_str(), |reading| reading.asset(&key))
+    }
+
+    /// Opens a collection, to read its rows.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), [`NotACollection`](crate::ErrorKind::NotACollection),
+    /// [`AccessDenied`](crate::ErrorKind::AccessDenied).
+    pub fn collection(&self, key: impl IntoKey) -> Result<Collection<'_>> {
+        let key = key.into_key()?;
+        let collection = self.observed("collection", key.as_str(), |reading| reading.collection(&key))?;
+        Ok(Collection::new(self, key, collection))
     }
 
     /// Gives a record, without its payload.

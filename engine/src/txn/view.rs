@@ -14,6 +14,7 @@ use crate::cache::RecordCache;
 use crate::commit::{Layer, Said};
 use crate::error::Result;
 use crate::guard::Row;
+use crate::primitives::DefinedCollection;
 use crate::store::{ChunkPage, Position, Snapshot, SnapshotRange, StoredRow, Table, chunk_key};
 
 /// Layers, newest first, over a snapshot.
@@ -74,6 +75,11 @@ impl View {
             Said::Gone => Ok(None),
             Said::Nothing => Ok(self.snapshot.chunk_in_place(id, number)?.map(ChunkPage::into_bytes)),
         }
+    }
+
+    /// Gives what a section of a record says of a collection.
+    pub(crate) fn definition(&self, section: &[u8]) -> Result<DefinedCollection> {
+        self.cache.definition(section)
     }
 
     /// Gives the row of a record, from the cache where that has it.

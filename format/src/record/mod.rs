@@ -47,6 +47,8 @@ numbered! {
         4 NeverProduced "never-produced",
         /// The record is an explicit directory.
         5 Directory "directory",
+        /// The record is that of a collection, whose rows lie elsewhere.
+        6 Collection "collection",
     }
 }
 
@@ -352,6 +354,12 @@ impl<B: AsRef<[u8]>> Record<B> {
     #[must_use]
     pub fn is_directory(&self) -> bool {
         self.payload() == PayloadState::Absent(AbsentReason::Directory)
+    }
+
+    /// Tells whether the record is that of a collection.
+    #[must_use]
+    pub fn is_collection(&self) -> bool {
+        self.payload() == PayloadState::Absent(AbsentReason::Collection)
     }
 
     /// Gives the data format; empty if there is none.

@@ -40,6 +40,8 @@ pub enum SectionTag {
     Log = 13,
     /// What the asset was made from.
     Dependencies = 14,
+    /// The number and the definition of a collection.
+    Collection = 15,
 }
 
 impl SectionTag {

@@ -16,11 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use larder::format::{
-    BatchHeader, Envelope, FeedRow, Key, Limits, LogFileHeader, Operation, Pattern, PieceHeader, Position,
-    Record, Registry, Retention, Rules, SnapshotHeader, SnapshotManifest, Tuple, WriteSet,
+    BatchHeader, CollectionDefinition, Envelope, FeedRow, Key, Limits, LogFileHeader, Operation, Pattern,
+    PieceHeader, Position, Record, Registry, Retention, RowContent, Rules, SnapshotHeader, SnapshotManifest,
+    Tuple, WriteSet,
 };
 use larder::{
-    Clock, Draft, Fenceable, Larder, ManualClock, Options, SnapshotFile, SnapshotOptions, verify_file,
+    Clock, Draft, Fenceable, IndexDefinition, Larder, ManualClock, Options, SnapshotFile, SnapshotOptions,
+    verify_file,
 };
 use larder_tests::{
     Crash, FaultyDisk, Image, Judge, Known, Lie, Loss, Plan, Random, Trace, Verdict, Workload, still,
@@ -514,13 +516,21 @@ fn edits(seed: u64, count: u64) {
 /// Decoders under bytes that look like theirs: nothing panics.
 fn fuzz(tier: &Tier, failures: &AtomicU64) {
     type Decoder = (&'static str, fn(&[u8]));
-    let decoders: [Decoder; 15] = [
+    let decoders: [Decoder; 16] = [
         ("record", |bytes| {
             drop(Record::in_place(bytes).map(|(record, _)| record.to_record().tags().count()))
         }),
         ("key", |bytes| drop(Key::decode(bytes))),
         ("key text", |bytes| drop(std::str::from_utf8(bytes).map(Key::parse))),
         ("tuple", |bytes| drop(Tuple::decode(bytes))),
+        ("collection, row", |bytes| {
+            if let Ok((_, definition)) = CollectionDefinition::decode(bytes) {
+                definition.indexes.iter().for_each(|index| {
+                    let _ = index.row_of(bytes);
+                });
+            }
+            drop(RowContent::decode(&bytes.to_vec().into()));
+        }),
         ("write-set", |bytes| drop(WriteSet::decode(bytes.to_vec().into()))),
         ("operation", |bytes| drop(Operation::decode(&bytes.to_vec().into(), &mut 0))),
         ("feed row", |bytes| drop(FeedRow::decode(bytes))),
@@ -573,7 +583,11 @@ fn seeds() -> Vec<Vec<u8>> {
     }
     let mut snapshot = Vec::new();
     larder.snapshot_into(&mut snapshot, &SnapshotOptions::new()).expect("a snapshot");
-    let mut seeds = vec![snapshot[..80].to_vec(), b"a\0b\0".to_vec(), b"users/*/x/**".to_vec()];
+    let definition = CollectionDefinition::new()
+        .index(IndexDefinition::new("a").by("b").by_descending("c").only("d", [1, 2]));
+    let definition = definition.encode(7).expect("a short definition").to_vec();
+    let mut seeds = vec![definition];
+    seeds.extend([snapshot[..80].to_vec(), b"a\0b\0".to_vec(), b"users/*/x/**".to_vec()]);
     let content = zstd::decode_all(snapshot.as_slice()).expect("zstd frames");
     let (bytes, mut at) = (bytes::Bytes::from(content), 144);
     seeds.push(bytes[..144].to_vec());

@@ -284,7 +284,7 @@ impl WriteTxn<'_> {
 
     /// Takes the next fence number. Numbers are reserved many at a time, by a transaction that is synced, so that a claim
     /// which a crash takes back does not give its number to another.
-    fn next_fence(&mut self) -> u64 {
+    pub(super) fn next_fence(&mut self) -> u64 {
         // Counted even if the transaction comes to nothing: its closure may have told somebody.
         self.held.fence += 1;
         let fence = self.held.fence;

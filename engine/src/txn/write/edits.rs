@@ -15,7 +15,7 @@ use crate::edit::{Annotation, Change, Condition, Draft, Outcome, Stored, TagPoli
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Admitted, Guard, New, Proposal, Row, Verdict};
 use crate::payload::{Prepared, PreparedBody};
-use crate::primitives::{ContentRow, StatisticsMap, expiry_of, tag_changes};
+use crate::primitives::{ContentRow, DefinedCollection, StatisticsMap, expiry_of, tag_changes};
 use crate::store::Table;
 use crate::txn::prepare::{Ready, claim_of, prepare};
 
@@ -316,11 +316,12 @@ impl WriteTxn<'_> {
     fn delete_tree(&mut self, place: &Prefix) -> Result<Outcome> {
         // What follows from it is kept, not the rows: there may be many.
         let (mut statistics, mut tag_rows) = (StatisticsMap::default(), Vec::new());
-        let (mut life, mut kept) = (Vec::new(), Vec::new());
+        let (mut life, mut kept, mut collections) = (Vec::new(), Vec::new(), Vec::new());
         let mut references: BTreeMap<ContentHash, u64> = BTreeMap::new();
         let count = self.each_below(place, Right::DELETE, |key, row| {
             statistics.count(&row.record, -1);
             tag_rows.extend(tag_changes(&key, Some(&row.record), None).0);
+            collections.extend(DefinedCollection::id_of(&row.record));
             let history = self.history_limit(&key).filter(|_| row.record.has_payload());
             if let (PayloadState::Stored { hash, .. }, None) = (row.record.payload(), history) {
                 *references.entry(hash).or_default() += 1;
@@ -350,6 +351,7 @@ impl WriteTxn<'_> {
             self.change_life(key, Some(record), None);
         }
         self.changes.remove_range(Table::Records, start.into(), end.map(Bytes::from), count);
+        collections.into_iter().for_each(|id| self.drop_rows(id));
         self.statistics = self.statistics.with(&statistics);
         for tag_row in tag_rows {
             self.changes.remove(Table::Tags, tag_row);
@@ -540,6 +542,9 @@ impl WriteTxn<'_> {
         guard.access(Right::WRITE, to).map_err(|error| error.at(to))?;
         guard.reading(from)?;
         let Some(row) = self.reading().row(from)? else { return Ok(Outcome::NotFound) };
+        if row.record.is_collection() {
+            return Err(Error::from(ErrorKind::IsACollection).at(from));
+        }
         let previous = self.reading().row(to)?.map(|row| row.record.generation());
         let proposal = Proposal {
             key: to,

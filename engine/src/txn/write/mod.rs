@@ -5,6 +5,7 @@ mod edits;
 mod history;
 mod life;
 mod logs;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use larder_format::{
     WriteSetHeader,
 };
 
+pub use self::rows::CollectionMut;
+pub(crate) use self::rows::Fronts;
 use super::changes::Changes;
 use super::reading::{Asset, Entry, Page, PageRequest, Reading};
 use super::view::View;
@@ -53,6 +56,8 @@ pub struct WriteTxn<'s> {
     acting_for: Vec<Key>,
     /// Up to which fence this transaction reserves numbers.
     fences_reserved: Option<u64>,
+    /// What is known of collections.
+    rows: rows::RowsAtWork,
     /// Whether anything was made from anything.
     has_edges: bool,
     /// Whether anything was said of the work on any asset.
@@ -101,6 +106,7 @@ impl<'s> WriteTxn<'s> {
             claims: BTreeMap::new(),
             acting_for: Vec::new(),
             fences_reserved: None,
+            rows: rows::RowsAtWork::default(),
             has_edges,
             has_logs,
             is_cascading: false,
@@ -314,6 +320,7 @@ impl<'s> WriteTxn<'s> {
             self.changes.put(Table::Tags, row, Bytes::new());
         }
         self.change_life(key, old, new);
+        self.change_collection(admitted.kind(), old, new);
         match (admitted.kind(), admitted.from()) {
             (EventKind::Renamed, Some(from)) => self.end_log(from, Some(key))?,
             _ if new.is_none() => self.end_log(key, None)?,
@@ -531,6 +538,7 @@ impl<'s> WriteTxn<'s> {
         self.held.audit_next = audit_next;
         self.held.has_edges = self.has_edges;
         self.held.has_logs = self.has_logs;
+        self.rows.finish(&mut self.held.fronts);
         if let Some(reserved) = self.fences_reserved {
             self.held.fences_reserved = reserved;
         }

@@ -1,0 +1,369 @@
+//! Collections, as a caller sees them: rows with typed keys, named fields and a value, in the order of their keys and
+//! of what they are indexed by.
+//!
+//! A collection lies under a key, as an asset does; what may be done with it is decided there.
+
+use bytes::Bytes;
+use larder_format::{Aggregate, CollectionDefinition, Labelled, Part, RowContent, Tuple, TupleError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::payload::{Loadable, Storable, TypedValue, archive};
+use crate::primitives::DefinedCollection;
+use crate::txn::ReadTxn;
+
+/// How many rows there are on a page if nothing is said.
+const PAGE_DEFAULT: usize = 100;
+/// The most rows of a page.
+const PAGE_MAX: usize = 10_000;
+
+/// A row that is to be put: a value, and the fields that it is found and counted by.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct RowDraft {
+    fields: Vec<(String, Part)>,
+    value: Bytes,
+}
+
+impl RowDraft {
+    /// Begins a row with this value, of at most 16 MiB.
+    pub fn new(value: impl Into<Bytes>) -> Self {
+        Self { fields: Vec::new(), value: value.into() }
+    }
+
+    /// Begins a row whose value is archived, to be read in place.
+    ///
+    /// # Errors
+    /// [`Serialization`](ErrorKind::Serialization).
+    pub fn typed<T: Storable>(value: &T) -> Result<Self> {
+        archive(value).map(Self::new)
+    }
+
+    /// Sets a field; of two with the same name the last one counts.
+    pub fn field(mut self, name: impl Into<String>, value: impl Into<Part>) -> Self {
+        let name = name.into();
+        self.fields.retain(|(other, _)| *other != name);
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// Leaves a field out.
+    pub fn without(mut self, name: &str) -> Self {
+        self.fields.retain(|(other, _)| other != name);
+        self
+    }
+
+    /// Sets the value.
+    pub fn value(mut self, value: impl Into<Bytes>) -> Self {
+        self.value = value.into();
+        self
+    }
+
+    pub(crate) fn content(self) -> Result<RowContent> {
+        Ok(RowContent { fields: Labelled::new(self.fields).map_err(not_a_field)?, value: self.value })
+    }
+}
+
+fn not_a_field(error: TupleError) -> Error {
+    let expected = "names with values, at most 4096 bytes together".to_owned();
+    ErrorKind::InvalidArgument { argument: "fields", expected, got: error.to_string() }.into()
+}
+
+impl<V: Into<Bytes>> From<V> for RowDraft {
+    fn from(value: V) -> Self {
+        Self::new(value)
+    }
+}
+
+/// A row, as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    key: Tuple,
+    content: RowContent,
+}
+
+impl Row {
+    pub(crate) fn new(key: Tuple, content: RowContent) -> Self {
+        Self { key, content }
+    }
+
+    /// Gives the key.
+    #[must_use]
+    pub fn key(&self) -> &Tuple {
+        &self.key
+    }
+
+    /// Gives the fields.
+    #[must_use]
+    pub fn fields(&self) -> &Labelled {
+        &self.content.fields
+    }
+
+    /// Gives a field, if the row has it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Part> {
+        self.content.fields.get(name)
+    }
+
+    /// Gives a field that holds an integer of 64 bits.
+    #[must_use]
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        match self.field(name)? {
+            Part::Integer(value) => i64::try_from(*value).ok(),
+            _ => None,
+        }
+    }
+
+    /// Gives a field that holds text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.field(name)? {
+            Part::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Gives the value.
+    #[must_use]
+    pub fn value(&self) -> &Bytes {
+        &self.content.value
+    }
+
+    /// Opens a value that was put as a [typed](RowDraft::typed) one.
+    ///
+    /// # Errors
+    /// [`TypeMismatch`](ErrorKind::TypeMismatch), [`Corrupt`](ErrorKind::Corrupt).
+    pub fn typed<T: Loadable>(&self) -> Result<TypedValue<T>> {
+        TypedValue::from_page(Box::new(self.content.value.clone()))
+    }
+
+    /// Makes a draft of the row, to put it again with a change.
+    pub fn to_draft(&self) -> RowDraft {
+        let fields =
+            self.content.fields.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        RowDraft { fields, value: self.content.value.clone() }
+    }
+}
+
+/// Whatever can be the key of a row: a [`Tuple`], one part, or several.
+pub trait IntoRowKey {
+    /// Makes the key.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) where a part has no place in the order, or all are too long.
+    fn into_row_key(self) -> Result<Tuple>;
+}
+
+fn row_key_of(parts: Vec<Part>) -> Result<Tuple> {
+    Tuple::new(parts).map_err(|error| {
+        let expected = "the key of a row: a tuple of at most 4096 bytes".to_owned();
+        ErrorKind::InvalidArgument { argument: "key", expected, got: error.to_string() }.into()
+    })
+}
+
+impl IntoRowKey for Tuple {
+    fn into_row_key(self) -> Result<Tuple> {
+        Ok(self)
+    }
+}
+
+impl IntoRowKey for &Tuple {
+    fn into_row_key(self) -> Result<Tuple> {
+        Ok(self.clone())
+    }
+}
+
+impl IntoRowKey for Vec<Part> {
+    fn into_row_key(self) -> Result<Tuple> {
+        row_key_of(self)
+    }
+}
+
+macro_rules! one_part_keys {
+    ($($type:ty),*) => {$(
+        impl IntoRowKey for $type {
+            fn into_row_key(self) -> Result<Tuple> {
+                row_key_of(vec![self.into()])
+            }
+        }
+    )*};
+}
+
+one_part_keys!(Part, &str, String, u64, i64, u32, i32);
+
+impl<A: Into<Part>, B: Into<Part>> IntoRowKey for (A, B) {
+    fn into_row_key(self) -> Result<Tuple> {
+        row_key_of(vec![self.0.into(), self.1.into()])
+    }
+}
+
+impl<A: Into<Part>, B: Into<Part>, C: Into<Part>> IntoRowKey for (A, B, C) {
+    fn into_row_key(self) -> Result<Tuple> {
+        row_key_of(vec![self.0.into(), self.1.into(), self.2.into()])
+    }
+}
+
+/// Where a page ended. Stays good while rows come and go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowCursor(pub(crate) Bytes);
+
+/// Which rows are asked for, in the order of their keys or of an index: all of them, or those that begin with some
+/// values, and of these the ones whose next value lies between two.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct RowRange {
+    pub(crate) equal: Vec<Part>,
+    pub(crate) at_least: Option<Part>,
+    pub(crate) at_most: Option<Part>,
+    pub(crate) after: Option<RowCursor>,
+    limit: Option<usize>,
+}
+
+impl RowRange {
+    /// Asks for all rows.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Asks for those that begin with a value; several are given one after the other.
+    pub fn with(mut self, value: impl Into<Part>) -> Self {
+        self.equal.push(value.into());
+        self
+    }
+
+    /// Asks for those whose next value is this one or greater.
+    pub fn at_least(mut self, value: impl Into<Part>) -> Self {
+        self.at_least = Some(value.into());
+        self
+    }
+
+    /// Asks for those whose next value is this one or less.
+    pub fn at_most(mut self, value: impl Into<Part>) -> Self {
+        self.at_most = Some(value.into());
+        self
+    }
+
+    /// Asks for what is behind a cursor: keyset paging.
+    pub fn after(mut self, cursor: RowCursor) -> Self {
+        self.after = Some(cursor);
+        self
+    }
+
+    /// Asks for this many at most: 1 to 10 000; 100 if nothing is said.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    pub(crate) fn effective_limit(&self) -> usize {
+        self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+    }
+}
+
+/// Rows, in the order that they were asked for in.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RowPage {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// Where the next page begins; `None` if this was the last.
+    pub next: Option<RowCursor>,
+}
+
+/// What became of a collection that was defined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Defined {
+    /// It was not there, and is empty now.
+    Created,
+    /// It is there, defined in the same way.
+    Unchanged,
+    /// It is there; its indexes and aggregates were derived anew.
+    Changed,
+}
+
+/// What became of a row that was to be put only where none is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Inserted {
+    /// None was there: it is now.
+    First,
+    /// This one was there before, and is as it was.
+    Existing(Row),
+}
+
+/// A collection, as a read transaction sees it.
+pub struct Collection<'t> {
+    txn: &'t ReadTxn,
+    key: larder_format::Key,
+    collection: DefinedCollection,
+}
+
+impl std::fmt::Debug for Collection<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collection").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<'t> Collection<'t> {
+    pub(crate) fn new(txn: &'t ReadTxn, key: larder_format::Key, collection: DefinedCollection) -> Self {
+        Self { txn, key, collection }
+    }
+
+    /// Gives how it is defined.
+    #[must_use]
+    pub fn definition(&self) -> &CollectionDefinition {
+        &self.collection.definition
+    }
+
+    /// Gives a row, if it is there.
+    ///
+    /// # Errors
+    /// [`AccessDenied`](ErrorKind::AccessDenied), [`ReaderExpired`](ErrorKind::ReaderExpired),
+    /// [`Corrupt`](ErrorKind::Corrupt), [`InvalidArgument`](ErrorKind::InvalidArgument) for the key.
+    pub fn get(&self, key: impl IntoRowKey) -> Result<Option<Row>> {
+        let key = key.into_row_key()?;
+        self.txn.with(|reading| reading.row_of(&self.key, &self.collection, &key))
+    }
+
+    /// Gives a page of rows in the order of their keys.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn page(&self, range: &RowRange) -> Result<RowPage> {
+        self.txn.with(|reading| reading.rows_of(&self.key, &self.collection, range))
+    }
+
+    /// Gives a page of rows in the order of an index.
+    ///
+    /// # Errors
+    /// As [`Collection::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such index.
+    pub fn find(&self, index: &str, range: &RowRange) -> Result<RowPage> {
+        self.txn
+            .with(|reading| reading.rows_by(&self.key, &self.collection, index, range, None))
+            .map(|found| found.0)
+    }
+
+    /// Tells how many rows there are, and how many bytes their keys and values have: without counting.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn total(&self) -> Result<Aggregate> {
+        self.txn.with(|reading| reading.aggregate_of(&self.key, &self.collection, None, &[]))
+    }
+
+    /// Gives what an aggregate says of a group: without counting.
+    ///
+    /// # Errors
+    /// As [`Collection::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such aggregate.
+    pub fn aggregate(&self, name: &str, group: &[Part]) -> Result<Aggregate> {
+        self.txn.with(|reading| reading.aggregate_of(&self.key, &self.collection, Some(name), group))
+    }
+
+    /// Gives all groups of an aggregate, with what it says of them.
+    ///
+    /// # Errors
+    /// As [`Collection::aggregate`].
+    pub fn groups(&self, name: &str) -> Result<Vec<(Tuple, Aggregate)>> {
+        self.txn.with(|reading| reading.groups_of(&self.key, &self.collection, name))
+    }
+}

@@ -1,0 +1,141 @@
+//! The rows of collections, and what follows from them: entries of indexes, and aggregates.
+//!
+//! ```text
+//! rows:    [collection number u64 big-endian][key of the row]                        -> a row
+//! entries: [collection number u64 big-endian][number u16 big-endian][values][00][key of the row] -> nothing
+//!          [collection number u64 big-endian][number u16 big-endian, from 8000 on][values]       -> an aggregate
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_format::{
+    Aggregate, CollectionDefinition, IndexDefinition, Labelled, Record, RowContent, SectionTag, TupleError,
+};
+
+use super::derived::DerivedRow;
+use crate::error::{ErrorKind, Result};
+use crate::store::{Table, corrupt};
+
+/// A collection as its record says it is.
+#[derive(Debug, Clone)]
+pub(crate) struct DefinedCollection {
+    pub(crate) id: u64,
+    pub(crate) definition: Arc<CollectionDefinition>,
+}
+
+impl DefinedCollection {
+    /// Gives the section of a record that says it; nothing if the record is not that of a collection.
+    pub(crate) fn section(record: &Record) -> Option<&[u8]> {
+        if !record.is_collection() {
+            return None;
+        }
+        Some(record.section(SectionTag::Collection.number()).unwrap_or_default())
+    }
+
+    /// Gives the number of the collection of a record, if it is that of one.
+    pub(crate) fn id_of(record: &Record) -> Option<u64> {
+        Self::section(record)?.first_chunk().map(|id| u64::from_le_bytes(*id))
+    }
+
+    pub(crate) fn decode(section: &[u8]) -> Result<Self> {
+        let (id, definition) =
+            CollectionDefinition::decode(section).map_err(|error| corrupt(error.to_string()))?;
+        Ok(Self { id, definition: Arc::new(definition) })
+    }
+
+    /// Gives the rows of everything below it, in the tables of rows and entries.
+    pub(crate) fn range(id: u64) -> (Bytes, Option<Bytes>) {
+        let end = id.checked_add(1).map(|next| Bytes::copy_from_slice(&next.to_be_bytes()));
+        (Bytes::copy_from_slice(&id.to_be_bytes()), end)
+    }
+}
+
+pub(crate) fn row_key(id: u64, key: &[u8]) -> Bytes {
+    [&id.to_be_bytes(), key].concat().into()
+}
+
+/// Takes the key of a row apart: the number of its collection, and its key there.
+pub(crate) fn row_key_of(row_key: &[u8]) -> Option<(u64, &[u8])> {
+    row_key.split_first_chunk::<8>().map(|(id, key)| (u64::from_be_bytes(*id), key))
+}
+
+/// What the entries of a collection begin with.
+pub(crate) fn entry_prefix(id: u64, entry: &[u8]) -> Bytes {
+    row_key(id, entry)
+}
+
+/// Gives the key of the row that an entry of an index is of.
+pub(crate) fn entry_of<'e>(index: &IndexDefinition, entry: &'e [u8]) -> Result<&'e [u8]> {
+    let row = row_key_of(entry).and_then(|(_, entry)| index.row_of(entry));
+    row.ok_or_else(|| corrupt(format!("an entry of the index {} is malformed", index.name)))
+}
+
+/// The entries of a row in the indexes of its collection.
+pub(crate) fn derived_of_row(
+    collection: &DefinedCollection,
+    key: &[u8],
+    content: &RowContent,
+) -> Result<Vec<DerivedRow>> {
+    let mut rows = Vec::new();
+    for index in &collection.definition.indexes {
+        for entry in index.entries(key, &content.fields).map_err(|error| unencodable(&error))? {
+            rows.push(DerivedRow {
+                table: Table::Entries,
+                key: entry_prefix(collection.id, &entry.key),
+                body: Bytes::new(),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// What a row adds to the aggregates of its collection, by what they lie under.
+pub(crate) fn shares_of(
+    collection: &DefinedCollection,
+    key: &[u8],
+    fields: &Labelled,
+    value: &[u8],
+) -> Result<Vec<(Bytes, i128)>> {
+    let length = key.len() + value.len();
+    let shares = collection.definition.shares(fields, length).map_err(|error| unencodable(&error))?;
+    Ok(shares.into_iter().map(|(key, sum)| (entry_prefix(collection.id, &key), sum)).collect())
+}
+
+fn unencodable(error: &TupleError) -> ErrorKind {
+    ErrorKind::InvalidArgument {
+        argument: "fields",
+        expected: "values that can be keys of an index".to_owned(),
+        got: error.to_string(),
+    }
+}
+
+/// The aggregates of rows, counted anew.
+#[derive(Default)]
+pub(crate) struct Groups(BTreeMap<Bytes, Aggregate>);
+
+impl Groups {
+    /// Counts a row in.
+    pub(crate) fn count(
+        &mut self,
+        collection: &DefinedCollection,
+        key: &[u8],
+        content: &RowContent,
+    ) -> Result<()> {
+        for (at, sum) in shares_of(collection, key, &content.fields, &content.value)? {
+            let group = self.0.entry(at).or_default();
+            *group = group.with(1, sum);
+        }
+        Ok(())
+    }
+
+    /// Gives the rows that say it.
+    pub(crate) fn into_rows(self) -> impl Iterator<Item = DerivedRow> {
+        self.0.into_iter().map(|(key, group)| DerivedRow {
+            table: Table::Entries,
+            key,
+            body: Bytes::copy_from_slice(&group.encode()),
+        })
+    }
+}

@@ -1,0 +1,239 @@
+//! Reading rows of collections from a view.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use larder_format::{
+    Aggregate, CollectionDefinition, IndexDefinition, IndexOrder, Key, Part, RowContent, Tuple,
+};
+
+use super::reading::Reading;
+use super::view::prefix_end;
+use crate::collection::{Row, RowCursor, RowPage, RowRange};
+use crate::error::{Error, ErrorKind, Result};
+use crate::primitives::{DefinedCollection, entry_of, entry_prefix, row_key, row_key_of};
+use crate::store::{Table, corrupt};
+
+impl Reading<'_, '_> {
+    /// Finds the collection under a key. Who may do nothing with it is told what one is told who may not read here.
+    pub(crate) fn collection(&self, key: &Key) -> Result<DefinedCollection> {
+        let row = self.row(key)?;
+        let section = row.as_ref().and_then(|row| DefinedCollection::section(&row.record));
+        let Some(section) = section else {
+            self.guard.reading(key)?;
+            let kind = if row.is_some() { ErrorKind::NotACollection } else { ErrorKind::NotFound };
+            return Err(Error::from(kind).at(key));
+        };
+        let collection = self.view.definition(section).map_err(|error| error.at(key))?;
+        let rights = &collection.definition.rights;
+        let lists = [&rights.read, &rights.insert, &rights.change, &rights.remove];
+        if !lists.into_iter().flatten().any(|right| self.guard.allows(*right, key)) {
+            self.guard.reading(key)?;
+        }
+        Ok(collection)
+    }
+
+    fn may_read(&self, key: &Key, collection: &DefinedCollection) -> Result<()> {
+        self.token.check()?;
+        self.guard.access_by_any(&collection.definition.rights.read, key).map_err(|error| error.at(key))
+    }
+
+    /// Gives what lies under the key of a row, without asking.
+    pub(crate) fn row_content(
+        &self,
+        collection: &DefinedCollection,
+        row: &[u8],
+    ) -> Result<Option<RowContent>> {
+        let Some(body) = self.view.get(self.own, Table::Rows, &row_key(collection.id, row))? else {
+            return Ok(None);
+        };
+        RowContent::decode(&body)
+            .map(|(_, content)| Some(content))
+            .map_err(|error| corrupt(error.to_string()))
+    }
+
+    pub(crate) fn row_of(
+        &self,
+        key: &Key,
+        collection: &DefinedCollection,
+        row: &Tuple,
+    ) -> Result<Option<Row>> {
+        self.may_read(key, collection)?;
+        let content = self.row_content(collection, row.encoded()).map_err(|error| error.at(key))?;
+        Ok(content.map(|content| Row::new(row.clone(), content)))
+    }
+
+    /// Gives rows in the order of their keys.
+    pub(crate) fn rows_of(
+        &self,
+        key: &Key,
+        collection: &DefinedCollection,
+        range: &RowRange,
+    ) -> Result<RowPage> {
+        self.may_read(key, collection)?;
+        let encode = |parts: &[Part]| Tuple::encode(parts).map_err(|error| unusable(&error));
+        let (start, end) = bounds(collection.id, range, false, encode)?;
+        let mut page = RowPage::default();
+        for row in self.view.range(self.own, Table::Rows, start, end)? {
+            let (at, body) = row?;
+            if page.rows.len() == range.effective_limit() {
+                page.next =
+                    page.rows.last().map(|row| RowCursor(row_key(collection.id, row.key().encoded())));
+                break;
+            }
+            let decoded = row_key_of(&at).and_then(|(_, row)| Tuple::decode(row).ok());
+            let row = decoded.ok_or_else(|| corrupt("the key of a row is malformed").at(key))?;
+            let (_, content) =
+                RowContent::decode(&body).map_err(|error| corrupt(error.to_string()).at(key))?;
+            page.rows.push(Row::new(row, content));
+        }
+        Ok(page)
+    }
+
+    /// Gives rows in the order of an index, and where the first entry lies; nothing lies before `front`.
+    pub(crate) fn rows_by(
+        &self,
+        key: &Key,
+        collection: &DefinedCollection,
+        index: &str,
+        range: &RowRange,
+        front: Option<Bytes>,
+    ) -> Result<(RowPage, Option<Bytes>)> {
+        self.may_read(key, collection)?;
+        let index = index_named(&collection.definition, index)?;
+        let order = index.fields.get(range.equal.len()).map(|(_, order)| *order);
+        let is_descending = order == Some(IndexOrder::Descending);
+        let encode = |parts: &[Part]| index.prefix(parts).map_err(|error| unusable(&error));
+        let (start, end) = bounds(collection.id, range, is_descending, encode)?;
+        let start = match (front, start) {
+            (Some(front), Bound::Included(start)) => Bound::Included(start.max(front)),
+            (_, start) => start,
+        };
+        if let (Bound::Included(start), Bound::Excluded(end)) = (&start, &end)
+            && start >= end
+        {
+            return Ok((RowPage::default(), Some(start.clone())));
+        }
+        let end_of = end.clone();
+        let (mut page, mut first, mut last) = (RowPage::default(), None, None);
+        for entry in self.view.range(self.own, Table::Entries, start, end)? {
+            let (entry, _) = entry?;
+            if page.rows.len() == range.effective_limit() {
+                page.next = last.map(RowCursor);
+                break;
+            }
+            let row = entry_of(index, &entry).map_err(|error| error.at(key))?;
+            let (Some(content), Ok(row)) = (self.row_content(collection, row)?, Tuple::decode(row)) else {
+                return Err(corrupt(format!("an entry of the index {} is of no row", index.name)).at(key));
+            };
+            page.rows.push(Row::new(row, content));
+            first.get_or_insert_with(|| entry.clone());
+            last = Some(entry);
+        }
+        // Where there is none, there is none up to the end.
+        let first = first.or(match end_of {
+            Bound::Excluded(end) => Some(end),
+            _ => None,
+        });
+        Ok((page, first))
+    }
+
+    pub(crate) fn aggregate_of(
+        &self,
+        key: &Key,
+        collection: &DefinedCollection,
+        name: Option<&str>,
+        group: &[Part],
+    ) -> Result<Aggregate> {
+        self.may_read(key, collection)?;
+        let at = match name {
+            None => CollectionDefinition::total_key().to_vec(),
+            Some(name) => {
+                aggregate_named(&collection.definition, name)?.key(group).map_err(|error| unusable(&error))?
+            }
+        };
+        self.aggregate_at(&entry_prefix(collection.id, &at)).map_err(|error| error.at(key))
+    }
+
+    /// Gives what lies under the key of a group.
+    pub(crate) fn aggregate_at(&self, at: &[u8]) -> Result<Aggregate> {
+        let Some(body) = self.view.get(self.own, Table::Entries, at)? else {
+            return Ok(Aggregate::default());
+        };
+        Aggregate::decode(&body).ok_or_else(|| corrupt("an aggregate is malformed"))
+    }
+
+    pub(crate) fn groups_of(
+        &self,
+        key: &Key,
+        collection: &DefinedCollection,
+        name: &str,
+    ) -> Result<Vec<(Tuple, Aggregate)>> {
+        self.may_read(key, collection)?;
+        let aggregate = aggregate_named(&collection.definition, name)?;
+        let prefix = entry_prefix(collection.id, &aggregate.key(&[]).map_err(|error| unusable(&error))?);
+        let mut groups = Vec::new();
+        for row in self.view.prefix(self.own, Table::Entries, &prefix)? {
+            let (at, body) = row?;
+            let group = at.strip_prefix(&prefix[..]).and_then(|group| Tuple::decode(group).ok());
+            let malformed = || corrupt("an aggregate is malformed").at(key);
+            groups.push((group.ok_or_else(malformed)?, Aggregate::decode(&body).ok_or_else(malformed)?));
+        }
+        Ok(groups)
+    }
+}
+
+/// Where rows or entries lie that are asked for.
+fn bounds(
+    id: u64,
+    range: &RowRange,
+    is_descending: bool,
+    encode: impl Fn(&[Part]) -> Result<Vec<u8>>,
+) -> Result<(Bound<Bytes>, Bound<Bytes>)> {
+    let with = |next: Option<&Part>| -> Result<Bytes> {
+        let mut parts = range.equal.clone();
+        parts.extend(next.cloned());
+        Ok(entry_prefix(id, &encode(&parts)?))
+    };
+    let (least, most) = match is_descending {
+        false => (range.at_least.as_ref(), range.at_most.as_ref()),
+        true => (range.at_most.as_ref(), range.at_least.as_ref()),
+    };
+    let start = with(least)?;
+    let start = match &range.after {
+        Some(RowCursor(after)) if *after >= start => Bound::Excluded(after.clone()),
+        _ => Bound::Included(start),
+    };
+    let end = prefix_end(&with(most)?).map_or(Bound::Unbounded, |end| Bound::Excluded(end.into()));
+    Ok((start, end))
+}
+
+pub(super) fn index_named<'d>(
+    definition: &'d CollectionDefinition,
+    name: &str,
+) -> Result<&'d IndexDefinition> {
+    definition.index_named(name).ok_or_else(|| {
+        let names: Vec<_> = definition.indexes.iter().map(|index| index.name.as_str()).collect();
+        no_such("index", name, &names)
+    })
+}
+
+fn aggregate_named<'d>(
+    definition: &'d CollectionDefinition,
+    name: &str,
+) -> Result<&'d larder_format::AggregateDefinition> {
+    definition.aggregate_named(name).ok_or_else(|| {
+        let names: Vec<_> = definition.aggregates.iter().map(|aggregate| aggregate.name.as_str()).collect();
+        no_such("aggregate", name, &names)
+    })
+}
+
+fn no_such(argument: &'static str, name: &str, names: &[&str]) -> Error {
+    let expected = format!("one of {names:?}");
+    ErrorKind::InvalidArgument { argument, expected, got: name.chars().take(64).collect() }.into()
+}
+
+fn unusable(error: &larder_format::TupleError) -> Error {
+    let expected = "values that can be part of a key".to_owned();
+    ErrorKind::InvalidArgument { argument: "range", expected, got: error.to_string() }.into()
+}

@@ -1,0 +1,491 @@
+//! Collections: rows, their indexes and aggregates, and counters, through the public API.
+
+use std::collections::BTreeMap;
+
+use larder::{
+    Aggregate, AggregateDefinition, CollectionDefinition, CollectionRights, Defined, DocumentKind, Error,
+    ErrorKind, EventKind, IndexDefinition, Inserted, Larder, Part, Right, Row, RowDraft, RowRange, Session,
+    SnapshotOptions, Tuple,
+};
+use larder_tests::{dump, in_memory, kind_of, still, verified};
+use proptest::prelude::*;
+
+fn jobs() -> CollectionDefinition {
+    CollectionDefinition::new()
+        .index(IndexDefinition::new("ready").by_descending("priority").by("order").only("state", ["ready"]))
+        .index(IndexDefinition::new("state").by("state"))
+        .index(IndexDefinition::new("owner").unique().by("owner"))
+        .index(IndexDefinition::new("label").by_each("labels"))
+        .aggregate(AggregateDefinition::new("by state").group_by("state").sum("cost"))
+}
+
+fn job(state: &str, priority: i64, order: i64) -> RowDraft {
+    RowDraft::new(format!("{state} {priority} {order}"))
+        .field("state", state)
+        .field("priority", priority)
+        .field("order", order)
+}
+
+fn with_jobs() -> (Larder, Session) {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    assert_eq!(ana.write(|txn| txn.define_collection("jobs", &jobs())).unwrap().value, Defined::Created);
+    (larder, ana)
+}
+
+fn keys(rows: &[Row]) -> Vec<Part> {
+    rows.iter().map(|row| row.key().parts()[0].clone()).collect()
+}
+
+fn numbers(of: impl IntoIterator<Item = i64>) -> Vec<Part> {
+    of.into_iter().map(Part::from).collect()
+}
+
+#[test]
+fn rows_are_put_found_counted_and_removed_in_one_commit_with_assets() {
+    let (larder, ana) = with_jobs();
+    let receipt = ana
+        .write(|txn| {
+            txn.put("results/1.txt", "done")?;
+            let mut jobs = txn.collection("jobs")?;
+            assert!(!jobs.put(1, job("ready", 0, 10))?);
+            assert!(!jobs.put(2, job("ready", 5, 20).field("cost", 7))?);
+            assert!(!jobs.put(3, job("done", 0, 30).field("cost", 5))?);
+            assert!(jobs.put(3, job("done", 1, 30).field("cost", 6))?);
+            assert_eq!(
+                keys(&jobs.find("ready", &RowRange::all())?.rows),
+                numbers([2, 1]),
+                "the greater priority first"
+            );
+            jobs.total()
+        })
+        .unwrap();
+    assert_eq!(receipt.value.count, 3);
+    let view = ana.snapshot().unwrap();
+    let jobs = view.collection("jobs").unwrap();
+    assert_eq!(keys(&jobs.page(&RowRange::all()).unwrap().rows), numbers([1, 2, 3]));
+    assert_eq!(jobs.get(2).unwrap().unwrap().value().as_ref(), b"ready 5 20");
+    assert_eq!(jobs.aggregate("by state", &["done".into()]).unwrap(), Aggregate { count: 1, sum: 6 });
+    assert_eq!(jobs.groups("by state").unwrap().len(), 2);
+    // What is not committed leaves nothing.
+    let aborted = ana.write(|txn| {
+        txn.collection("jobs")?.remove(1)?;
+        txn.collection("jobs")?.put(9, job("ready", 9, 9))?;
+        Err::<(), Error>(Error::abort("on second thoughts"))
+    });
+    assert_eq!(kind_of(aborted), "Aborted");
+    let state = ana.read(|view| Ok(view.collection("jobs")?.find("ready", &RowRange::all())?.rows)).unwrap();
+    assert_eq!(keys(&state), numbers([2, 1]));
+    let report = verified(&larder);
+    assert_eq!((report.rows, report.records), (3, 2));
+}
+
+#[test]
+fn p5_indexes_are_unique_null_safe_multi_partial_composite_and_descending() {
+    let (larder, ana) = with_jobs();
+    let put = |key: i64, draft: RowDraft| ana.write(|txn| txn.collection("jobs")?.put(key, draft));
+    put(1, RowDraft::new("").field("owner", "ana")).unwrap();
+    let error = put(2, RowDraft::new("").field("owner", "ana")).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::NotUnique { index, .. } if index == "owner"), "{error}");
+    assert!(error.to_string().contains("Integer(1)"), "{error}");
+    // A row without the field is in no index; one whose field is nil is, and nil is equal to itself.
+    put(3, RowDraft::new("")).unwrap();
+    put(4, RowDraft::new("")).unwrap();
+    put(5, RowDraft::new("").field("owner", Part::Nil)).unwrap();
+    assert_eq!(kind_of(put(6, RowDraft::new("").field("owner", Part::Nil))), "NotUnique");
+    // A row does not stand in its own way.
+    put(1, RowDraft::new("again").field("owner", "ana")).unwrap();
+    // Each part of a list once.
+    put(7, RowDraft::new("").field("labels", vec![Part::from("b"), Part::from("a"), Part::from("b")]))
+        .unwrap();
+    put(8, RowDraft::new("").field("labels", vec![Part::from("b")])).unwrap();
+    let view = ana.snapshot().unwrap();
+    let rows = view.collection("jobs").unwrap();
+    let labelled = |label: &str| keys(&rows.find("label", &RowRange::all().with(label)).unwrap().rows);
+    assert_eq!((labelled("a"), labelled("b"), labelled("c")), (numbers([7]), numbers([7, 8]), numbers([])));
+    // Between two values, in both directions.
+    for (key, priority) in [(11, 1), (12, 3), (13, 3), (14, 8)] {
+        put(key, job("ready", priority, key)).unwrap();
+    }
+    put(15, job("done", 3, 0)).unwrap();
+    let view = ana.snapshot().unwrap();
+    let rows = view.collection("jobs").unwrap();
+    let ready = |range: RowRange| keys(&rows.find("ready", &range).unwrap().rows);
+    assert_eq!(ready(RowRange::all()), numbers([14, 12, 13, 11]));
+    assert_eq!(ready(RowRange::all().at_least(2).at_most(5)), numbers([12, 13]));
+    assert_eq!(ready(RowRange::all().at_least(3)), numbers([14, 12, 13]));
+    assert_eq!(ready(RowRange::all().with(3).at_least(13)), numbers([13]));
+    assert_eq!(kind_of(rows.find("colour", &RowRange::all())), "InvalidArgument");
+    verified(&larder);
+}
+
+#[test]
+fn s2_10_pages_by_keyset_stay_good_while_rows_come_and_go() {
+    let (_larder, ana) = with_jobs();
+    ana.write(|txn| {
+        let mut jobs = txn.collection("jobs")?;
+        (0..25).try_for_each(|key| jobs.put(key, job("ready", key % 3, key)).map(drop))
+    })
+    .unwrap();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let range = after.take().map_or_else(RowRange::all, |cursor| RowRange::all().after(cursor)).limit(4);
+        let page = ana.read(|view| view.collection("jobs")?.find("ready", &range)).unwrap();
+        seen.extend(keys(&page.rows));
+        // What was seen goes; what is new lies before.
+        ana.write(|txn| {
+            let mut jobs = txn.collection("jobs")?;
+            for row in &page.rows {
+                jobs.remove(row.key())?;
+            }
+            jobs.put(1_000 + seen.len() as i64, job("ready", 2, 0)).map(drop)
+        })
+        .unwrap();
+        match page.next {
+            Some(cursor) => after = Some(cursor),
+            None => break,
+        }
+    }
+    let expected = (0..25i64).filter(|key| key % 3 == 2).chain((0..25).filter(|key| key % 3 == 1));
+    assert_eq!(seen, numbers(expected.chain((0..25).filter(|key| key % 3 == 0))));
+}
+
+#[test]
+fn s2_5_s2_21_counters_are_checked_and_many_go_in_one_commit_each_with_its_result() {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    let counters = CollectionDefinition::new().aggregate(AggregateDefinition::new("all").sum("n"));
+    let results = ana
+        .write(|txn| {
+            let _ = txn.define_collection("counters", &counters)?;
+            let mut counters = txn.collection("counters")?;
+            counters.put("full", RowDraft::default().field("n", i64::MAX))?;
+            counters.put("words", RowDraft::default().field("n", "three"))?;
+            let deltas = [("a", 5), ("b", -1), ("full", 1), ("a", 2), ("words", 1)];
+            Ok(deltas.map(|(name, delta)| match name {
+                "b" => counters.add_within(name, "n", delta, 0..=10),
+                _ => counters.add(name, "n", delta),
+            }))
+        })
+        .unwrap();
+    let [a, b, full, again, words] = results.value;
+    assert_eq!((a.unwrap(), again.unwrap()), (5, 7));
+    let error = b.unwrap_err();
+    assert!(matches!(
+        error.kind(),
+        ErrorKind::CounterOutOfRange { value: 0, delta: -1, min: 0, max: 10, .. }
+    ));
+    assert_eq!(kind_of(full), "CounterOutOfRange");
+    assert_eq!(kind_of(words), "InvalidArgument");
+    let view = ana.snapshot().unwrap();
+    let counters = view.collection("counters").unwrap();
+    assert_eq!(counters.get("a").unwrap().unwrap().integer("n"), Some(7));
+    assert_eq!(counters.get("b").unwrap(), None, "what was refused made no row");
+    assert_eq!(counters.aggregate("all", &[]).unwrap().sum, i128::from(i64::MAX) + 7);
+    // 100 deltas for each of 100 counters, from 4 threads: none is lost.
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let ana = ana.clone();
+            std::thread::spawn(move || {
+                for _ in 0..25 {
+                    ana.write(|txn| {
+                        let mut counters = txn.collection("counters")?;
+                        (0..100).try_for_each(|name| counters.add(("many", name), "n", 1).map(drop))
+                    })
+                    .unwrap();
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let sum: i64 = ana
+        .read(|view| {
+            let many = view.collection("counters")?.page(&RowRange::all().with("many"))?;
+            assert_eq!(many.rows.len(), 100);
+            Ok(many.rows.iter().filter_map(|row| row.integer("n")).sum())
+        })
+        .unwrap();
+    assert_eq!(sum, 10_000);
+    verified(&larder);
+}
+
+#[test]
+fn p11_an_insert_decides_once() {
+    let (_larder, ana) = with_jobs();
+    let decide = |value: &'static str| {
+        ana.write(|txn| txn.collection("jobs")?.insert(("route", 7), value)).unwrap().value
+    };
+    assert_eq!(decide("left"), Inserted::First);
+    let Inserted::Existing(row) = decide("right") else { panic!("it was decided") };
+    assert_eq!(row.value().as_ref(), b"left");
+}
+
+#[test]
+fn a_collection_is_defined_anew_only_if_every_row_fits() {
+    let (larder, ana) = with_jobs();
+    ana.write(|txn| {
+        let mut jobs = txn.collection("jobs")?;
+        (0..10).try_for_each(|key| jobs.put(key, job("ready", key / 2, key)).map(drop))
+    })
+    .unwrap();
+    let define =
+        |definition: &CollectionDefinition| ana.write(|txn| txn.define_collection("jobs", definition));
+    assert_eq!(define(&jobs()).unwrap().value, Defined::Unchanged);
+    let priority = jobs().index(IndexDefinition::new("priority").unique().by("priority"));
+    assert_eq!(kind_of(define(&priority)), "NotUnique");
+    let order =
+        CollectionDefinition::new().index(IndexDefinition::new("order").unique().by_descending("order"));
+    assert_eq!(define(&order).unwrap().value, Defined::Changed);
+    let found = ana.read(|view| view.collection("jobs")?.find("order", &RowRange::all().limit(2))).unwrap();
+    assert_eq!(keys(&found.rows), numbers([9, 8]));
+    assert_eq!(
+        kind_of(ana.read(|view| view.collection("jobs")?.find("ready", &RowRange::all()))),
+        "InvalidArgument"
+    );
+    verified(&larder);
+    for (definition, what) in [
+        (CollectionDefinition::new().index(IndexDefinition::new("empty")), "an index without a field"),
+        (CollectionDefinition::new().index(IndexDefinition::new(" ").by("a")), "an index without a name"),
+        (jobs().index(IndexDefinition::new("ready").by("a")), "two of one name"),
+        (
+            (0..33).fold(CollectionDefinition::new(), |all, n| {
+                all.index(IndexDefinition::new(n.to_string()).by("a"))
+            }),
+            "too many",
+        ),
+    ] {
+        assert_eq!(kind_of(define(&definition)), "InvalidArgument", "{what}");
+    }
+}
+
+#[test]
+fn a_collection_is_moved_and_removed_with_what_is_in_it() {
+    let (larder, ana) = with_jobs();
+    ana.write(|txn| txn.collection("jobs")?.put(1, job("ready", 1, 1)).map(drop)).unwrap();
+    assert_eq!(kind_of(ana.put("jobs", "an asset")), "IsACollection");
+    assert_eq!(kind_of(ana.copy("jobs", "copy")), "IsACollection");
+    ana.put("asset", "x").unwrap();
+    assert_eq!(kind_of(ana.copy("asset", "jobs")), "IsACollection");
+    assert_eq!(kind_of(ana.write(|txn| txn.collection("asset").map(drop))), "NotACollection");
+    assert_eq!(kind_of(ana.write(|txn| txn.define_collection("asset", &jobs()))), "AlreadyExists");
+    assert_eq!(kind_of(ana.write(|txn| txn.collection("nothing").map(drop))), "NotFound");
+    assert_eq!(kind_of(ana.get("jobs").unwrap().bytes()), "PayloadUnavailable");
+    ana.rename("jobs", "old/jobs").unwrap();
+    ana.rename_tree("old", "older").unwrap();
+    let row = ana.read(|view| view.collection("older/jobs")?.get(1)).unwrap();
+    assert!(row.is_some());
+    assert_eq!(verified(&larder).rows, 1);
+    // Made again under the same name, it is another one.
+    ana.delete_tree("older").unwrap();
+    assert_eq!(verified(&larder).rows, 0);
+    assert_eq!(
+        ana.write(|txn| txn.define_collection("older/jobs", &jobs())).unwrap().value,
+        Defined::Created
+    );
+    assert_eq!(ana.read(|view| view.collection("older/jobs")?.total()).unwrap().count, 0);
+    ana.write(|txn| {
+        let mut jobs = txn.collection("older/jobs")?;
+        (0..5).try_for_each(|key| jobs.put(key, job("ready", 0, key)).map(drop))?;
+        assert_eq!(jobs.clear()?, 5);
+        jobs.put(7, job("ready", 0, 7))?;
+        assert_eq!(keys(&jobs.find("ready", &RowRange::all())?.rows), numbers([7]));
+        Ok(())
+    })
+    .unwrap();
+    ana.delete("older/jobs").unwrap();
+    verified(&larder);
+}
+
+#[test]
+fn rules_and_limits_hold_for_rows_at_the_key_of_their_collection() {
+    let larder = in_memory();
+    let root = larder.root().unwrap();
+    let rights = CollectionRights {
+        read: vec![Right::READ, Right::CONSUME],
+        insert: vec![Right::ENQUEUE],
+        change: vec![Right::CONSUME],
+        remove: vec![Right::CONSUME],
+    };
+    root.write(|txn| txn.define_collection("queue", &jobs().rights(rights))).unwrap();
+    root.write(|txn| txn.define_collection("hidden", &jobs())).unwrap();
+    root.set_document(
+        DocumentKind::Rules,
+        "default = \"deny\"\n[[rule]]\non = \"queue\"\nwho = [\"maker\"]\nallow = [\"enqueue\"]\n\
+         [[rule]]\non = \"queue\"\nwho = [\"worker\"]\nallow = [\"consume\"]\n",
+    )
+    .unwrap();
+    root.set_document(DocumentKind::Limits, "[[limit]]\non = \"queue\"\nmax_binary_size = \"100 B\"\n")
+        .unwrap();
+    let as_user = |name: &str| larder.session(name).unwrap();
+    let put = |name: &str, value: usize| {
+        as_user(name)
+            .write(|txn| txn.collection("queue")?.put(1, vec![b'x'; value]))
+            .map(|receipt| receipt.value)
+    };
+    assert!(!put("maker", 100).unwrap());
+    assert_eq!(kind_of(put("maker", 100)), "AccessDenied", "a maker does not change what is there");
+    assert_eq!(kind_of(put("worker", 101)), "BinaryTooLarge");
+    assert!(put("worker", 99).unwrap());
+    assert_eq!(kind_of(as_user("maker").read(|view| view.collection("queue")?.get(1))), "AccessDenied");
+    assert!(as_user("worker").read(|view| view.collection("queue")?.get(1)).unwrap().is_some());
+    assert_eq!(kind_of(as_user("maker").write(|txn| txn.collection("queue")?.remove(1))), "AccessDenied");
+    assert!(as_user("worker").write(|txn| txn.collection("queue")?.remove(1)).unwrap().value);
+    for name in ["hidden", "nothing"] {
+        assert_eq!(kind_of(as_user("worker").read(|view| view.collection(name).map(drop))), "NotFound");
+        assert_eq!(
+            kind_of(as_user("worker").write(|txn| txn.define_collection(name, &jobs()))),
+            "AccessDenied"
+        );
+    }
+}
+
+#[test]
+fn the_feed_names_every_row_and_snapshots_have_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (larder, ana) = with_jobs();
+    let full = larder.snapshot(folder.path().join("full"), &SnapshotOptions::new()).unwrap();
+    let subscription = ana.subscribe("jobs", 10).unwrap();
+    let commit = ana.write(|txn| txn.collection("jobs")?.put(("a", 1), job("ready", 1, 1))).unwrap().commit;
+    ana.write(|txn| txn.collection("jobs")?.remove(("a", 1))).unwrap();
+    ana.write(|txn| txn.collection("jobs")?.put(("b", 2), job("ready", 1, 1))).unwrap();
+    let events = ana.feed_since(commit.sequence - 1, 10).unwrap();
+    let told: Vec<_> = events.iter().map(|event| (event.kind, event.row.clone().unwrap())).collect();
+    let key = |name: &str, number: i64| Tuple::new(vec![name.into(), number.into()]).unwrap();
+    assert_eq!(
+        told,
+        [
+            (EventKind::RowPut, key("a", 1)),
+            (EventKind::RowRemoved, key("a", 1)),
+            (EventKind::RowPut, key("b", 2))
+        ]
+    );
+    assert!(subscription.next_within(std::time::Duration::ZERO).is_some());
+    larder.snapshot(folder.path().join("increment"), &SnapshotOptions::new().since(full.info)).unwrap();
+    let paths = [folder.path().join("full"), folder.path().join("increment")];
+    let to = folder.path().join("back.larder");
+    larder::restore(&paths, &to, &larder::RestoreOptions::new()).unwrap();
+    let back = still().open(&to).unwrap();
+    assert!(dump(&back) == dump(&larder));
+    let below = folder.path().join("below");
+    larder.snapshot(&below, &SnapshotOptions::new().below("jobs").unwrap()).unwrap();
+    let part = folder.path().join("part.larder");
+    larder::restore(&[below], &part, &larder::RestoreOptions::new()).unwrap();
+    let part = still().open(&part).unwrap();
+    assert_eq!(verified(&part).rows, 1);
+}
+
+#[test]
+fn x_6_a_repaired_file_is_what_it_was_and_salvage_finds_the_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.larder");
+    let larder = still().open(&path).unwrap();
+    let ana = larder.session("ana").unwrap();
+    ana.write(|txn| {
+        let _ = txn.define_collection("jobs", &jobs())?;
+        let mut jobs = txn.collection("jobs")?;
+        (0..300).try_for_each(|key| jobs.put(key, job("ready", key % 7, key).field("cost", key)).map(drop))
+    })
+    .unwrap();
+    ana.write(|txn| txn.collection("jobs")?.remove(17)).unwrap();
+    let before = dump(&larder);
+    larder.close().unwrap();
+    let repaired = folder.path().join("repaired.larder");
+    larder::repair(&path, &repaired).unwrap();
+    assert!(dump(&still().open(&repaired).unwrap()) == before, "derived again, every index is the same");
+    let saved = folder.path().join("saved.larder");
+    let report = larder::salvage(&path, &saved).unwrap();
+    assert!(report.verified.is_clean(), "{report:?}");
+    assert_eq!(report.verified.rows, 299);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(i64, i64, i64),
+    Remove(i64),
+    First,
+    Clear,
+    Define(bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Vec<Step>, bool)>> {
+    let step = prop_oneof![
+        6 => (0..20i64, 0..4i64, 0..4i64).prop_map(|(key, a, b)| Step::Put(key, a, b)),
+        4 => (0..20i64).prop_map(Step::Remove),
+        6 => Just(Step::First),
+        1 => Just(Step::Clear),
+        1 => any::<bool>().prop_map(Step::Define),
+    ];
+    prop::collection::vec((prop::collection::vec(step, 1..8), prop::bool::weighted(0.8)), 1..40)
+}
+
+fn model_definition(is_other: bool) -> CollectionDefinition {
+    let definition = CollectionDefinition::new()
+        .index(IndexDefinition::new("a").by("a").by_descending("b"))
+        .aggregate(AggregateDefinition::new("a").group_by("a").sum("b").only("b", [1, 2, 3]));
+    if is_other { definition.index(IndexDefinition::new("b").by("b")) } else { definition }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever is put, taken from the front, cleared and given up: indexes and aggregates say what a map says.
+    #[test]
+    fn x_1_rows_are_what_a_map_says(transactions in steps(), drains in any::<bool>()) {
+        let larder = in_memory();
+        let ana = larder.session("ana").unwrap();
+        let _ = ana.write(|txn| txn.define_collection("rows", &model_definition(false))).unwrap();
+        let mut model: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+        for (steps, is_kept) in transactions {
+            let mut next = model.clone();
+            let outcome = ana.write(|txn| {
+                for step in steps {
+                    if let Step::Define(is_other) = step {
+                        let _ = txn.define_collection("rows", &model_definition(is_other))?;
+                        continue;
+                    }
+                    let mut rows = txn.collection("rows")?;
+                    match step {
+                        Step::Put(key, a, b) => {
+                            let was = rows.put(key, RowDraft::new("v").field("a", a).field("b", b))?;
+                            assert_eq!(was, next.insert(key, (a, b)).is_some());
+                        }
+                        Step::Remove(key) => assert_eq!(rows.remove(key)?, next.remove(&key).is_some()),
+                        Step::Clear => {
+                            assert_eq!(rows.clear()?, next.len() as u64);
+                            next.clear();
+                        }
+                        _ => {
+                            let found = rows.find("a", &RowRange::all().limit(1))?.rows;
+                            let first = next.iter().min_by_key(|(key, (a, b))| (*a, -*b, **key)).map(|(key, _)| *key);
+                            assert_eq!(keys(&found), numbers(first));
+                            if let Some(first) = first {
+                                rows.remove(first)?;
+                                next.remove(&first);
+                            }
+                        }
+                    }
+                }
+                if is_kept { Ok(()) } else { Err(Error::abort("given up")) }
+            });
+            if outcome.is_ok() {
+                model = next;
+            }
+            if drains {
+                larder.flush().unwrap();
+            }
+            let view = ana.snapshot().unwrap();
+            let rows = view.collection("rows").unwrap();
+            let mut expected: Vec<_> = model.iter().map(|(key, (a, b))| (*a, -*b, *key)).collect();
+            expected.sort_unstable();
+            let found = rows.find("a", &RowRange::all()).unwrap().rows;
+            prop_assert_eq!(keys(&found), numbers(expected.iter().map(|(_, _, key)| *key)));
+            prop_assert_eq!(rows.total().unwrap().count, model.len() as u64);
+            for group in 0..4 {
+                let of_group = model.values().filter(|(a, b)| *a == group && *b > 0);
+                let (count, sum) = of_group.fold((0, 0), |(count, sum), (_, b)| (count + 1, sum + i128::from(*b)));
+                prop_assert_eq!(rows.aggregate("a", &[group.into()]).unwrap(), Aggregate { count, sum });
+            }
+        }
+        verified(&larder);
+    }
+}
