@@ -4,11 +4,11 @@
 //! A collection lies under a key, as an asset does; what may be done with it is decided there.
 
 use bytes::Bytes;
-use larder_format::{Aggregate, CollectionDefinition, Labelled, Part, RowContent, Tuple, TupleError};
+use larder_format::{Aggregate, CollectionDefinition, Labelled, Part, Record, RowContent, Tuple, TupleError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{Loadable, Storable, TypedValue, archive};
-use crate::primitives::DefinedCollection;
+use crate::primitives::OpenedCollection;
 use crate::txn::ReadTxn;
 
 /// How many rows there are on a page if nothing is said.
@@ -295,7 +295,7 @@ pub enum Inserted {
 pub struct Collection<'t> {
     txn: &'t ReadTxn,
     key: larder_format::Key,
-    collection: DefinedCollection,
+    collection: OpenedCollection,
 }
 
 impl std::fmt::Debug for Collection<'_> {
@@ -305,7 +305,7 @@ impl std::fmt::Debug for Collection<'_> {
 }
 
 impl<'t> Collection<'t> {
-    pub(crate) fn new(txn: &'t ReadTxn, key: larder_format::Key, collection: DefinedCollection) -> Self {
+    pub(crate) fn new(txn: &'t ReadTxn, key: larder_format::Key, collection: OpenedCollection) -> Self {
         Self { txn, key, collection }
     }
 
@@ -313,6 +313,12 @@ impl<'t> Collection<'t> {
     #[must_use]
     pub fn definition(&self) -> &CollectionDefinition {
         &self.collection.definition
+    }
+
+    /// Gives the record under its key: whoever may work with a collection may see it.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.collection.record
     }
 
     /// Gives a row, if it is there.
@@ -343,7 +349,8 @@ impl<'t> Collection<'t> {
             .map(|found| found.0)
     }
 
-    /// Tells how many rows there are, and how many bytes their keys and values have: without counting.
+    /// Tells how many rows there are, and how many bytes their keys and values have: without counting. Whoever may do
+    /// anything with the rows may know it.
     ///
     /// # Errors
     /// As [`Collection::get`].

@@ -177,19 +177,39 @@ impl Subscription {
         self.look(Some(wait))
     }
 
+    /// Waits for what happens next, as a future that any executor can run, or none.
+    pub fn notice(&self) -> impl Future<Output = Notice> + '_ {
+        std::future::poll_fn(|context| {
+            loop {
+                let std::task::Poll::Ready(incoming) = self.inbox.poll(context.waker()) else {
+                    return std::task::Poll::Pending;
+                };
+                if let Some(Some(notice)) = self.notice_of(incoming) {
+                    return std::task::Poll::Ready(notice);
+                }
+            }
+        })
+    }
+
     fn look(&self, wait: Option<Duration>) -> Option<Notice> {
         loop {
-            match self.inbox.next(wait) {
-                Incoming::Nothing => return None,
-                Incoming::Closed => return Some(Notice::Closed),
-                Incoming::Missed { from } => return Some(Notice::Lagged { from }),
-                Incoming::Commit(commit, feed) => {
-                    let mut events = Vec::new();
-                    Feed::new(&self.shared, &self.caller).visible(commit, &feed, &self.below, &mut events);
-                    if !events.is_empty() {
-                        return Some(Notice::Events(events));
-                    }
-                }
+            if let Some(notice) = self.notice_of(self.inbox.next(wait)) {
+                return notice;
+            }
+        }
+    }
+
+    /// What is told of what came in: `None` for what does not concern the subscriber, `Some(None)` for nothing.
+    #[expect(clippy::option_option, reason = "nothing came, and nothing of it is told, are two answers")]
+    fn notice_of(&self, incoming: Incoming) -> Option<Option<Notice>> {
+        match incoming {
+            Incoming::Nothing => Some(None),
+            Incoming::Closed => Some(Some(Notice::Closed)),
+            Incoming::Missed { from } => Some(Some(Notice::Lagged { from })),
+            Incoming::Commit(commit, feed) => {
+                let mut events = Vec::new();
+                Feed::new(&self.shared, &self.caller).visible(commit, &feed, &self.below, &mut events);
+                (!events.is_empty()).then(|| Some(Notice::Events(events)))
             }
         }
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use larder_format::FeedRow;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::commit::CommitInfo;
 
@@ -28,6 +29,16 @@ struct Marks {
     /// The first commit that did not fit in the buffer; 0 if none is missing.
     missed_from: AtomicU64,
     is_dropped: AtomicBool,
+    /// Who awaits what comes next.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Marks {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
 }
 
 /// The receiving end of a subscription.
@@ -73,17 +84,30 @@ impl Subscribers {
             if let Err(TrySendError::Full(_)) = subscriber.sender.try_send((info, Arc::clone(feed))) {
                 marks.missed_from.store(info.sequence, Ordering::Release);
             }
+            marks.wake();
         }
     }
 
     /// Lets all know that nothing more comes.
     pub(crate) fn close(&self) {
         self.are_there.store(false, Ordering::Release);
-        self.list.write().clear();
+        let list = std::mem::take(&mut *self.list.write());
+        let marks: Vec<_> = list.iter().map(|subscriber| Arc::clone(&subscriber.marks)).collect();
+        drop(list);
+        marks.iter().for_each(|marks| marks.wake());
     }
 }
 
 impl Inbox {
+    /// Gives what came next, or lets the waker know when something has.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Incoming> {
+        *self.marks.waker.lock() = Some(waker.clone());
+        match self.next(Some(Duration::ZERO)) {
+            Incoming::Nothing => Poll::Pending,
+            other => Poll::Ready(other),
+        }
+    }
+
     /// Gives what came next, waiting for it at most for `wait`; without a limit if there is none.
     pub(crate) fn next(&self, wait: Option<Duration>) -> Incoming {
         match self.receiver.try_recv() {

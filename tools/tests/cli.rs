@@ -156,7 +156,7 @@ fn single_assets_are_put_shown_tagged_moved_and_removed() {
     let feed = kitchen.ok(&["feed", "p.larder"]);
     assert!(feed.contains("renamed") && feed.contains("tree-deleted"), "{feed}");
     let info = kitchen.ok(&["info", "p.larder"]);
-    assert!(info.contains("format 2") && info.contains("default allow"), "{info}");
+    assert!(info.contains("format 3") && info.contains("default allow"), "{info}");
     kitchen.ok(&["verify", "p.larder"]);
 }
 

@@ -25,6 +25,21 @@ pub(crate) struct DefinedCollection {
     pub(crate) definition: Arc<CollectionDefinition>,
 }
 
+/// A collection, and the record under its key.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenedCollection {
+    pub(crate) record: Record,
+    pub(crate) collection: DefinedCollection,
+}
+
+impl std::ops::Deref for OpenedCollection {
+    type Target = DefinedCollection;
+
+    fn deref(&self) -> &DefinedCollection {
+        &self.collection
+    }
+}
+
 impl DefinedCollection {
     /// Gives the section of a record that says it; nothing if the record is not that of a collection.
     pub(crate) fn section(record: &Record) -> Option<&[u8]> {

@@ -11,26 +11,32 @@ use super::reading::Reading;
 use super::view::prefix_end;
 use crate::collection::{Row, RowCursor, RowPage, RowRange};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primitives::{DefinedCollection, entry_of, entry_prefix, row_key, row_key_of};
+use crate::primitives::{DefinedCollection, OpenedCollection, entry_of, entry_prefix, row_key, row_key_of};
 use crate::store::{Table, corrupt};
 
 impl Reading<'_, '_> {
     /// Finds the collection under a key. Who may do nothing with it is told what one is told who may not read here.
-    pub(crate) fn collection(&self, key: &Key) -> Result<DefinedCollection> {
+    pub(crate) fn collection(&self, key: &Key) -> Result<OpenedCollection> {
         let row = self.row(key)?;
-        let section = row.as_ref().and_then(|row| DefinedCollection::section(&row.record));
-        let Some(section) = section else {
+        let found =
+            row.as_ref().and_then(|row| Some((&row.record, DefinedCollection::section(&row.record)?)));
+        let Some((record, section)) = found else {
             self.guard.reading(key)?;
             let kind = if row.is_some() { ErrorKind::NotACollection } else { ErrorKind::NotFound };
             return Err(Error::from(kind).at(key));
         };
         let collection = self.view.definition(section).map_err(|error| error.at(key))?;
-        let rights = &collection.definition.rights;
-        let lists = [&rights.read, &rights.insert, &rights.change, &rights.remove];
-        if !lists.into_iter().flatten().any(|right| self.guard.allows(*right, key)) {
+        if !self.may_work_with(key, &collection) {
             self.guard.reading(key)?;
         }
-        Ok(collection)
+        Ok(OpenedCollection { record: record.clone(), collection })
+    }
+
+    /// Tells whether the caller may do anything with the rows.
+    fn may_work_with(&self, key: &Key, collection: &DefinedCollection) -> bool {
+        let rights = &collection.definition.rights;
+        let lists = [&rights.read, &rights.insert, &rights.change, &rights.remove];
+        lists.into_iter().flatten().any(|right| self.guard.allows(*right, key))
     }
 
     fn may_read(&self, key: &Key, collection: &DefinedCollection) -> Result<()> {
@@ -145,7 +151,11 @@ impl Reading<'_, '_> {
         name: Option<&str>,
         group: &[Part],
     ) -> Result<Aggregate> {
-        self.may_read(key, collection)?;
+        // Who may put rows may know how many there are, so that he can stop in time.
+        if !self.may_work_with(key, collection) {
+            self.may_read(key, collection)?;
+        }
+        self.token.check()?;
         let at = match name {
             None => CollectionDefinition::total_key().to_vec(),
             Some(name) => {

@@ -16,7 +16,7 @@ use crate::edit::IntoKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{New, Proposal, Verdict};
 use crate::primitives::{
-    DefinedCollection, Groups, derived_of_row, entry_prefix, row_key, row_key_of, shares_of,
+    DefinedCollection, Groups, OpenedCollection, derived_of_row, entry_prefix, row_key, row_key_of, shares_of,
 };
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
@@ -216,7 +216,7 @@ fn not_unique(index: &str, row: &[u8]) -> Error {
 pub struct CollectionMut<'t, 's> {
     txn: &'t mut WriteTxn<'s>,
     key: Key,
-    collection: DefinedCollection,
+    collection: OpenedCollection,
 }
 
 impl std::fmt::Debug for CollectionMut<'_, '_> {
@@ -225,11 +225,22 @@ impl std::fmt::Debug for CollectionMut<'_, '_> {
     }
 }
 
-impl CollectionMut<'_, '_> {
+impl<'s> CollectionMut<'_, 's> {
+    /// Gives the transaction.
+    pub fn txn(&mut self) -> &mut WriteTxn<'s> {
+        self.txn
+    }
+
     /// Gives how the collection is defined.
     #[must_use]
     pub fn definition(&self) -> &CollectionDefinition {
         &self.collection.definition
+    }
+
+    /// Gives the record under its key: whoever may work with a collection may see it.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.collection.record
     }
 
     /// Gives a row as it is now, if it is there.

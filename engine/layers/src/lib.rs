@@ -1,0 +1,33 @@
+//! Layers on larder: what is built of its transactions, collections, claims and assets, and of nothing else.
+//!
+//! - [`queue`]: a message queue, with leases, retries, dead letters and back-pressure.
+//! - [`remember`]: a cache of computations, with single flight and eviction.
+//!
+//! An operation of a layer takes a transaction of the caller's, so that taking a message, storing its result and counting it
+//! are one commit:
+//!
+//! ```
+//! use larder::Options;
+//! use larder_layers::queue::{Message, QueueError, QueueSettings, Queues};
+//!
+//! let larder = Options::new().open_in_memory()?;
+//! let ana = larder.session("ana")?;
+//! let orders = Queues::at("queues")?.queue("orders")?;
+//! ana.try_write(|txn| orders.create(txn, &QueueSettings::new()))?;
+//! ana.try_write(|txn| orders.enqueue(txn, Message::new("two soups")))?;
+//!
+//! ana.try_write(|txn| -> Result<(), QueueError> {
+//!     if let Some(order) = orders.dequeue(txn)? {
+//!         txn.put("kitchen/1.txt", order.payload().clone())?;
+//!         orders.ack(txn, order.token())?;
+//!     }
+//!     Ok(())
+//! })?;
+//! assert_eq!(ana.read(|view| Ok(orders.stats(view)))??.acked, 1);
+//! # Ok::<(), larder_layers::queue::QueueError>(())
+//! ```
+//!
+//! A layer has no rights of its own: its operations are allowed to those who may do what they do, at the keys where they do
+//! it.
+
+pub mod queue;

@@ -1,0 +1,332 @@
+//! Messages: as they are enqueued, as they lie in a row, as they are delivered.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder::{Micros, Part, Row, RowDraft};
+
+use super::error::{QueueError, invalid, micros};
+use super::settings::Backoff;
+
+/// The least and the greatest priority.
+const PRIORITIES: std::ops::RangeInclusive<i64> = -1_000..=1_000;
+/// Payloads up to this length lie in the row of their message, which every delivery writes anew.
+const APART_FROM: usize = 2_048;
+/// The most bytes of a key that messages are told apart by, and of a reason.
+const TEXT_LENGTH_MAX: usize = 512;
+
+/// A message that is to be enqueued.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Message {
+    pub(super) payload: Bytes,
+    pub(super) priority: i64,
+    pub(super) delay: Duration,
+    pub(super) dedupe: Option<(String, Duration)>,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) attempts_max: Option<u32>,
+    pub(super) backoff: Option<Backoff>,
+}
+
+impl Message {
+    /// Makes a message of bytes, which nobody looks into.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            priority: 0,
+            delay: Duration::ZERO,
+            dedupe: None,
+            headers: Vec::new(),
+            attempts_max: None,
+            backoff: None,
+        }
+    }
+
+    /// Sets the priority, -1 000 to 1 000: of a greater one is taken first; 0 if nothing is said.
+    pub fn priority(mut self, priority: i64) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Lets nobody take it before this time has passed.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Enqueues it only if none with this key was enqueued within a window of time, whatever became of that one.
+    pub fn dedupe(mut self, key: impl Into<String>, window: Duration) -> Self {
+        self.dedupe = Some((key.into(), window));
+        self
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Says how often this message is delivered before it is a dead letter, whatever the queue says.
+    pub fn attempts_max(mut self, attempts: u32) -> Self {
+        self.attempts_max = Some(attempts);
+        self
+    }
+
+    /// Says how long this message waits when it is given back, whatever the queue says.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = Some(backoff);
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<(), QueueError> {
+        if !PRIORITIES.contains(&self.priority) {
+            return Err(invalid("priority", "-1000 to 1000", self.priority));
+        }
+        micros("delay", self.delay, true)?;
+        if let Some((key, window)) = &self.dedupe {
+            if key.is_empty() || key.len() > TEXT_LENGTH_MAX {
+                return Err(invalid("dedupe key", format!("1 to {TEXT_LENGTH_MAX} bytes"), key.len()));
+            }
+            micros("dedupe window", *window, false)?;
+        }
+        self.backoff.as_ref().map_or(Ok(()), Backoff::check)
+    }
+}
+
+impl<P: Into<Bytes>> From<P> for Message {
+    fn from(payload: P) -> Self {
+        Self::new(payload)
+    }
+}
+
+/// Where a message is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MessageState {
+    /// It can be taken.
+    Ready,
+    /// It waits for its time.
+    Delayed,
+    /// Somebody has it.
+    InFlight,
+    /// It was delivered as often as it may be.
+    Dead,
+}
+
+impl MessageState {
+    pub(super) const fn number(self) -> i64 {
+        match self {
+            Self::Ready => 0,
+            Self::Delayed => 1,
+            Self::InFlight => 2,
+            Self::Dead => 3,
+        }
+    }
+
+    fn from_number(number: i64) -> Option<Self> {
+        [Self::Ready, Self::Delayed, Self::InFlight, Self::Dead]
+            .into_iter()
+            .find(|state| state.number() == number)
+    }
+}
+
+/// What its holder shows to acknowledge a message, or to give it back: a message, and which delivery of it. It is text for
+/// those who pass it on: `message.fence`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token {
+    /// The number of the message.
+    pub message: u64,
+    /// The number of the delivery: none other has it, in any queue of the file.
+    pub fence: u64,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.message, self.fence)
+    }
+}
+
+impl FromStr for Token {
+    type Err = QueueError;
+
+    fn from_str(text: &str) -> Result<Self, QueueError> {
+        let parts = text.split_once('.').and_then(|(message, fence)| {
+            Some(Self { message: message.parse().ok()?, fence: fence.parse().ok()? })
+        });
+        parts.ok_or_else(|| {
+            invalid(
+                "token",
+                "two numbers with a point between them",
+                text.chars().take(64).collect::<String>(),
+            )
+        })
+    }
+}
+
+/// A message, as it lies in its queue; or as it is delivered, if there is a token.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Envelope {
+    /// Its number: of two, the one that was enqueued later has the greater one.
+    pub id: u64,
+    /// Where it is.
+    pub state: MessageState,
+    /// Its priority.
+    pub priority: i64,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// When it was enqueued.
+    pub enqueued: Micros,
+    /// Until when somebody has it, or from when on it can be taken; 0 if that is now.
+    pub until: Micros,
+    /// Its headers, in the order in which they were given.
+    pub headers: Vec<(String, String)>,
+    /// Why it was given back the last time, or became a dead letter.
+    pub reason: Option<String>,
+    /// The queue that it came from, if it was moved.
+    pub origin: Option<String>,
+    /// When it became a dead letter.
+    pub died: Option<Micros>,
+    pub(super) fence: u64,
+    pub(super) order: i64,
+    pub(super) length: u64,
+    pub(super) is_apart: bool,
+    pub(super) attempts_max: Option<u32>,
+    pub(super) backoff: Option<Backoff>,
+    pub(super) payload: Bytes,
+}
+
+impl Envelope {
+    /// Gives the payload.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Gives what to show to whoever has the message.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        Token { message: self.id, fence: self.fence }
+    }
+
+    pub(super) fn new(id: u64, message: Message, now: Micros) -> Result<Self, QueueError> {
+        let delay = micros("delay", message.delay, true)?;
+        let length = message.payload.len();
+        Ok(Self {
+            id,
+            state: if delay == 0 { MessageState::Ready } else { MessageState::Delayed },
+            priority: message.priority,
+            attempts: 0,
+            enqueued: now,
+            until: if delay == 0 { 0 } else { now.saturating_add(delay) },
+            headers: message.headers,
+            reason: None,
+            origin: None,
+            died: None,
+            fence: 0,
+            order: i64::try_from(id).unwrap_or(i64::MAX),
+            length: length as u64,
+            is_apart: length > APART_FROM,
+            attempts_max: message.attempts_max,
+            backoff: message.backoff,
+            payload: message.payload,
+        })
+    }
+
+    /// Makes the row; a payload that lies apart is not in it.
+    pub(super) fn draft(&self) -> RowDraft {
+        let payload = if self.is_apart { Bytes::new() } else { self.payload.clone() };
+        let text = |text: &str| text.chars().take(TEXT_LENGTH_MAX).collect::<String>();
+        let mut draft = RowDraft::new(payload)
+            .field("a", self.attempts)
+            .field("b", self.length)
+            .field("e", self.enqueued)
+            .field("o", self.order)
+            .field("p", self.priority)
+            .field("s", self.state.number());
+        if self.until != 0 {
+            draft = draft.field("t", self.until);
+        }
+        if self.fence != 0 {
+            draft = draft.field("f", self.fence);
+        }
+        if self.is_apart {
+            draft = draft.field("x", true);
+        }
+        if let Some(attempts) = self.attempts_max {
+            draft = draft.field("m", attempts);
+        }
+        if let Some(Backoff { base, factor, cap }) = self.backoff {
+            let time = |time: Duration| Part::from(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
+            draft = draft.field("w", vec![time(base), factor.into(), time(cap)]);
+        }
+        if !self.headers.is_empty() {
+            let pair = |(name, value): &(String, String)| {
+                Part::List(vec![name.clone().into(), value.clone().into()])
+            };
+            draft = draft.field("h", self.headers.iter().map(pair).collect::<Vec<_>>());
+        }
+        if let Some(reason) = &self.reason {
+            draft = draft.field("r", text(reason));
+        }
+        if let Some(origin) = &self.origin {
+            draft = draft.field("g", text(origin));
+        }
+        if let Some(died) = self.died {
+            draft = draft.field("d", died);
+        }
+        draft
+    }
+
+    /// Reads a row; what is not a message is none.
+    pub(super) fn of(row: &Row) -> Option<Self> {
+        let [Part::Integer(id)] = row.key().parts() else { return None };
+        let small = |name: &str| u32::try_from(row.integer(name)?).ok();
+        let texts = |part: &Part| match part {
+            Part::List(pair) => match pair.as_slice() {
+                [Part::String(name), Part::String(value)] => Some((name.clone(), value.clone())),
+                _ => None,
+            },
+            _ => None,
+        };
+        let headers = match row.field("h") {
+            Some(Part::List(pairs)) => pairs.iter().map(texts).collect::<Option<_>>()?,
+            Some(_) => return None,
+            None => Vec::new(),
+        };
+        let time = |part: &Part| match part {
+            Part::Integer(micros) => u64::try_from(*micros).ok().map(Duration::from_micros),
+            _ => None,
+        };
+        let backoff = match row.field("w") {
+            Some(Part::List(parts)) => match parts.as_slice() {
+                [base, Part::Integer(factor), cap] => {
+                    Some(Backoff { base: time(base)?, factor: u32::try_from(*factor).ok()?, cap: time(cap)? })
+                }
+                _ => return None,
+            },
+            _ => None,
+        };
+        Some(Self {
+            id: u64::try_from(*id).ok()?,
+            state: MessageState::from_number(row.integer("s")?)?,
+            priority: row.integer("p")?,
+            attempts: small("a")?,
+            enqueued: row.integer("e")?,
+            until: row.integer("t").unwrap_or(0),
+            headers,
+            reason: row.text("r").map(str::to_owned),
+            origin: row.text("g").map(str::to_owned),
+            died: row.integer("d"),
+            fence: row.integer("f").and_then(|fence| u64::try_from(fence).ok()).unwrap_or(0),
+            order: row.integer("o")?,
+            length: u64::try_from(row.integer("b")?).ok()?,
+            is_apart: row.field("x") == Some(&Part::Bool(true)),
+            attempts_max: small("m"),
+            backoff,
+            payload: row.value().clone(),
+        })
+    }
+}

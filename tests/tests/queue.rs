@@ -1,0 +1,716 @@
+//! The queue: what OxideQ asks for, on a file and in memory, each with a full recount.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::{DocumentKind, Larder, ManualClock, Session, WriteTxn};
+use larder_layers::queue::{
+    Backoff, Enqueued, Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues,
+    RequeueAt, Requeued, Token,
+};
+use larder_tests::{Random, block_on, still, verified};
+
+const SECOND: i64 = 1_000_000;
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+struct World {
+    larder: Larder,
+    clock: Arc<ManualClock>,
+    ana: Session,
+    queue: Queue,
+}
+
+impl World {
+    fn new(larder: Larder, clock: Arc<ManualClock>, settings: &QueueSettings) -> Self {
+        let ana = larder.session("ana").unwrap();
+        let queue = Queues::at("queues").unwrap().queue("q").unwrap();
+        let _ = ana.try_write(|txn| queue.create(txn, settings)).unwrap();
+        Self { larder, clock, ana, queue }
+    }
+
+    fn act<R>(
+        &self,
+        act: impl FnOnce(&Queue, &mut WriteTxn<'_>) -> Result<R, QueueError>,
+    ) -> Result<R, QueueError> {
+        self.ana.try_write(|txn| act(&self.queue, txn)).map(|receipt| receipt.value)
+    }
+
+    fn put(&self, message: impl Into<Message>) -> Enqueued {
+        self.act(|queue, txn| queue.enqueue(txn, message)).unwrap()
+    }
+
+    fn take(&self) -> Option<(Token, String, u32)> {
+        let taken = self.act(|queue, txn| queue.dequeue(txn)).unwrap()?;
+        let text = String::from_utf8(taken.payload().to_vec()).unwrap();
+        Some((taken.token(), text, taken.attempts))
+    }
+
+    fn taken(&self) -> Token {
+        self.take().expect("a message").0
+    }
+
+    fn sweep(&self, limit: usize) -> u64 {
+        self.act(|queue, txn| queue.sweep(txn, limit)).unwrap()
+    }
+
+    fn stats(&self) -> QueueStats {
+        self.ana.read(|view| Ok(self.queue.stats(view))).unwrap().unwrap()
+    }
+
+    /// Ready, delayed, in flight, dead: counted, and the same as what is maintained. No message is lost.
+    fn counts(&self) -> [u64; 4] {
+        let stats = self.stats();
+        let states = [MessageState::Ready, MessageState::Delayed, MessageState::InFlight, MessageState::Dead];
+        let view = self.ana.snapshot().unwrap();
+        let counted = states.map(|state| self.queue.peek(&view, state, 10_000).unwrap().len() as u64);
+        assert_eq!(counted, [stats.ready, stats.delayed, stats.in_flight, stats.dead]);
+        assert_eq!(stats.enqueued, stats.acked + stats.purged + counted.iter().sum::<u64>(), "{stats:?}");
+        verified(&self.larder);
+        counted
+    }
+}
+
+/// Runs a scenario in memory and on a file.
+fn on_both(settings: QueueSettings, scenario: impl Fn(&World)) {
+    let clock = Arc::new(ManualClock::at(SECOND));
+    scenario(&World::new(still().clock(clock.clone()).open_in_memory().unwrap(), clock, &settings));
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(SECOND));
+    let larder = still().clock(clock.clone()).open(folder.path().join("q.larder")).unwrap();
+    scenario(&World::new(larder, clock, &settings));
+}
+
+fn new() -> QueueSettings {
+    QueueSettings::new()
+}
+
+#[test]
+fn test_create_and_queue_dequeue() {
+    on_both(new(), |world| {
+        for text in ["one", "two", "three"] {
+            let _ = world.put(text);
+        }
+        let (first, second) = (world.take().unwrap(), world.take().unwrap());
+        assert_eq!((first.1.as_str(), first.2, second.1.as_str()), ("one", 1, "two"), "first in, first out");
+        assert!(first.0 != second.0);
+        world.act(|queue, txn| queue.ack(txn, first.0)).unwrap();
+        assert_eq!(world.counts(), [1, 0, 1, 0]);
+        // Created again, it is what it was.
+        assert!(!world.act(|queue, txn| queue.create(txn, &new().attempts_max(1))).unwrap());
+        assert_eq!(world.counts(), [1, 0, 1, 0]);
+        assert_eq!(world.ana.read(|view| Ok(world.queue.settings(view))).unwrap().unwrap(), new());
+        world.act(|queue, txn| queue.ack(txn, second.0)).unwrap();
+        let third = world.taken();
+        world.act(|queue, txn| queue.ack(txn, third)).unwrap();
+        assert_eq!(world.take(), None);
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn s4_1_3_test_dlq_functionality() {
+    on_both(new(), |world| {
+        let _ = world.put(Message::new("bad").header("kind", "soup"));
+        for attempt in 1..=5 {
+            let (token, _, attempts) = world.take().unwrap();
+            assert_eq!(attempts, attempt);
+            let outcome =
+                world.act(|queue, txn| queue.nack(txn, token, &Nack::new().reason("too salty"))).unwrap();
+            assert_eq!(outcome, if attempt < 5 { Requeued::Ready } else { Requeued::Dead });
+        }
+        assert_eq!(world.take(), None);
+        assert_eq!(world.counts(), [0, 0, 0, 1]);
+        let view = world.ana.snapshot().unwrap();
+        let [dead] = &world.queue.peek(&view, MessageState::Dead, 10).unwrap()[..] else { panic!("one") };
+        assert_eq!((dead.attempts, dead.reason.as_deref(), dead.died), (5, Some("too salty"), Some(SECOND)));
+        assert_eq!(dead.headers, [("kind".to_owned(), "soup".to_owned())]);
+        drop(view);
+        // To another queue, with where it came from; and taken again as if never tried.
+        let others = Queues::at("queues").unwrap().queue("others").unwrap();
+        let _ = world.ana.try_write(|txn| others.create(txn, &new())).unwrap();
+        assert_eq!(world.act(|queue, txn| queue.redrive(txn, 10)).unwrap(), 1);
+        assert_eq!(world.counts(), [1, 0, 0, 0]);
+        assert_eq!(world.act(|queue, txn| queue.move_to(txn, &others, MessageState::Ready, 10)).unwrap(), 1);
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
+        let moved = world.ana.try_write(|txn| others.dequeue(txn)).unwrap().value.unwrap();
+        assert_eq!(
+            (moved.origin.as_deref(), moved.attempts, moved.payload().as_ref()),
+            (Some("q"), 1, &b"bad"[..])
+        );
+        let queues = world.ana.read(|view| Ok(Queues::at("queues").unwrap().list(view))).unwrap().unwrap();
+        assert_eq!(queues.iter().map(Queue::name).collect::<Vec<_>>(), ["others", "q"], "nothing was bred");
+    });
+}
+
+#[test]
+fn s4_qw3_test_heartbeat() {
+    on_both(new().visibility(seconds(2)), |world| {
+        let _ = world.put("x");
+        let token = world.taken();
+        world.clock.advance(1_100_000);
+        world.act(|queue, txn| queue.extend(txn, token, seconds(2))).unwrap();
+        world.clock.advance(1_100_000);
+        assert_eq!(world.sweep(10), 0);
+        world.clock.advance(1_100_000);
+        assert_eq!(world.sweep(10), 1);
+        let token = world.taken();
+        let until = world.act(|queue, txn| queue.extend(txn, token, seconds(60))).unwrap();
+        world.clock.advance(2_200_000);
+        assert_eq!(world.sweep(10), 0);
+        world.clock.set(until);
+        assert_eq!(world.sweep(10), 1);
+        let token = world.taken();
+        let now = larder::Clock::now(&*world.clock);
+        assert_eq!(world.act(|queue, txn| queue.heartbeat(txn, token)).unwrap(), now + 2 * SECOND);
+        for bad in [Duration::ZERO, Duration::MAX] {
+            let refused = world.act(|queue, txn| queue.extend(txn, token, bad));
+            assert!(matches!(refused, Err(QueueError::InvalidArgument { .. })), "{refused:?}");
+        }
+        assert_eq!(world.counts(), [0, 0, 1, 0]);
+    });
+}
+
+#[test]
+fn s4_1_2_test_persistence_workflow() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("q.larder");
+    let clock = Arc::new(ManualClock::at(SECOND));
+    let open = || still().clock(clock.clone()).open(&path).unwrap();
+    let world = World::new(open(), clock.clone(), &new());
+    for text in ["done", "held", "waiting"] {
+        let _ = world.put(text);
+    }
+    let (done, held) = (world.taken(), world.taken());
+    world.act(|queue, txn| queue.ack(txn, done)).unwrap();
+    clock.advance(20 * SECOND);
+    world.larder.close().unwrap();
+    let world = World::new(open(), clock.clone(), &new().attempts_max(1));
+    assert_eq!(world.counts(), [1, 0, 1, 0]);
+    clock.advance(9 * SECOND);
+    assert_eq!(world.sweep(10), 0, "29 s after it was taken");
+    world.act(|queue, txn| queue.extend(txn, held, seconds(1))).unwrap();
+    clock.advance(SECOND);
+    assert_eq!(world.sweep(10), 1);
+    assert_eq!(world.take().unwrap().1, "held", "its old place is before what came later");
+    let stats = world.stats();
+    assert_eq!((stats.enqueued, stats.dequeued, stats.acked, stats.expired), (3, 3, 1, 1), "totals go on");
+    assert_eq!(world.counts(), [1, 0, 1, 0]);
+}
+
+#[test]
+fn s4_0_1_sizes_of_messages_and_batches_are_limited() {
+    on_both(new(), |world| {
+        let of = |length: usize| Message::new(vec![b'x'; length]);
+        let mib = 1 << 20;
+        let _ = world.put(of(mib));
+        let too_large = world.act(|queue, txn| queue.enqueue(txn, of(mib + 1)));
+        assert!(
+            matches!(
+                too_large,
+                Err(QueueError::MessageTooLarge { at: 0, size: 1_048_577, limit: 1_048_576 })
+            ),
+            "{too_large:?}"
+        );
+        let batch = world.act(|queue, txn| queue.enqueue_all(txn, (0..11).map(|_| of(mib))));
+        assert!(matches!(batch, Err(QueueError::BatchTooLarge { unit: "bytes", .. })), "{batch:?}");
+        let batch = world.act(|queue, txn| queue.enqueue_all(txn, [of(1), of(mib + 1)]));
+        assert!(matches!(batch, Err(QueueError::MessageTooLarge { at: 1, .. })), "{batch:?}");
+        assert_eq!(world.counts(), [1, 0, 0, 0]);
+        let taken = world.act(|queue, txn| queue.dequeue(txn)).unwrap().unwrap();
+        assert_eq!(taken.payload().len(), mib);
+        world.act(|queue, txn| queue.ack(txn, taken.token())).unwrap();
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
+        assert_eq!(verified(&world.larder).rows, 1, "the totals are left");
+    });
+}
+
+#[test]
+fn s4_0_2_names_are_checked() {
+    let queues = Queues::at("queues").unwrap();
+    let long = "q".repeat(129);
+    for name in ["", "a/b", "é", "a b", ".", &long] {
+        assert!(matches!(queues.queue(name), Err(QueueError::InvalidName { .. })), "{name:?}");
+    }
+    on_both(new().attempts_max(1), |world| {
+        let longest = queues.queue(&"q".repeat(128)).unwrap();
+        world
+            .ana
+            .try_write(|txn| {
+                longest.create(txn, &new().attempts_max(1))?;
+                let _ = longest.enqueue(txn, "x")?;
+                let taken = longest.dequeue(txn)?.unwrap();
+                longest.nack(txn, taken.token(), &Nack::new())
+            })
+            .unwrap();
+        let view = world.ana.snapshot().unwrap();
+        assert_eq!(longest.stats(&view).unwrap().dead, 1, "dead letters need no longer name");
+        let nowhere = queues.queue("nowhere").unwrap();
+        let refused = world.ana.try_write(|txn| nowhere.enqueue(txn, "x"));
+        assert!(matches!(refused, Err(QueueError::NoSuchQueue { .. })), "{refused:?}");
+    });
+}
+
+#[test]
+fn s4_1_4_batches_are_acknowledged_as_a_whole_or_not_at_all() {
+    on_both(new(), |world| {
+        for _ in 0..3 {
+            let _ = world.put("x");
+        }
+        let (a, b) = (world.taken(), world.taken());
+        let (x, y) = (Token { message: 77, fence: 1 }, Token { fence: b.fence + 5, ..a });
+        let refused = world.act(|queue, txn| queue.ack_all(txn, &[a, b, x, y]));
+        assert!(
+            matches!(&refused, Err(QueueError::LeaseLost { tokens }) if *tokens == [x, y]),
+            "{refused:?}"
+        );
+        let refused = world.act(|queue, txn| queue.nack_all(txn, &[a, x], &Nack::new()));
+        assert!(matches!(refused, Err(QueueError::LeaseLost { .. })));
+        let refused = world.act(|queue, txn| queue.ack_all(txn, &[a, a]));
+        assert!(matches!(refused, Err(QueueError::DuplicateToken { token }) if token == a));
+        assert_eq!(world.counts(), [1, 0, 2, 0]);
+        world.act(|queue, txn| queue.ack_all(txn, &[a, b])).unwrap();
+        assert_eq!(world.counts(), [1, 0, 0, 0]);
+        assert_eq!(a.to_string().parse::<Token>().unwrap(), a);
+        assert!("12".parse::<Token>().is_err() && "a.b".parse::<Token>().is_err());
+    });
+}
+
+#[test]
+fn x_7_s4_1_1_of_16_who_acknowledge_one_does() {
+    let larder = still().open_in_memory().unwrap();
+    let world = World::new(larder, Arc::new(ManualClock::at(0)), &new().attempts_max(0));
+    for round in 0..100 {
+        let _ = world.put("x");
+        let token = world.taken();
+        let outcomes: Vec<bool> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16)
+                .map(|thread| {
+                    let (ana, queue) = (world.ana.clone(), world.queue.clone());
+                    scope.spawn(move || match thread % 3 {
+                        0 => ana.try_write(|txn| queue.ack(txn, token)).is_ok(),
+                        1 => ana.try_write(|txn| queue.nack(txn, token, &Nack::new())).is_ok(),
+                        _ => {
+                            let outcome = ana.try_write(|txn| queue.take_back(txn, &[token])).unwrap().value;
+                            outcome[0].1.is_some()
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(outcomes.iter().filter(|has_won| **has_won).count(), 1, "round {round}");
+        let _ = world.act(|queue, txn| queue.purge(txn)).unwrap();
+    }
+    assert_eq!(world.counts(), [0, 0, 0, 0]);
+    let stats = world.stats();
+    assert_eq!(stats.acked + stats.nacked + stats.expired, 100);
+}
+
+#[test]
+fn s4_1_5_s4_2_5_a_sweep_is_limited_one_commit_and_keeps_the_order() {
+    on_both(new().attempts_max(0), |world| {
+        world
+            .act(|queue, txn| queue.enqueue_all(txn, (0..2_500).map(|n| Message::new(format!("{n:04}")))))
+            .unwrap();
+        for _ in 0..25 {
+            assert_eq!(world.act(|queue, txn| queue.dequeue_up_to(txn, 100, None)).unwrap().len(), 100);
+        }
+        let _ = world.put("later");
+        world.clock.advance(31 * SECOND);
+        let before = world.larder.info().unwrap().last_commit.sequence;
+        let swept: Vec<u64> = (0..4).map(|_| world.sweep(1_000)).collect();
+        assert_eq!(swept, [1_000, 1_000, 500, 0]);
+        assert_eq!(
+            world.larder.info().unwrap().last_commit.sequence,
+            before + 3,
+            "nothing to do is no commit"
+        );
+        let taken = world.act(|queue, txn| queue.dequeue_up_to(txn, 10_000, None)).unwrap();
+        let texts: Vec<&[u8]> = taken.iter().map(|message| message.payload().as_ref()).collect();
+        assert_eq!(
+            (texts.len(), texts[0], texts[2_499], texts[2_500]),
+            (2_501, &b"0000"[..], &b"2499"[..], &b"later"[..])
+        );
+        assert!(texts[..2_500].is_sorted());
+        assert_eq!(world.counts(), [0, 0, 2_501, 0]);
+    });
+}
+
+#[test]
+fn s4_1_1_3_what_is_expired_is_found_without_a_change_and_taken_back_in_the_same_way_everywhere() {
+    let state = || {
+        let clock = Arc::new(ManualClock::at(SECOND));
+        let ids = Arc::new(larder::CountingIds::from(1));
+        let larder = still().clock(clock.clone()).ids(ids).open_in_memory().unwrap();
+        let world = World::new(larder, clock, &new());
+        for n in 0..20 {
+            let _ = world.put(format!("{n}"));
+        }
+        let tokens: Vec<Token> = (0..10).map(|_| world.taken()).collect();
+        world.clock.advance(40 * SECOND);
+        let commit = world.larder.info().unwrap().last_commit.sequence;
+        let view = world.ana.snapshot().unwrap();
+        let expired = world.queue.expired(&view, 41 * SECOND, 100).unwrap();
+        assert_eq!(expired, tokens);
+        assert!(world.queue.expired(&view, 30 * SECOND, 100).unwrap().is_empty());
+        drop(view);
+        assert_eq!(world.larder.info().unwrap().last_commit.sequence, commit);
+        // One is late, and still in time.
+        world.act(|queue, txn| queue.ack(txn, tokens[3])).unwrap();
+        let outcomes = world.act(|queue, txn| queue.take_back(txn, &expired)).unwrap();
+        let skipped: Vec<Token> =
+            outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(token, _)| *token).collect();
+        assert_eq!(skipped, [tokens[3]]);
+        assert_eq!(world.counts(), [19, 0, 0, 0]);
+        world.larder.info().unwrap().state
+    };
+    assert_eq!(state(), state());
+}
+
+#[test]
+fn s4_6_a_full_queue_takes_nothing_more() {
+    on_both(new().messages_max(10).bytes_max(1_000), |world| {
+        for _ in 0..8 {
+            let _ = world.put("x");
+        }
+        let batch = world.act(|queue, txn| queue.enqueue_all(txn, ["a", "b", "c"].map(Message::new)));
+        assert!(
+            matches!(batch, Err(QueueError::QueueFull { unit: "messages", depth: 8, limit: 10 })),
+            "{batch:?}"
+        );
+        assert_eq!(world.counts(), [8, 0, 0, 0]);
+        let _ = world.act(|queue, txn| queue.enqueue_all(txn, ["a", "b"].map(Message::new))).unwrap();
+        // What is in flight counts, and what is dead does not.
+        let token = world.taken();
+        let full = world.act(|queue, txn| queue.enqueue(txn, "y"));
+        assert!(
+            matches!(full, Err(QueueError::QueueFull { unit: "messages", depth: 10, limit: 10 })),
+            "{full:?}"
+        );
+        let _ = world.act(|queue, txn| queue.nack(txn, token, &Nack::new())).unwrap();
+        assert_eq!(world.counts(), [10, 0, 0, 0], "given back it is never refused");
+        let token = world.taken();
+        world.act(|queue, txn| queue.ack(txn, token)).unwrap();
+        let bytes = world.act(|queue, txn| queue.enqueue(txn, vec![0; 992]));
+        assert!(
+            matches!(bytes, Err(QueueError::QueueFull { unit: "bytes", depth: 9, limit: 1_000 })),
+            "{bytes:?}"
+        );
+    });
+    // From many threads the limit holds to the message.
+    let larder = still().open_in_memory().unwrap();
+    let world = World::new(larder, Arc::new(ManualClock::at(0)), &new().messages_max(100));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let _ = world.ana.try_write(|txn| world.queue.enqueue(txn, "x"));
+                }
+            });
+        }
+    });
+    assert_eq!(world.counts(), [100, 0, 0, 0]);
+}
+
+#[test]
+fn s2_31_s2_32_priority_and_delay_order_what_is_taken() {
+    on_both(new(), |world| {
+        for (text, priority, delay) in
+            [("later", 9, 5), ("low", -1_000, 0), ("a", 0, 0), ("high", 1_000, 0), ("b", 0, 0)]
+        {
+            let _ = world.put(Message::new(text).priority(priority).delay(seconds(delay)));
+        }
+        let mut order = vec![world.take().unwrap().1];
+        assert_eq!(world.counts(), [3, 1, 1, 0]);
+        let view = world.ana.snapshot().unwrap();
+        assert_eq!(world.queue.next_due(&view).unwrap(), Some(6 * SECOND));
+        world.clock.advance(5 * SECOND);
+        order.extend(std::iter::from_fn(|| world.take().map(|taken| taken.1)));
+        assert_eq!(order, ["high", "later", "a", "b", "low"]);
+        for bad in [Message::new("x").priority(1_001), Message::new("x").delay(Duration::MAX)] {
+            let refused = world.act(|queue, txn| queue.enqueue(txn, bad.clone()));
+            assert!(matches!(refused, Err(QueueError::InvalidArgument { .. })), "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn s1_3_attempts_and_backoff_are_data_of_the_queue_or_of_the_message() {
+    let backoff = Backoff::exponential(seconds(30), 3, seconds(300));
+    assert_eq!([1, 2, 3, 4, 99].map(|attempts| backoff.wait(attempts).as_secs()), [30, 90, 270, 300, 300]);
+    on_both(new().attempts_max(3).backoff(Backoff::exponential(seconds(5), 3, seconds(60))), |world| {
+        let _ = world.put("x");
+        for wait in [5, 15] {
+            let token = world.taken();
+            let outcome = world.act(|queue, txn| queue.nack(txn, token, &Nack::new())).unwrap();
+            let now = larder::Clock::now(&*world.clock);
+            assert_eq!(outcome, Requeued::Delayed { until: now + wait * SECOND });
+            world.clock.advance(wait * SECOND - 1);
+            assert_eq!(world.take(), None);
+            world.clock.advance(1);
+        }
+        let token = world.taken();
+        assert_eq!(world.act(|queue, txn| queue.nack(txn, token, &Nack::new())).unwrap(), Requeued::Dead);
+        let _ = world.put(Message::new("own").attempts_max(2).backoff(Backoff::fixed(seconds(1))));
+        let token = world.taken();
+        let later = world.act(|queue, txn| queue.nack(txn, token, &Nack::new().delay(seconds(9)))).unwrap();
+        assert!(
+            matches!(later, Requeued::Delayed { until } if until == larder::Clock::now(&*world.clock) + 9 * SECOND)
+        );
+        world.clock.advance(9 * SECOND);
+        let token = world.taken();
+        assert_eq!(world.act(|queue, txn| queue.nack(txn, token, &Nack::new())).unwrap(), Requeued::Dead);
+        assert_eq!(world.counts(), [0, 0, 0, 2]);
+    });
+}
+
+#[test]
+fn p8_a_message_goes_back_to_its_place_the_front_or_the_back() {
+    for (place, expected) in [
+        (RequeueAt::Original, ["a", "b", "c"]),
+        (RequeueAt::Front, ["b", "a", "c"]),
+        (RequeueAt::Back, ["c", "a", "b"]),
+    ] {
+        on_both(new().requeue_at(place), |world| {
+            for text in ["a", "b", "c"] {
+                let _ = world.put(text);
+            }
+            for token in [world.taken(), world.taken()] {
+                let _ = world.act(|queue, txn| queue.nack(txn, token, &Nack::new())).unwrap();
+            }
+            let order: Vec<String> = std::iter::from_fn(|| world.take().map(|taken| taken.1)).collect();
+            assert_eq!(order, expected, "{place:?}");
+        });
+    }
+}
+
+#[test]
+fn p8_within_its_window_a_key_is_enqueued_once() {
+    on_both(new(), |world| {
+        let put = || world.put(Message::new("x").dedupe("order-7", seconds(10)));
+        let first = put();
+        assert!(matches!(first, Enqueued::New(_)));
+        let token = world.taken();
+        world.act(|queue, txn| queue.ack(txn, token)).unwrap();
+        assert_eq!(put(), Enqueued::Duplicate(first.id()), "whatever became of it");
+        let both = ["y", "z"].map(|text| Message::new(text).dedupe("order-8", seconds(10)));
+        let both = world.act(|queue, txn| queue.enqueue_all(txn, both)).unwrap();
+        assert_eq!(both[1], Enqueued::Duplicate(both[0].id()), "in one batch too");
+        world.clock.advance(10 * SECOND);
+        let again = put();
+        assert!(matches!(again, Enqueued::New(id) if id > first.id()));
+        world.sweep(100);
+        assert_eq!(world.counts(), [2, 0, 0, 0]);
+        assert_eq!(
+            verified(&world.larder).rows,
+            2 + 1 + 1,
+            "messages, totals, and the key that is in its window"
+        );
+    });
+}
+
+#[test]
+fn p8_a_paused_queue_is_filled_and_not_emptied() {
+    on_both(new(), |world| {
+        let _ = world.put("x");
+        let token = world.taken();
+        world.act(|queue, txn| queue.pause(txn)).unwrap();
+        let _ = world.put("y");
+        let refused = world.act(|queue, txn| queue.dequeue(txn));
+        assert!(matches!(refused, Err(QueueError::Paused { .. })), "{refused:?}");
+        world.act(|queue, txn| queue.ack(txn, token)).unwrap();
+        world.act(|queue, txn| queue.resume(txn)).unwrap();
+        assert_eq!(world.take().unwrap().1, "y");
+        assert_eq!(world.act(|queue, txn| queue.purge(txn)).unwrap(), 1);
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
+        assert!(world.act(|queue, txn| queue.delete(txn)).unwrap());
+        assert!(!world.act(|queue, txn| queue.delete(txn)).unwrap());
+        assert_eq!(verified(&world.larder).rows, 0);
+    });
+}
+
+#[test]
+fn batch_tests_bytes_are_what_they_were() {
+    on_both(new(), |world| {
+        let payload = vec![0u8, 159, 146, 150];
+        let large: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        let batch = [Message::new(payload.clone()), Message::new(large.clone())];
+        let _ = world.act(|queue, txn| queue.enqueue_all(txn, batch)).unwrap();
+        let taken = world.act(|queue, txn| queue.dequeue_up_to(txn, 5, None)).unwrap();
+        assert_eq!(taken.len(), 2);
+        assert!(taken[0].payload()[..] == payload[..] && taken[1].payload()[..] == large[..]);
+        for bad in [0, 10_001, usize::MAX] {
+            let refused = world.act(|queue, txn| queue.dequeue_up_to(txn, bad, None));
+            assert!(matches!(refused, Err(QueueError::InvalidArgument { .. })), "{bad}");
+        }
+    });
+}
+
+#[test]
+fn a_token_of_another_queue_or_another_attempt_does_nothing() {
+    on_both(new(), |world| {
+        let other = Queues::at("queues").unwrap().queue("other").unwrap();
+        let _ = world.ana.try_write(|txn| other.create(txn, &new())).unwrap();
+        let _ = world.put("x");
+        let token = world.taken();
+        let refused = world.ana.try_write(|txn| other.ack(txn, token));
+        assert!(matches!(refused, Err(QueueError::LeaseLost { .. })), "{refused:?}");
+        world.clock.advance(31 * SECOND);
+        let again = world.taken();
+        assert_eq!(again.message, token.message, "taken back by the next who takes one");
+        for act in [
+            world.act(|queue, txn| queue.ack(txn, token)),
+            world.act(|queue, txn| queue.nack(txn, token, &Nack::new()).map(drop)),
+            world.act(|queue, txn| queue.heartbeat(txn, token).map(drop)),
+        ] {
+            assert!(matches!(act, Err(QueueError::LeaseLost { .. })), "{act:?}");
+        }
+        world.act(|queue, txn| queue.ack(txn, again)).unwrap();
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_message_its_result_and_its_lineage_are_one_commit() {
+    on_both(new(), |world| {
+        let _ = world.put("leeks");
+        let taken = world.act(|queue, txn| queue.dequeue(txn)).unwrap().unwrap();
+        let failed: Result<_, QueueError> = world.act(|queue, txn| {
+            txn.put("results/soup.txt", taken.payload().clone())?;
+            queue.ack(txn, taken.token())?;
+            queue.ack(txn, taken.token())
+        });
+        assert!(matches!(failed, Err(QueueError::LeaseLost { .. })));
+        assert!(!world.ana.exists("results/soup.txt").unwrap());
+        assert_eq!(world.counts(), [0, 0, 1, 0]);
+    });
+}
+
+#[test]
+fn producers_and_consumers_have_the_rights_that_they_need_and_no_more() {
+    let larder = still().open_in_memory().unwrap();
+    let root = larder.root().unwrap();
+    let queue = Queues::at("queues").unwrap().queue("q").unwrap();
+    root.try_write(|txn| queue.create(txn, &new())).unwrap();
+    root.set_document(
+        DocumentKind::Rules,
+        "default = \"deny\"\n[[rule]]\non = \"queues/q/**\"\nwho = [\"maker\"]\nallow = [\"enqueue\"]\n\
+         [[rule]]\non = \"queues/q/**\"\nwho = [\"worker\"]\nallow = [\"consume\"]\n",
+    )
+    .unwrap();
+    let (maker, worker) = (larder.session("maker").unwrap(), larder.session("worker").unwrap());
+    let message = || Message::new("x").dedupe("once", seconds(9));
+    let _ = maker.try_write(|txn| queue.enqueue(txn, message())).unwrap();
+    assert!(matches!(
+        maker.try_write(|txn| queue.enqueue(txn, message())).unwrap().value,
+        Enqueued::Duplicate(_)
+    ));
+    let denied = |result: Result<(), QueueError>| {
+        assert!(matches!(&result, Err(QueueError::Store(error)) if error.code() == 301), "{result:?}");
+    };
+    denied(maker.try_write(|txn| queue.dequeue(txn)).map(drop));
+    denied(worker.try_write(|txn| queue.enqueue(txn, "y")).map(drop));
+    denied(worker.try_write(|txn| queue.pause(txn)).map(drop));
+    denied(worker.try_write(|txn| queue.delete(txn)).map(drop));
+    let taken = worker.try_write(|txn| queue.dequeue(txn)).unwrap().value.unwrap();
+    worker.try_write(|txn| queue.ack(txn, taken.token())).unwrap();
+    verified(&larder);
+}
+
+#[test]
+fn who_waits_is_woken_by_the_commit_that_brings_a_message() {
+    let larder = still().open_in_memory().unwrap();
+    let world = World::new(larder, Arc::new(ManualClock::at(0)), &new());
+    let (waited, awaited) = std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| world.queue.dequeue_within(&world.ana, seconds(600)).unwrap().unwrap());
+        let future = scope.spawn(|| block_on(world.queue.next(&world.ana)).unwrap());
+        let _ = world.put("one");
+        let _ = world.put("two");
+        (waiter.join().unwrap(), future.join().unwrap())
+    });
+    let mut texts = [waited.payload().clone(), awaited.payload().clone()];
+    texts.sort();
+    assert_eq!(texts, ["one", "two"]);
+    assert!(world.queue.dequeue_within(&world.ana, Duration::from_millis(2)).unwrap().is_none());
+    // Whoever waits when the store is closed is told.
+    std::thread::scope(|scope| {
+        let future = scope.spawn(|| block_on(world.queue.next(&world.ana)));
+        let waiter = scope.spawn(|| world.queue.dequeue_within(&world.ana, seconds(600)));
+        world.larder.close().unwrap();
+        assert!(future.join().unwrap().is_err() && waiter.join().unwrap().is_err());
+    });
+}
+
+/// What a queue has to be: a message is ready, delayed, in flight or dead, and leaves by one way only.
+#[test]
+fn x_1_s4_2_1_conservation_over_random_programs() {
+    for seed in 0..20 {
+        let clock = Arc::new(ManualClock::at(SECOND));
+        let larder = still().clock(clock.clone()).open_in_memory().unwrap();
+        let world = World::new(larder, clock, &new().attempts_max(3).messages_max(60));
+        let mut random = Random::new(seed);
+        let (mut held, mut acked): (Vec<Token>, BTreeMap<u64, u32>) = (Vec::new(), BTreeMap::new());
+        for step in 0..400 {
+            match random.below(12) {
+                0..=3 => {
+                    let length = if random.percent(10) { 5_000 } else { random.below(50) };
+                    let message = Message::new(vec![b'm'; length]).priority(random.below(3) as i64).delay(
+                        Duration::from_micros(if random.percent(20) {
+                            random.below(3_000) as u64
+                        } else {
+                            0
+                        }),
+                    );
+                    let _ = world.act(|queue, txn| queue.enqueue(txn, message));
+                }
+                4..=6 => {
+                    let count = 1 + random.below(3);
+                    let time = Duration::from_micros(1 + random.below(4_000) as u64);
+                    let taken = world.act(|queue, txn| queue.dequeue_up_to(txn, count, Some(time))).unwrap();
+                    held.extend(taken.iter().map(larder_layers::queue::Envelope::token));
+                }
+                7..=8 if !held.is_empty() => {
+                    let token = held[random.below(held.len())];
+                    if world.act(|queue, txn| queue.ack(txn, token)).is_ok() {
+                        *acked.entry(token.message).or_default() += 1;
+                    }
+                }
+                9 if !held.is_empty() => {
+                    let token = held[random.below(held.len())];
+                    let _ = world.act(|queue, txn| queue.nack(txn, token, &Nack::new()));
+                }
+                10 => {
+                    world.clock.advance(random.below(3_000) as i64);
+                    world.sweep(1 + random.below(5));
+                }
+                11 if random.percent(20) => {
+                    let _ = world.act(|queue, txn| queue.redrive(txn, 2)).unwrap();
+                }
+                _ => {}
+            }
+            if step % 100 == 99 {
+                let _ = world.counts();
+            }
+        }
+        assert!(acked.values().all(|count| *count == 1), "nothing was acknowledged twice");
+        assert_eq!(world.stats().acked, acked.len() as u64);
+    }
+}
+
+#[test]
+fn s4_2_1_stats_are_read_and_not_counted() {
+    let larder = still().open_in_memory().unwrap();
+    let world = World::new(larder, Arc::new(ManualClock::at(0)), &new());
+    world.act(|queue, txn| queue.enqueue_all(txn, (0..500).map(|_| Message::new("x")))).unwrap();
+    let taken = world.act(|queue, txn| queue.dequeue_up_to(txn, 100, None)).unwrap();
+    let stats = world.stats();
+    assert_eq!(
+        (stats.ready, stats.in_flight, stats.bytes, stats.oldest),
+        (400, 100, 500, Some(taken[0].enqueued))
+    );
+    assert_eq!(stats.waits.iter().sum::<u64>(), 100);
+}
