@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_format::{ContentHash, Explanation, Key, LogKind, Prefix, Record, Right};
+use larder_format::{ContentHash, Explanation, Key, LogKind, Micros, Prefix, Record, Right};
 
 use crate::authorizer::Caller;
 use crate::bulk::Bulk;
@@ -95,6 +95,12 @@ impl Session {
     pub fn wait_max(mut self, wait: Duration) -> Self {
         self.wait_max = wait;
         self
+    }
+
+    /// Gives the time by the clock of the store.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.shared.clock.now()
     }
 
     // ---- transactions

@@ -31,3 +31,4 @@
 //! it.
 
 pub mod queue;
+pub mod remember;

@@ -1,0 +1,886 @@
+//! A cache of computations: what was computed from some named parts is computed once, and then remembered.
+//!
+//! Under the place of a cache, each namespace has a collection of entries, which say how often a value was used, when, and
+//! what it cost, and the values themselves, as assets: so they are streamed, typed, tagged, expire, and depend on other assets
+//! as all assets do. A value that is past its time, or was made from what has changed since, is a miss.
+//!
+//! ```
+//! use larder::Options;
+//! use larder_layers::remember::{Cache, Outcome, Parts, Remember, RememberError};
+//!
+//! let larder = Options::new().open_in_memory()?;
+//! let ana = larder.session("ana")?;
+//! let squares = Cache::at("cache")?.namespace("square")?;
+//! let parts = Parts::new().with("of", 12);
+//! for expected in [Outcome::Miss, Outcome::Hit] {
+//!     let value = squares.get_or_compute(&ana, &parts, &Remember::new(), || {
+//!         Ok::<_, RememberError>("144".into()) // takes an hour, the first time
+//!     })?;
+//!     assert_eq!((value.outcome(), value.bytes()?.as_ref()), (expected, &b"144"[..]));
+//! }
+//! # Ok::<(), RememberError>(())
+//! ```
+//!
+//! Of those who want the same value at the same time one computes it, under a claim, and the others wait for it. If that one
+//! dies, or takes longer than the claim holds, the next takes over; what the first comes with later is not stored.
+
+mod error;
+mod limits;
+mod parts;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder::{
+    Aggregate, AggregateDefinition, Annotation, Asset, Claim, CollectionDefinition, CollectionMut, Defined,
+    Draft, Durability, Edit, ErrorKind, IndexDefinition, Key, Lookup, Micros, Part, ReadTxn, Row, RowDraft,
+    RowRange, Session, Status, TagPolicy, Tuple, WriteTxn,
+};
+
+use parking_lot::Mutex;
+
+pub use self::error::RememberError;
+pub use self::limits::{CacheLimits, Eviction};
+use self::parts::blake3_fingerprint;
+pub use self::parts::{Fingerprint, FingerprintFn, Parts};
+
+type Result<T> = std::result::Result<T, RememberError>;
+
+/// How many values may have the same fingerprint.
+const COLLISIONS_MAX: u32 = 16;
+/// How many uses are counted in memory before they are written.
+const USES_MAX: usize = 1_024;
+/// How many entries are looked at at a time to make room.
+const EVICTED_AT_ONCE: usize = 32;
+/// The attribute of a value that is the knowledge that there is none.
+const NOTHING: &str = "remember.nothing";
+
+/// Where caches lie.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: Key,
+    fingerprint: FingerprintFn,
+}
+
+impl Cache {
+    /// Names the place, which need not be there yet.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store) with `InvalidKey`.
+    pub fn at(root: &str) -> Result<Self> {
+        Ok(Self { root: Key::parse(root).map_err(larder::Error::from)?, fingerprint: blake3_fingerprint })
+    }
+
+    /// Lets another function say which number stands for some parts. Parts with the same number are told apart still.
+    #[must_use]
+    pub fn fingerprint_with(mut self, fingerprint: FingerprintFn) -> Self {
+        self.fingerprint = fingerprint;
+        self
+    }
+
+    /// Names a namespace. Its clones count uses together; so keep one, and clone it.
+    ///
+    /// # Errors
+    /// [`InvalidName`](RememberError::InvalidName) for what is blank, or not one segment of a key.
+    pub fn namespace(&self, name: &str) -> Result<Namespace> {
+        let below = |name: &str| Key::parse(name).map_err(larder::Error::from);
+        let refused = || RememberError::InvalidName { name: name.chars().take(64).collect() };
+        if name.trim().is_empty() || name.contains('/') {
+            return Err(refused());
+        }
+        let root = Key::parse(&format!("{}/{name}", self.root)).map_err(|_| refused())?;
+        Ok(Namespace {
+            values: below(&format!("{root}/values"))?,
+            entries: below(&format!("{root}/entries"))?,
+            fingerprint: self.fingerprint,
+            uses: Arc::default(),
+        })
+    }
+
+    /// Lists the namespaces that are there.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn list(&self, view: &ReadTxn) -> Result<Vec<Namespace>> {
+        let entries = match view.list(&self.root) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        entries.iter().map(|entry| self.namespace(entry.name())).collect()
+    }
+}
+
+/// Uses that were counted and not written yet, by parts.
+type Uses = HashMap<Bytes, (i64, Micros)>;
+
+/// A namespace of a cache, by name. Cheap to clone; holds nothing open.
+#[derive(Debug, Clone)]
+pub struct Namespace {
+    values: Key,
+    entries: Key,
+    fingerprint: FingerprintFn,
+    uses: Arc<Mutex<Uses>>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The value was there.
+    Hit,
+    /// It was not there; it was computed, and stored.
+    Miss,
+    /// It was stored without being asked for first.
+    Stored,
+    /// Somebody else had stored it meanwhile: that one is given, and nothing was changed.
+    AlreadyThere,
+    /// It was computed, and while it was, somebody else stored another: that one is given, and this one is dropped.
+    RaceLost,
+}
+
+/// A value of a cache.
+#[derive(Debug)]
+pub struct Remembered {
+    asset: Asset,
+    outcome: Outcome,
+    tags_ignored: Vec<String>,
+}
+
+impl Remembered {
+    /// Gives what became of the request.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Tells whether what is remembered is that there is no value.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.asset.record().attribute(NOTHING).is_some()
+    }
+
+    /// Gives the value.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store) where it cannot be read.
+    pub fn bytes(&self) -> Result<Bytes> {
+        Ok(self.asset.bytes()?)
+    }
+
+    /// Gives the asset: record and value.
+    #[must_use]
+    pub fn asset(&self) -> &Asset {
+        &self.asset
+    }
+
+    /// Gives the tags that were given and ignored, because the entry had some and was to keep them.
+    #[must_use]
+    pub fn tags_ignored(&self) -> &[String] {
+        &self.tags_ignored
+    }
+}
+
+/// What a computation came to.
+#[derive(Debug)]
+#[must_use]
+pub enum Computed {
+    /// A value, with what is to be said of it.
+    Value(Box<Draft>),
+    /// The knowledge that there is none: remembered as any value is.
+    Nothing,
+}
+
+impl<D: Into<Draft>> From<D> for Computed {
+    fn from(draft: D) -> Self {
+        Self::Value(Box::new(draft.into()))
+    }
+}
+
+/// How a value is remembered.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Remember {
+    tags: Vec<String>,
+    tag_policy: TagPolicy,
+    expires_after: Option<Duration>,
+    is_pinned: bool,
+    lease: Duration,
+    wait_max: Duration,
+}
+
+impl Default for Remember {
+    fn default() -> Self {
+        Self {
+            tags: Vec::new(),
+            tag_policy: TagPolicy::Union,
+            expires_after: None,
+            is_pinned: false,
+            lease: Duration::from_secs(60),
+            wait_max: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Remember {
+    /// Remembers until there is no room; one computes it, for a minute at most, and others wait as long.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tag, to the entry that is there too.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Says what becomes of the tags that the entry has.
+    pub fn tag_policy(mut self, policy: TagPolicy) -> Self {
+        self.tag_policy = policy;
+        self
+    }
+
+    /// Remembers for a time.
+    pub fn expires_after(mut self, time: Duration) -> Self {
+        self.expires_after = Some(time);
+        self
+    }
+
+    /// Never evicts it.
+    pub fn pinned(mut self) -> Self {
+        self.is_pinned = true;
+        self
+    }
+
+    /// Sets for how long one who computes is waited for, before another takes over.
+    pub fn lease(mut self, time: Duration) -> Self {
+        self.lease = time;
+        self
+    }
+
+    /// Sets how long to wait for one who computes.
+    pub fn wait_max(mut self, time: Duration) -> Self {
+        self.wait_max = time;
+        self
+    }
+
+    fn annotation(&self) -> Annotation {
+        self.tags.iter().fold(Annotation::new().tag_policy(self.tag_policy), |all, tag| all.tag(tag.as_str()))
+    }
+}
+
+/// What was found of a value, and who is to compute it.
+#[derive(Debug)]
+pub enum Load {
+    /// It is there.
+    Hit(Remembered),
+    /// It is not there: whoever asked is to compute it.
+    Compute(Computation),
+    /// Somebody computes it.
+    Busy {
+        /// Who.
+        by: String,
+        /// For how long he may, in milliseconds.
+        for_ms: u64,
+    },
+}
+
+/// The right to compute a value, and to store it. Dropping it leaves that to others.
+#[derive(Debug)]
+pub struct Computation {
+    namespace: Namespace,
+    fingerprint: Fingerprint,
+    claim: Claim,
+    began: Micros,
+}
+
+/// An entry, as the cache knows it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The parts that it is remembered by.
+    pub parts: Tuple,
+    /// The key of its value.
+    pub key: Key,
+    /// How often it was used.
+    pub hits: i64,
+    /// When it was last used, or stored.
+    pub last_used: Micros,
+    /// The length of the value in bytes.
+    pub bytes: u64,
+    /// How long it took to compute, in microseconds.
+    pub cost_us: i64,
+    /// Whether it is never evicted.
+    pub is_pinned: bool,
+}
+
+fn definition() -> CollectionDefinition {
+    let evictable = |index: IndexDefinition| index.only("k", [false]);
+    CollectionDefinition::new()
+        .index(evictable(IndexDefinition::new("recent").by("l")))
+        .index(evictable(IndexDefinition::new("frequent").by("h").by("l")))
+        .index(evictable(IndexDefinition::new("cost").by("v").by("l")))
+        .aggregate(AggregateDefinition::new("all").sum("b"))
+}
+
+impl Namespace {
+    /// Gives the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.entries.as_str().rsplit('/').nth(1).unwrap_or_default()
+    }
+
+    /// Says where the value of some parts lies, if no other has its fingerprint.
+    ///
+    /// # Errors
+    /// [`Parts`](RememberError::Parts) if two have the same name, a name is blank, or they are too long.
+    pub fn fingerprint(&self, parts: &Parts) -> Result<Fingerprint> {
+        self.fingerprint_of(parts.labelled()?.as_tuple().encoded_bytes(), 0)
+    }
+
+    fn fingerprint_of(&self, parts: Bytes, attempt: u32) -> Result<Fingerprint> {
+        let number = (self.fingerprint)(&parts);
+        Fingerprint::of(&self.values, parts, number, attempt)
+    }
+
+    /// Says where to look next, where the value of other parts has the same fingerprint.
+    fn behind(&self, at: &Fingerprint) -> Result<Fingerprint> {
+        self.fingerprint_of(at.parts.clone(), at.attempt + 1)
+    }
+
+    /// Sets how large the namespace may be, and makes room at once.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn set_limits(&self, txn: &mut WriteTxn<'_>, limits: &CacheLimits) -> Result<u64> {
+        self.open(txn)?;
+        txn.annotate(&self.entries, limits.annotation())?;
+        self.evict(txn, None).map(|evicted| evicted.len() as u64)
+    }
+
+    fn open<'t, 's>(&self, txn: &'t mut WriteTxn<'s>) -> Result<(CollectionMut<'t, 's>, CacheLimits)> {
+        if !txn.exists(&self.entries)? {
+            let _: Defined = txn.define_collection(&self.entries, &definition())?;
+        }
+        let entries = txn.collection(&self.entries)?;
+        let limits = CacheLimits::of(entries.record());
+        Ok((entries, limits))
+    }
+
+    // ---- reading
+
+    /// Gives a value if it is there, and counts that it was used.
+    ///
+    /// # Errors
+    /// [`Parts`](RememberError::Parts), [`Store`](RememberError::Store).
+    pub fn get(&self, session: &Session, parts: &Parts) -> Result<Option<Remembered>> {
+        self.get_at(session, &self.fingerprint(parts)?)
+    }
+
+    /// Gives a value if it is there, for one who knows where it lies.
+    ///
+    /// # Errors
+    /// As [`Namespace::get`].
+    pub fn get_at(&self, session: &Session, fingerprint: &Fingerprint) -> Result<Option<Remembered>> {
+        let Some((asset, _)) = self.look(session, fingerprint)? else { return Ok(None) };
+        self.count_use(session, &fingerprint.parts)?;
+        Ok(Some(Remembered { asset, outcome: Outcome::Hit, tags_ignored: Vec::new() }))
+    }
+
+    /// Finds the value of some parts; behind those of others that have the same fingerprint.
+    fn look(&self, session: &Session, fingerprint: &Fingerprint) -> Result<Option<(Asset, Fingerprint)>> {
+        let mut at = fingerprint.clone();
+        for _ in 0..COLLISIONS_MAX {
+            let asset = match session.get_loadable(&at.key) {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(None),
+                Ok(Lookup::Hit(asset)) => asset,
+                Ok(Lookup::Miss(_)) => {
+                    // Whose it is decides whether there can be another one behind it.
+                    if session.record(&at.key)?.extra() == Some(&at.parts[..]) {
+                        return Ok(None);
+                    }
+                    at = self.behind(&at)?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if asset.record().extra() == Some(&at.parts[..]) {
+                return Ok(Some((asset, at)));
+            }
+            at = self.behind(&at)?;
+        }
+        Ok(None)
+    }
+
+    fn count_use(&self, session: &Session, parts: &Bytes) -> Result<()> {
+        let now = session.now();
+        let mut uses = self.uses.lock();
+        match uses.get_mut(parts) {
+            Some(known) => *known = (known.0 + 1, known.1.max(now)),
+            None => drop(uses.insert(parts.clone(), (1, now))),
+        }
+        let is_much = uses.len() >= USES_MAX;
+        drop(uses);
+        if is_much {
+            self.write_uses(&session.clone().durability(Durability::Lazy))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the uses that were counted since the last time: they are exact while the store is open, and as old as the last
+    /// time after a crash. Storing a value does it too.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn write_uses(&self, session: &Session) -> Result<()> {
+        session.try_write(|txn| self.write_uses_in(txn))?;
+        Ok(())
+    }
+
+    fn write_uses_in(&self, txn: &mut WriteTxn<'_>) -> Result<()> {
+        let uses = std::mem::take(&mut *self.uses.lock());
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let (mut entries, _) = self.open(txn)?;
+        for (parts, (hits, last)) in uses {
+            let key = Tuple::decode(&parts).map_err(RememberError::parts)?;
+            if let Some(row) = entries.get(&key)? {
+                let hits = row.integer("h").unwrap_or(0).saturating_add(hits);
+                let last = row.integer("l").unwrap_or(0).max(last);
+                entries.put(&key, row.to_draft().field("h", hits).field("l", last))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an entry, uses that were not written yet among its own.
+    ///
+    /// # Errors
+    /// As [`Namespace::get`].
+    pub fn entry(&self, session: &Session, parts: &Parts) -> Result<Option<Entry>> {
+        let fingerprint = self.fingerprint(parts)?;
+        let Some((_, fingerprint)) = self.look(session, &fingerprint)? else { return Ok(None) };
+        let view = session.snapshot()?;
+        let Some(row) = view.collection(&self.entries)?.get(fingerprint.row()?)? else { return Ok(None) };
+        let mut entry = self.entry_of(&row, &view)?;
+        let uses = self.uses.lock();
+        if let Some((hits, last)) = uses.get(&fingerprint.parts) {
+            entry.hits += hits;
+            entry.last_used = entry.last_used.max(*last);
+        }
+        Ok(Some(entry))
+    }
+
+    fn entry_of(&self, row: &Row, view: &ReadTxn) -> Result<Entry> {
+        let parts = row.key().encoded_bytes();
+        let mut at = self.fingerprint_of(parts, 0)?;
+        for _ in 0..COLLISIONS_MAX {
+            match view.record(&at.key) {
+                Ok(record) if record.extra() != Some(&at.parts[..]) => {
+                    at = self.behind(&at)?;
+                }
+                _ => break,
+            }
+        }
+        Ok(Entry {
+            parts: row.key().clone(),
+            key: at.key,
+            hits: row.integer("h").unwrap_or(0),
+            last_used: row.integer("l").unwrap_or(0),
+            bytes: row.integer("b").and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            cost_us: row.integer("c").unwrap_or(0),
+            is_pinned: row.field("k") == Some(&Part::Bool(true)),
+        })
+    }
+
+    /// Gives the entries in the order in which they would be evicted, at most so many: what goes first comes first. Changes
+    /// nothing. Pinned ones are not among them.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn explain(&self, view: &ReadTxn, eviction: Eviction, limit: usize) -> Result<Vec<Entry>> {
+        let entries = match view.collection(&self.entries) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let page = entries.find(eviction.index(), &RowRange::all().limit(limit))?;
+        page.rows.iter().map(|row| self.entry_of(row, view)).collect()
+    }
+
+    /// Tells how many entries there are, and how many bytes their values have: without counting.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn total(&self, view: &ReadTxn) -> Result<Aggregate> {
+        match view.collection(&self.entries) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Ok(Aggregate::default()),
+            entries => Ok(entries?.aggregate("all", &[])?),
+        }
+    }
+
+    // ---- computing
+
+    /// Gives the value of some parts, computing it if it is not there. The closure runs outside of every transaction; of
+    /// several who ask at the same time, one computes, and the others get what it stored.
+    ///
+    /// # Errors
+    /// What the closure returns, and then nothing is stored; [`Parts`](RememberError::Parts);
+    /// [`TooLarge`](RememberError::TooLarge); [`Store`](RememberError::Store), with `Claimed` if the wait is over.
+    pub fn get_or_compute<E: From<RememberError>>(
+        &self,
+        session: &Session,
+        parts: &Parts,
+        how: &Remember,
+        compute: impl FnOnce() -> std::result::Result<Computed, E>,
+    ) -> std::result::Result<Remembered, E> {
+        let fingerprint = self.fingerprint(parts)?;
+        match self.load(session, fingerprint, how, how.wait_max)? {
+            Load::Hit(found) => Ok(found),
+            Load::Compute(computation) => {
+                let computed = compute()?;
+                Ok(computation.store(session, computed, how)?)
+            }
+            Load::Busy { by, for_ms } => {
+                let claimed = ErrorKind::Claimed { by, for_ms };
+                Err(RememberError::Store(claimed.into()).into())
+            }
+        }
+    }
+
+    /// Gives a value if it is there, or the right to compute it, or says who does; waits for nobody.
+    ///
+    /// # Errors
+    /// As [`Namespace::get_or_compute`].
+    pub fn try_load(&self, session: &Session, parts: &Parts, how: &Remember) -> Result<Load> {
+        self.load(session, self.fingerprint(parts)?, how, Duration::ZERO)
+    }
+
+    fn load(
+        &self,
+        session: &Session,
+        fingerprint: Fingerprint,
+        how: &Remember,
+        wait: Duration,
+    ) -> Result<Load> {
+        if let Some((asset, at)) = self.look(session, &fingerprint)? {
+            return self.hit(session, asset, &at, how, Outcome::Hit).map(Load::Hit);
+        }
+        // The claim is of the first key, also where the value will lie under another. It need not outlive a crash.
+        let lazy = session.clone().durability(Durability::Lazy);
+        let claim = match lazy.claim(&fingerprint.key).wait_max(wait).for_at_most(how.lease) {
+            Ok(claim) => claim,
+            Err(error) => {
+                return match error.kind() {
+                    ErrorKind::Claimed { by, for_ms } => Ok(Load::Busy { by: by.clone(), for_ms: *for_ms }),
+                    _ => Err(error.into()),
+                };
+            }
+        };
+        // Stored by the one who had the claim before.
+        if let Some((asset, at)) = self.look(session, &fingerprint)? {
+            return self.hit(session, asset, &at, how, Outcome::AlreadyThere).map(Load::Hit);
+        }
+        let began = session.now();
+        Ok(Load::Compute(Computation { namespace: self.clone(), fingerprint, claim, began }))
+    }
+
+    /// Counts a use, and sees to the tags.
+    fn hit(
+        &self,
+        session: &Session,
+        asset: Asset,
+        at: &Fingerprint,
+        how: &Remember,
+        outcome: Outcome,
+    ) -> Result<Remembered> {
+        self.count_use(session, &at.parts)?;
+        let has_all = how.tags.iter().all(|tag| asset.record().tags().any(|other| other == tag));
+        let is_same = match how.tag_policy {
+            TagPolicy::Replace => has_all && asset.record().tags().count() == how.tags.len(),
+            _ => has_all,
+        };
+        if how.tags.is_empty() || is_same {
+            return Ok(Remembered { asset, outcome, tags_ignored: Vec::new() });
+        }
+        let stored = session.annotate(&at.key, how.annotation())?.value;
+        let asset = session.get(&at.key)?;
+        Ok(Remembered { asset, outcome, tags_ignored: stored.tags_ignored })
+    }
+
+    /// Stores a value that was computed elsewhere, unless one is there.
+    ///
+    /// # Errors
+    /// As [`Namespace::get_or_compute`].
+    pub fn store(
+        &self,
+        session: &Session,
+        parts: &Parts,
+        value: impl Into<Computed>,
+        how: &Remember,
+    ) -> Result<Remembered> {
+        let fingerprint = self.fingerprint(parts)?;
+        self.store_at(session, &fingerprint, value.into(), how, None, Outcome::Stored)
+    }
+
+    fn store_at(
+        &self,
+        session: &Session,
+        fingerprint: &Fingerprint,
+        computed: Computed,
+        how: &Remember,
+        claim: Option<(&Claim, Micros)>,
+        outcome: Outcome,
+    ) -> Result<Remembered> {
+        let receipt = session.try_write(|txn| -> Result<_> {
+            let holds = match claim {
+                None => true,
+                Some((claim, _)) => txn.act_for_claim(claim.key(), claim.fence())?,
+            };
+            let (there, at) = self.place(txn, fingerprint)?;
+            let stored = if there.is_some_and(|asset| is_loadable(&asset, txn.info().time)) {
+                None
+            } else if holds {
+                let cost = claim.map_or(0, |(_, began)| session.now() - began);
+                Some(self.put(txn, &at, computed, how, cost)?)
+            } else {
+                None
+            };
+            if let Some((claim, _)) = claim {
+                txn.release_claim(claim.key(), claim.fence())?;
+            }
+            Ok((stored, at, holds))
+        })?;
+        let (stored, at, holds) = receipt.value;
+        let lost = if claim.is_some() { Outcome::RaceLost } else { Outcome::AlreadyThere };
+        match stored {
+            Some(tags_ignored) => Ok(Remembered { asset: session.get(&at.key)?, outcome, tags_ignored }),
+            None => match self.look(session, fingerprint)? {
+                Some((asset, at)) => self.hit(session, asset, &at, how, lost),
+                // The right was lost, and nobody has stored anything.
+                None => {
+                    debug_assert!(!holds, "what was there is gone");
+                    let by = "somebody who took over".to_owned();
+                    Err(larder::Error::from(ErrorKind::Claimed { by, for_ms: 0 }).into())
+                }
+            },
+        }
+    }
+
+    /// Finds where the value of some parts lies, or will.
+    fn place(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        fingerprint: &Fingerprint,
+    ) -> Result<(Option<Asset>, Fingerprint)> {
+        let mut at = fingerprint.clone();
+        for _ in 0..COLLISIONS_MAX {
+            let asset = match txn.get(&at.key) {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok((None, at)),
+                asset => asset?,
+            };
+            if asset.record().extra() == Some(&at.parts[..]) {
+                return Ok((Some(asset), at));
+            }
+            at = self.behind(&at)?;
+        }
+        Err(RememberError::Collisions(COLLISIONS_MAX))
+    }
+
+    fn put(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        at: &Fingerprint,
+        computed: Computed,
+        how: &Remember,
+        cost: Micros,
+    ) -> Result<Vec<String>> {
+        let now = txn.info().time;
+        let draft = match computed {
+            Computed::Value(draft) => *draft,
+            Computed::Nothing => Draft::bytes(Bytes::new()).attribute(NOTHING, true),
+        };
+        let draft = draft.status(Status::Ready).with(|about| {
+            let about =
+                how.tags.iter().fold(about.extra(at.parts.clone()).pinned(how.is_pinned), |about, tag| {
+                    about.tag(tag.as_str())
+                });
+            let about = about.tag_policy(how.tag_policy);
+            match how.expires_after.and_then(|time| i64::try_from(time.as_micros()).ok()) {
+                Some(time) => about.expires(now.saturating_add(time)),
+                None => about,
+            }
+        });
+        let stored = txn.put(&at.key, draft)?;
+        let bytes = txn.record(&at.key)?.payload().length();
+        self.write_uses_in(txn)?;
+        let row = at.row()?;
+        let (mut entries, _) = self.open(txn)?;
+        let hits = entries.get(&row)?.and_then(|row| row.integer("h")).unwrap_or(0);
+        let density = cost.max(0).saturating_mul(1_000) / i64::try_from(bytes.max(1)).unwrap_or(i64::MAX);
+        let entry = RowDraft::default()
+            .field("b", bytes)
+            .field("c", cost.max(0))
+            .field("h", hits)
+            .field("k", how.is_pinned)
+            .field("l", now)
+            .field("v", density);
+        entries.put(&row, entry)?;
+        self.evict(txn, Some((&row, bytes)))?;
+        Ok(stored.tags_ignored)
+    }
+
+    /// Removes entries until the limits hold: never the one that was just written, never one that is pinned.
+    fn evict(&self, txn: &mut WriteTxn<'_>, written: Option<(&Tuple, u64)>) -> Result<Vec<Key>> {
+        let mut evicted = Vec::new();
+        loop {
+            let (mut entries, limits) = self.open(txn)?;
+            let total = entries.aggregate("all", &[])?;
+            let bytes = u64::try_from(total.sum).unwrap_or(u64::MAX);
+            let (too_many, too_large) = (total.count > limits.entries_max, bytes > limits.bytes_max);
+            if !too_many && !too_large {
+                return Ok(evicted);
+            }
+            let candidates =
+                entries.find(limits.eviction.index(), &RowRange::all().limit(EVICTED_AT_ONCE))?.rows;
+            let victim =
+                candidates.into_iter().find(|row| written.is_none_or(|(written, _)| row.key() != written));
+            let Some(victim) = victim else {
+                let (unit, limit) =
+                    if too_many { ("entries", limits.entries_max) } else { ("bytes", limits.bytes_max) };
+                return match written {
+                    Some((_, size)) => Err(RememberError::TooLarge { size, unit, limit }),
+                    None => Ok(evicted),
+                };
+            };
+            evicted.extend(self.forget(txn, victim.key())?);
+        }
+    }
+
+    /// Removes an entry and its value; gives the key of the value, if it was there.
+    fn forget(&self, txn: &mut WriteTxn<'_>, row: &Tuple) -> Result<Option<Key>> {
+        let (mut entries, _) = self.open(txn)?;
+        entries.remove(row)?;
+        let (there, at) = self.place(txn, &self.fingerprint_of(row.encoded_bytes(), 0)?)?;
+        if there.is_none() {
+            return Ok(None);
+        }
+        if txn.exists(&self.behind(&at)?.key)? {
+            // Others with the same fingerprint lie behind it and are found past it: what stays is a mark.
+            let mark =
+                Draft::absent(larder::AbsentReason::Evicted).with(|about| about.extra(at.parts.clone()));
+            txn.put(&at.key, mark)?;
+        } else {
+            txn.delete(&at.key)?;
+        }
+        Ok(Some(at.key))
+    }
+
+    // ---- forgetting
+
+    /// Forgets a value; tells whether it was there.
+    ///
+    /// # Errors
+    /// [`Parts`](RememberError::Parts), [`Store`](RememberError::Store).
+    pub fn invalidate(&self, txn: &mut WriteTxn<'_>, parts: &Parts) -> Result<bool> {
+        let row = self.fingerprint(parts)?.row()?;
+        Ok(self.forget(txn, &row)?.is_some())
+    }
+
+    /// Forgets every value that has a tag; gives how many.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn invalidate_tag(&self, txn: &mut WriteTxn<'_>, tag: &str) -> Result<u64> {
+        let below = format!("{}/", self.values);
+        let tagged = txn.find_by_tag(tag)?;
+        let mut count = 0;
+        for (_, record) in tagged.iter().filter(|(key, _)| key.as_str().starts_with(&below)) {
+            if let Some(row) = record.extra().and_then(|parts| Tuple::decode(parts).ok()) {
+                count += u64::from(self.forget(txn, &row)?.is_some());
+            }
+        }
+        Ok(count)
+    }
+
+    /// Forgets every value one of whose parts is this; gives how many. Looks at all entries.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn invalidate_part(&self, txn: &mut WriteTxn<'_>, name: &str, value: impl Into<Part>) -> Result<u64> {
+        let value = value.into();
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let range = after.take().map_or_else(RowRange::all, |cursor| RowRange::all().after(cursor));
+            let (entries, _) = self.open(txn)?;
+            let page = entries.page(&range.limit(1_000))?;
+            for row in &page.rows {
+                let parts =
+                    larder::format::Labelled::decode(row.key().encoded()).map_err(RememberError::parts)?;
+                if parts.get(name) == Some(&value) {
+                    count += u64::from(self.forget(txn, row.key())?.is_some());
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Forgets everything, and keeps the limits; gives how many values there were.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn clear(&self, txn: &mut WriteTxn<'_>) -> Result<u64> {
+        let (mut entries, _) = self.open(txn)?;
+        let count = entries.clear()?;
+        let _ = txn.apply(Edit::delete_tree(&self.values))?;
+        self.uses.lock().clear();
+        Ok(count)
+    }
+}
+
+/// Tells whether a value may be given to those who ask: as the store's own lookup does, but for what it was made from.
+fn is_loadable(asset: &Asset, now: Micros) -> bool {
+    let record = asset.record();
+    record.has_payload() && record.status_properties().is_loadable && record.expires() > now
+}
+
+impl Computation {
+    /// Gives the fingerprint of what is to be computed.
+    #[must_use]
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// Says that the computation is still at work: nobody takes over for this time from now on. Tells whether nobody has.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn heartbeat(&self, lease: Duration) -> Result<bool> {
+        Ok(self.claim.renew(lease)?)
+    }
+
+    /// Stores what was computed; if somebody took over and was faster, gives what he stored.
+    ///
+    /// # Errors
+    /// [`TooLarge`](RememberError::TooLarge), [`Store`](RememberError::Store), with `Claimed` if somebody took over and is
+    /// not done.
+    pub fn store(
+        self,
+        session: &Session,
+        computed: impl Into<Computed>,
+        how: &Remember,
+    ) -> Result<Remembered> {
+        let Self { namespace, fingerprint, claim, began } = self;
+        let claimed = Some((&claim, began));
+        let stored = namespace.store_at(session, &fingerprint, computed.into(), how, claimed, Outcome::Miss);
+        if stored.is_ok() {
+            // It was given back with the value.
+            let _ = claim.detach();
+        }
+        stored
+    }
+}

@@ -1,0 +1,471 @@
+//! The cache of computations: what SimuleOs asks for, each with a full recount.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use larder::{Draft, Larder, ManualClock, Part, Session, TagPolicy};
+use larder_layers::remember::{
+    Cache, CacheLimits, Computed, Eviction, Load, Namespace, Outcome, Parts, Remember, RememberError,
+    Remembered,
+};
+use larder_tests::{still, verified};
+
+const SECOND: i64 = 1_000_000;
+
+struct World {
+    larder: Larder,
+    clock: Arc<ManualClock>,
+    ana: Session,
+    cache: Namespace,
+}
+
+fn world() -> World {
+    let clock = Arc::new(ManualClock::at(SECOND));
+    let larder = still().clock(clock.clone()).open_in_memory().unwrap();
+    let ana = larder.session("ana").unwrap();
+    World { larder, clock, ana, cache: Cache::at("cache").unwrap().namespace("square").unwrap() }
+}
+
+fn of(number: i64) -> Parts {
+    Parts::new().with("of", number)
+}
+
+fn how() -> Remember {
+    Remember::new()
+}
+
+fn value(text: &'static str) -> Result<Computed, RememberError> {
+    Ok(text.into())
+}
+
+fn text(found: &Remembered) -> String {
+    String::from_utf8(found.bytes().unwrap().to_vec()).unwrap()
+}
+
+impl World {
+    fn remember(&self, parts: &Parts, text: &'static str) -> Remembered {
+        self.cache.get_or_compute(&self.ana, parts, &how(), || value(text)).unwrap()
+    }
+
+    fn store(&self, parts: &Parts, text: &'static str, how: &Remember) -> Remembered {
+        self.cache.store(&self.ana, parts, text, how).unwrap()
+    }
+
+    fn hits(&self, parts: &Parts) -> i64 {
+        self.cache.entry(&self.ana, parts).unwrap().unwrap().hits
+    }
+
+    fn limit(&self, limits: CacheLimits) {
+        self.ana.try_write(|txn| self.cache.set_limits(txn, &limits)).unwrap();
+    }
+
+    /// What is there, by what is maintained, which a recount agrees with: as many values as entries.
+    fn total(&self) -> (u64, i128) {
+        let view = self.ana.snapshot().unwrap();
+        let total = self.cache.total(&view).unwrap();
+        let values = view.walk("cache/square/values").unwrap();
+        let lengths: Vec<u64> = values.map(|value| value.unwrap().1.payload().length()).collect();
+        assert_eq!((total.count, total.sum), (lengths.len() as u64, i128::from(lengths.iter().sum::<u64>())));
+        verified(&self.larder);
+        (total.count, total.sum)
+    }
+
+    fn is_there(&self, parts: &Parts) -> bool {
+        self.ana.exists(self.cache.fingerprint(parts).unwrap().key()).unwrap()
+    }
+}
+
+#[test]
+fn s3_1_remember_reuses_values_by_named_parts_and_survives_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.larder");
+    let calls = AtomicU32::new(0);
+    let ask = || {
+        let larder = still().open(&path).unwrap();
+        let ana = larder.session("ana").unwrap();
+        let cache = Cache::at("cache").unwrap().namespace("slot:x").unwrap();
+        let found = cache
+            .get_or_compute(&ana, &of(12), &how(), || {
+                calls.fetch_add(1, Ordering::Relaxed);
+                value("144")
+            })
+            .unwrap();
+        let outcome = (found.outcome(), text(&found));
+        cache.write_uses(&ana).unwrap();
+        let hits = cache.entry(&ana, &of(12)).unwrap().unwrap().hits;
+        larder.close().unwrap();
+        (outcome, hits)
+    };
+    assert_eq!(ask(), ((Outcome::Miss, "144".to_owned()), 0));
+    assert_eq!(ask(), ((Outcome::Hit, "144".to_owned()), 1));
+    assert_eq!(ask(), ((Outcome::Hit, "144".to_owned()), 2));
+    assert_eq!(calls.into_inner(), 1);
+}
+
+#[test]
+fn s3_4_one_shot_and_two_steps_do_the_same() {
+    type Ask = fn(&World, &Parts, &'static str, bool) -> (Outcome, String);
+    // Whoever is asked may find that another stores something first.
+    let one_shot: Ask = |world, parts, text, is_raced| {
+        let found = world
+            .cache
+            .get_or_compute(&world.ana, parts, &how().tag("t").lease(Duration::from_secs(1)), || {
+                if is_raced {
+                    let _ = world.store(parts, "111", &how());
+                }
+                value(text)
+            })
+            .unwrap();
+        (found.outcome(), self::text(&found))
+    };
+    let two_steps: Ask = |world, parts, text, is_raced| {
+        let how = how().tag("t").lease(Duration::from_secs(1));
+        let found = match world.cache.try_load(&world.ana, parts, &how).unwrap() {
+            Load::Hit(found) => found,
+            Load::Busy { by, .. } => panic!("{by} computes it"),
+            Load::Compute(computation) => {
+                if is_raced {
+                    let _ = world.store(parts, "111", &self::how());
+                }
+                computation.store(&world.ana, text, &how).unwrap()
+            }
+        };
+        (found.outcome(), self::text(&found))
+    };
+    let mut cells = Vec::new();
+    for ask in [one_shot, two_steps] {
+        let world = world();
+        let mut outcomes = vec![ask(&world, &of(1), "own", false), ask(&world, &of(1), "other", false)];
+        outcomes.push(ask(&world, &of(2), "222", true));
+        let again = world.store(&of(2), "333", &how());
+        outcomes.push((again.outcome(), text(&again)));
+        // What is past its time is computed again.
+        let _ = world.store(&of(3), "old", &how().expires_after(Duration::from_secs(5)));
+        world.clock.advance(5 * SECOND);
+        outcomes.push(ask(&world, &of(3), "new", false));
+        let hits = [1, 2, 3].map(|number| world.hits(&of(number)));
+        let view = world.ana.snapshot().unwrap();
+        let facts = [1, 2, 3].map(|number| {
+            let record = view.record(world.cache.fingerprint(&of(number)).unwrap().key()).unwrap();
+            (record.tags().map(str::to_owned).collect::<Vec<_>>(), record.generation())
+        });
+        assert_eq!(world.total().0, 3);
+        cells.push((outcomes, hits, facts));
+    }
+    assert_eq!(cells[0], cells[1]);
+    let outcomes: Vec<_> = cells[0].0.iter().map(|(outcome, text)| (*outcome, text.as_str())).collect();
+    assert_eq!(
+        outcomes,
+        [
+            (Outcome::Miss, "own"),
+            (Outcome::Hit, "own"),
+            (Outcome::RaceLost, "111"),
+            (Outcome::AlreadyThere, "111"),
+            (Outcome::Miss, "new")
+        ]
+    );
+    assert_eq!(
+        cells[0].2.clone().map(|(tags, _)| tags),
+        [vec!["t"], vec!["t"], vec!["t"]],
+        "losers merge their tags too"
+    );
+}
+
+#[test]
+fn s3_1_x_7_of_16_who_ask_at_the_same_time_one_computes() {
+    let larder = still().open_in_memory().unwrap();
+    let ana = larder.session("ana").unwrap();
+    let cache = Cache::at("cache").unwrap().namespace("n").unwrap();
+    for round in 0..20 {
+        let calls = AtomicU32::new(0);
+        let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let found = cache.get_or_compute(&ana, &of(round), &how(), || {
+                            calls.fetch_add(1, Ordering::Relaxed);
+                            value("once")
+                        });
+                        found.unwrap().outcome()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(calls.into_inner(), 1, "round {round}");
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Miss).count(), 1);
+        assert_eq!(cache.entry(&ana, &of(round)).unwrap().unwrap().hits, 15);
+    }
+    verified(&larder);
+}
+
+#[test]
+fn s3_2_the_same_parts_are_the_same_however_they_are_given() {
+    let world = world();
+    let fingerprint = |parts: &Parts| world.cache.fingerprint(parts).unwrap();
+    let one = Parts::new().with("b", 2).with("a", 1);
+    let other = Parts::new().with("a", 1).with("b", 2);
+    assert_eq!(fingerprint(&one), fingerprint(&other));
+    let pair = |name: &str, value: i64| Part::List(vec![name.into(), value.into()]);
+    let listed = Parts::from_part(Part::List(vec![pair("b", 2), pair("a", 1)])).unwrap();
+    assert_eq!(fingerprint(&one), fingerprint(&listed));
+    let typed: Vec<_> = [Part::from(1), "1".into(), 1.0.into(), true.into(), Part::Symbol("1".into())]
+        .into_iter()
+        .map(|part| fingerprint(&Parts::new().with("a", part)))
+        .collect();
+    for (at, one) in typed.iter().enumerate() {
+        assert!(typed[at + 1..].iter().all(|other| one != other));
+    }
+    for unlabelled in
+        [Part::from(1), Part::List(vec![1.into(), 2.into()]), Part::List(vec![pair("a", 1), 2.into()])]
+    {
+        assert!(matches!(Parts::from_part(unlabelled), Err(RememberError::Parts(_))));
+    }
+    for bad in
+        [Parts::new().with("a", 1).with("a", 2), Parts::new().with(" ", 1), Parts::new().with("a", f64::NAN)]
+    {
+        assert!(matches!(world.cache.fingerprint(&bad), Err(RememberError::Parts(_))));
+    }
+    let cache = Cache::at("cache").unwrap();
+    for name in ["", "  ", "a/b", ".", ".."] {
+        assert!(matches!(cache.namespace(name), Err(RememberError::InvalidName { .. })), "{name:?}");
+    }
+    // As they are on disk, for as long as there are files.
+    let bytes: String = fingerprint(&one).parts().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(bytes, "90905861003901009058620039020000");
+}
+
+#[test]
+fn s3_2_parts_with_the_same_fingerprint_are_two_entries() {
+    let world = world();
+    let cache = Cache::at("cache").unwrap().fingerprint_with(|_| 7).namespace("square").unwrap();
+    let ask = |number: i64, text: &'static str| {
+        let found = cache.get_or_compute(&world.ana, &of(number), &how(), || value(text)).unwrap();
+        (found.outcome(), self::text(&found))
+    };
+    assert_eq!(ask(1, "one"), (Outcome::Miss, "one".into()));
+    assert_eq!(ask(2, "two"), (Outcome::Miss, "two".into()));
+    assert_eq!(ask(1, "x"), (Outcome::Hit, "one".into()));
+    assert_eq!(ask(2, "x"), (Outcome::Hit, "two".into()));
+    assert!(world.ana.try_write(|txn| cache.invalidate(txn, &of(1))).unwrap().value);
+    assert_eq!(ask(2, "x"), (Outcome::Hit, "two".into()), "found past what is gone");
+    assert_eq!(ask(1, "again"), (Outcome::Miss, "again".into()));
+    assert_eq!(ask(3, "three"), (Outcome::Miss, "three".into()));
+    verified(&world.larder);
+}
+
+#[test]
+fn s3_3_tags_are_united_replaced_or_kept_and_never_dropped_without_a_word() {
+    let world = world();
+    let tagged = |tags: &[&str], policy: TagPolicy| {
+        let how = tags.iter().fold(how(), |how, tag| how.tag(*tag)).tag_policy(policy);
+        let found = world.cache.get_or_compute(&world.ana, &of(1), &how, || value("v"))?;
+        let tags: Vec<String> = found.asset().record().tags().map(str::to_owned).collect();
+        Ok::<_, RememberError>((tags, found.tags_ignored().to_vec()))
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(tagged(&["a", "b"], TagPolicy::Union).unwrap().0, ["a", "b"]);
+    assert_eq!(
+        tagged(&["b", "c"], TagPolicy::Union).unwrap(),
+        (vec!["a".into(), "b".into(), "c".into()], none.clone())
+    );
+    assert_eq!(
+        tagged(&["b", "c"], TagPolicy::Replace).unwrap(),
+        (vec!["b".into(), "c".into()], none.clone())
+    );
+    assert_eq!(tagged(&["d"], TagPolicy::Keep).unwrap(), (vec!["b".into(), "c".into()], vec!["d".into()]));
+    // Being used leaves them as they are.
+    assert_eq!(tagged(&[], TagPolicy::Union).unwrap(), (vec!["b".into(), "c".into()], none));
+    assert_eq!(world.hits(&of(1)), 4);
+    let many: Vec<String> = (0..65).map(|n| n.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert!(tagged(&many[..64], TagPolicy::Replace).is_ok());
+    let refused = tagged(&many, TagPolicy::Replace);
+    assert!(matches!(&refused, Err(RememberError::Store(error)) if error.code() == 403), "{refused:?}");
+    // Gone with the value.
+    assert_eq!(world.ana.try_write(|txn| world.cache.invalidate_tag(txn, "7")).unwrap().value, 1);
+    assert_eq!(world.total(), (0, 0));
+    assert_eq!(verified(&world.larder).tags, 0);
+}
+
+#[test]
+fn s3_3_uses_are_counted_without_a_commit_each() {
+    let world = world();
+    let _ = world.remember(&of(1), "v");
+    let commits = world.larder.info().unwrap().last_commit.sequence;
+    for _ in 0..500 {
+        world.clock.advance(10);
+        assert!(world.cache.get(&world.ana, &of(1)).unwrap().is_some());
+    }
+    assert_eq!(world.larder.info().unwrap().last_commit.sequence, commits);
+    let entry = world.cache.entry(&world.ana, &of(1)).unwrap().unwrap();
+    assert_eq!((entry.hits, entry.last_used), (500, SECOND + 5_000));
+    world.cache.write_uses(&world.ana).unwrap();
+    assert_eq!(world.larder.info().unwrap().last_commit.sequence, commits + 1);
+    assert_eq!(world.hits(&of(1)), 500);
+}
+
+#[test]
+fn a_computation_that_fails_panics_or_never_returns_leaves_the_value_to_others() {
+    let world = world();
+    let failed = world.cache.get_or_compute(&world.ana, &of(1), &how(), || {
+        Err(RememberError::Store(larder::Error::abort("out of leeks")))
+    });
+    assert!(matches!(failed, Err(RememberError::Store(_))));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.cache.get_or_compute(&world.ana, &of(1), &how(), || -> Result<Computed, RememberError> {
+            panic!("burnt")
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(world.remember(&of(1), "v").outcome(), Outcome::Miss);
+    // One that never returns is taken over when its time is over, and what it comes with later is dropped.
+    let patient = how().lease(Duration::from_secs(10)).wait_max(Duration::ZERO);
+    let Load::Compute(slow) = world.cache.try_load(&world.ana, &of(2), &patient).unwrap() else {
+        panic!("free")
+    };
+    let busy = world.cache.try_load(&world.ana, &of(2), &patient).unwrap();
+    assert!(matches!(busy, Load::Busy { ref by, for_ms: 10_000 } if by == "ana"), "{busy:?}");
+    let busy = world.cache.get_or_compute(&world.ana, &of(2), &patient, || value("x"));
+    assert!(matches!(&busy, Err(RememberError::Store(error)) if error.code() == 606), "{busy:?}");
+    world.clock.advance(5 * SECOND);
+    assert!(slow.heartbeat(Duration::from_secs(10)).unwrap());
+    world.clock.advance(10 * SECOND);
+    let taken_over = world.cache.get_or_compute(&world.ana, &of(2), &patient, || value("fast")).unwrap();
+    assert_eq!(taken_over.outcome(), Outcome::Miss);
+    assert!(!slow.heartbeat(Duration::from_secs(10)).unwrap());
+    let late = slow.store(&world.ana, "slow", &patient).unwrap();
+    assert_eq!((late.outcome(), text(&late)), (Outcome::RaceLost, "fast".to_owned()));
+    assert_eq!(world.total().0, 2);
+}
+
+#[test]
+fn that_there_is_nothing_is_remembered_too() {
+    let world = world();
+    let ask = |world: &World| {
+        world.cache.get_or_compute(&world.ana, &of(1), &how(), || Ok::<_, RememberError>(Computed::Nothing))
+    };
+    assert_eq!(ask(&world).unwrap().outcome(), Outcome::Miss);
+    let again = ask(&world).unwrap();
+    assert!(again.outcome() == Outcome::Hit && again.is_nothing());
+    assert!(!world.remember(&of(2), "").is_nothing(), "an empty value is a value");
+}
+
+#[test]
+fn limits_hold_at_every_commit_and_spare_what_was_just_written_and_what_is_pinned() {
+    let world = world();
+    world.limit(CacheLimits::new().entries_max(3).bytes_max(100));
+    let _ = world.store(&of(0), "pinned", &how().pinned());
+    for number in 1..=10 {
+        world.clock.advance(1);
+        let _ = world.remember(&of(number), "value");
+        assert!(world.total().0 <= 3);
+        assert!(world.is_there(&of(0)) && world.is_there(&of(number)));
+    }
+    // What was used is newer.
+    assert!(world.is_there(&of(9)) && !world.is_there(&of(8)));
+    world.clock.advance(1);
+    let _ = world.remember(&of(9), "x");
+    world.cache.write_uses(&world.ana).unwrap();
+    world.clock.advance(1);
+    let _ = world.remember(&of(11), "value");
+    assert!(world.is_there(&of(9)) && !world.is_there(&of(10)));
+    let too_large = world.cache.store(&world.ana, &of(12), vec![0; 101], &how());
+    assert!(
+        matches!(too_large, Err(RememberError::TooLarge { size: 101, unit: "bytes", limit: 100 })),
+        "{too_large:?}"
+    );
+    assert_eq!(world.total().0, 3, "nothing went for it");
+    let _ = world.store(&of(13), "pinned", &how().pinned());
+    let _ = world.store(&of(14), "pinned", &how().pinned());
+    let no_room = world.cache.store(&world.ana, &of(15), "v", &how());
+    assert!(matches!(no_room, Err(RememberError::TooLarge { unit: "entries", .. })), "{no_room:?}");
+    world.limit(CacheLimits::new().entries_max(1));
+    assert_eq!(world.total().0, 3, "what is pinned stays");
+}
+
+#[test]
+fn evictions_go_by_last_use_by_uses_or_by_cost_and_are_explained_beforehand() {
+    for (eviction, expected) in [
+        (Eviction::LeastRecent, [2, 0, 1]),
+        (Eviction::LeastFrequent, [2, 1, 0]),
+        (Eviction::LeastCost, [1, 2, 0]),
+    ] {
+        let world = world();
+        world.limit(CacheLimits::new().entries_max(3).eviction(eviction));
+        for (number, cost, uses) in [(0, 900, 5), (1, 10, 2), (2, 500, 0)] {
+            let computed = world.cache.get_or_compute(&world.ana, &of(number), &how(), || {
+                world.clock.advance(cost);
+                value("v")
+            });
+            assert_eq!(computed.unwrap().outcome(), Outcome::Miss);
+            assert_eq!(world.cache.entry(&world.ana, &of(number)).unwrap().unwrap().cost_us, cost);
+            for _ in 0..uses {
+                let _ = world.remember(&of(number), "x");
+            }
+        }
+        // Used last: 0, then 1.
+        for number in [0, 1] {
+            world.clock.advance(1);
+            let _ = world.remember(&of(number), "x");
+        }
+        world.cache.write_uses(&world.ana).unwrap();
+        let view = world.ana.snapshot().unwrap();
+        let explained = world.cache.explain(&view, eviction, 10).unwrap();
+        let order: Vec<_> = explained.iter().map(|entry| entry.key.clone()).collect();
+        assert_eq!(
+            order,
+            expected.map(|number| world.cache.fingerprint(&of(number)).unwrap().key().clone()),
+            "{eviction:?}"
+        );
+        drop(view);
+        for (gone, number) in expected.iter().zip(10..) {
+            world.clock.advance(10_000);
+            let computed = world.cache.get_or_compute(&world.ana, &of(number), &how().pinned(), || {
+                world.clock.advance(1_000_000);
+                value("v")
+            });
+            let _ = computed.unwrap();
+            assert!(!world.is_there(&of(*gone)), "{eviction:?} {gone}");
+        }
+        assert_eq!(world.total().0, 3);
+    }
+}
+
+#[test]
+fn values_are_forgotten_by_parts_tag_name_and_what_they_were_made_from() {
+    let world = world();
+    world.ana.put("source.csv", Draft::from("1,2").status(larder::Status::Ready)).unwrap();
+    for number in 0..6 {
+        let parts = of(number).with("kind", if number < 3 { "low" } else { "high" });
+        let computed =
+            world.cache.get_or_compute(&world.ana, &parts, &how().tag(format!("t{}", number % 2)), || {
+                let draft = Draft::from("v");
+                let draft =
+                    if number == 5 { draft.with(|about| about.depends_on("source.csv")) } else { draft };
+                Ok::<_, RememberError>(draft.into())
+            });
+        assert_eq!(computed.unwrap().outcome(), Outcome::Miss);
+    }
+    let high = |number: i64| of(number).with("kind", "high");
+    assert!(world.cache.get(&world.ana, &high(5)).unwrap().is_some());
+    world.ana.put("source.csv", "1,3").unwrap();
+    assert!(world.cache.get(&world.ana, &high(5)).unwrap().is_none(), "what it was made from has changed");
+    assert!(world.cache.get(&world.ana, &high(4)).unwrap().is_some());
+    let forget = |act: &dyn Fn(&mut larder::WriteTxn<'_>) -> Result<u64, RememberError>| {
+        world.ana.try_write(act).unwrap().value
+    };
+    assert_eq!(forget(&|txn| world.cache.invalidate(txn, &high(4)).map(u64::from)), 1);
+    assert_eq!(forget(&|txn| world.cache.invalidate(txn, &high(4)).map(u64::from)), 0);
+    assert_eq!(forget(&|txn| world.cache.invalidate_part(txn, "kind", "low")), 3);
+    assert_eq!(forget(&|txn| world.cache.invalidate_tag(txn, "t1")), 2);
+    assert_eq!(world.total(), (0, 0));
+    let _ = world.remember(&of(1), "v");
+    assert_eq!(forget(&|txn| world.cache.clear(txn)), 1);
+    assert_eq!(world.total(), (0, 0));
+    let view = world.ana.snapshot().unwrap();
+    let names: Vec<_> =
+        Cache::at("cache").unwrap().list(&view).unwrap().iter().map(|n| n.name().to_owned()).collect();
+    assert_eq!(names, ["square"]);
+}
