@@ -7,6 +7,9 @@ use larder::{
     IndexDefinition, Larder, LogKind, ManualClock, Part, RowDraft, RowRange, Session, Status,
 };
 
+use larder_layers::queue::{Envelope, Message, Nack, QueueError, QueueSettings, Queues, Token};
+use larder_layers::remember::{Cache, CacheLimits, Parts, Remember, RememberError};
+
 use crate::Random;
 
 const KEYS: [&str; 14] = [
@@ -39,7 +42,7 @@ pub enum Did {
     Refused,
 }
 
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 /// A random program. Two of the same seed do the same; how often which operation comes differs from seed to seed (swarm
 /// testing: A. Groce et al., ISSTA 2012).
@@ -48,6 +51,7 @@ pub struct Workload {
     random: Random,
     weights: [usize; KINDS],
     claims: Vec<(&'static str, u64)>,
+    tokens: Vec<Token>,
     once: u64,
     is_durable: bool,
     counts: [(u64, u64); KINDS],
@@ -64,7 +68,15 @@ impl Workload {
         // Without these there is nothing to work on.
         weights[0] = 4 + random.below(8);
         weights[1] = 2 + random.below(4);
-        Self { random, weights, claims: Vec::new(), once: 0, is_durable: true, counts: [(0, 0); KINDS] }
+        Self {
+            random,
+            weights,
+            claims: Vec::new(),
+            tokens: Vec::new(),
+            once: 0,
+            is_durable: true,
+            counts: [(0, 0); KINDS],
+        }
     }
 
     /// Gives how often each kind of operation was done, and refused.
@@ -183,6 +195,58 @@ impl Workload {
             .map(drop)
     }
 
+    /// Works with a queue, which it creates where there is none.
+    fn queue(&mut self, session: &Session) -> Result<(), Error> {
+        let queue = Queues::at("k/queues").and_then(|queues| queues.queue("q")).map_err(of_queue)?;
+        let (what, token) = (self.random.below(8), self.tokens.last().copied());
+        let message =
+            Message::new(self.payload()).delay(Duration::from_micros(self.random.below(2) as u64 * 900));
+        let settings = QueueSettings::new().visibility(Duration::from_micros(2_000)).attempts_max(2);
+        let work =
+            session.try_write(|txn| -> Result<_, QueueError> {
+                let _ = queue.create(txn, &settings)?;
+                let mut taken = Vec::new();
+                match (what, token) {
+                    (0..=2, _) => drop(queue.enqueue_all(
+                        txn,
+                        [message.clone(), message.dedupe("once", Duration::from_secs(1))],
+                    )?),
+                    (3..=4, _) => taken = queue.dequeue_up_to(txn, 2, None)?,
+                    (5, Some(token)) => queue.ack(txn, token)?,
+                    (6, Some(token)) => drop(queue.nack(txn, token, &Nack::new())?),
+                    _ => drop(queue.sweep(txn, 5)?),
+                }
+                Ok(taken)
+            });
+        if matches!(what, 5 | 6) {
+            self.tokens.pop();
+        }
+        let taken = work.map_err(of_queue)?.value;
+        self.tokens.extend(taken.iter().map(Envelope::token));
+        Ok(())
+    }
+
+    /// Works with a small cache.
+    fn remember(&mut self, session: &Session) -> Result<(), Error> {
+        let of_cache = |error| match error {
+            RememberError::Store(error) => error,
+            other => Error::abort(other),
+        };
+        let cache = Cache::at("d/cache").and_then(|cache| cache.namespace("n")).map_err(of_cache)?;
+        let parts = Parts::new().with("of", self.random.below(8) as i64);
+        let payload = self.payload();
+        if self.random.percent(20) {
+            let limits = CacheLimits::new().entries_max(1 + self.random.below(5) as u64).bytes_max(100_000);
+            session.try_write(|txn| cache.set_limits(txn, &limits)).map_err(of_cache)?;
+        }
+        if self.random.percent(15) {
+            return session.try_write(|txn| cache.invalidate(txn, &parts)).map(drop).map_err(of_cache);
+        }
+        let how = Remember::new().tag(*self.random.pick(&TAGS)).wait_max(Duration::ZERO);
+        let how = if self.random.percent(20) { how.expires_after(Duration::from_micros(1_500)) } else { how };
+        cache.get_or_compute(session, &parts, &how, || Ok(payload.into())).map(drop).map_err(of_cache)
+    }
+
     fn act(
         &mut self,
         kind: usize,
@@ -263,6 +327,8 @@ impl Workload {
                 session.write_once(&name, |txn| txn.put(key, draft)).map(drop)
             }
             18 => self.rows(session),
+            19 => self.queue(session),
+            20 => self.remember(session),
             _ => match self.random.below(3) {
                 0 => larder.prune_history().map(drop),
                 1 => larder.flush(),
@@ -272,6 +338,13 @@ impl Workload {
                 }
             },
         }
+    }
+}
+
+fn of_queue(error: QueueError) -> Error {
+    match error {
+        QueueError::Store(error) => error,
+        other => Error::abort(other),
     }
 }
 
@@ -304,4 +377,6 @@ const NAMES: [&str; KINDS] = [
     "put once",
     "keep house",
     "rows",
+    "queue",
+    "remember",
 ];

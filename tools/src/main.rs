@@ -13,6 +13,7 @@ mod export;
 mod govern;
 mod import;
 mod keep;
+mod layers;
 mod life;
 mod look;
 mod mend;
@@ -114,6 +115,19 @@ enum Verb {
     Mv(change::Move),
     /// Add tags to an asset.
     Tag(change::Tag),
+    /// Show the rows of a collection, in the order of their keys or of an index.
+    Rows(layers::Rows),
+    /// Show the counters of a collection: the fields of its rows that hold integers.
+    Counters(layers::Counters),
+    /// The indexes of a collection: list, verify, rebuild.
+    #[command(subcommand)]
+    Index(layers::Index),
+    /// Message queues: list, show, look into, redrive, purge.
+    #[command(subcommand)]
+    Queue(layers::Queue),
+    /// Caches of computations: list, show, explain, forget.
+    #[command(subcommand)]
+    Cache(layers::Cache),
     /// Access rules: show, set, explain.
     #[command(subcommand)]
     Acl(govern::Acl),
@@ -224,6 +238,11 @@ fn work() -> ExitCode {
         Verb::Cp(verb) => verb.run(&context),
         Verb::Mv(verb) => verb.run(&context),
         Verb::Tag(verb) => verb.run(&context),
+        Verb::Rows(verb) => verb.run(&context),
+        Verb::Counters(verb) => verb.run(&context),
+        Verb::Index(verb) => verb.run(&context),
+        Verb::Queue(verb) => verb.run(&context),
+        Verb::Cache(verb) => verb.run(&context),
         Verb::Acl(verb) => verb.run(&context),
         Verb::Limits(verb) => verb.run(&context, larder::DocumentKind::Limits),
         Verb::Registry(verb) => verb.run(&context, larder::DocumentKind::Registry),

@@ -2,6 +2,7 @@
 //!
 //! - [`queue`]: a message queue, with leases, retries, dead letters and back-pressure.
 //! - [`remember`]: a cache of computations, with single flight and eviction.
+//! - [`once`]: decisions that are made once, and work that is not done twice; [`rate`]: so many in a window of time.
 //!
 //! An operation of a layer takes a transaction of the caller's, so that taking a message, storing its result and counting it
 //! are one commit:
@@ -30,5 +31,7 @@
 //! A layer has no rights of its own: its operations are allowed to those who may do what they do, at the keys where they do
 //! it.
 
+pub mod once;
 pub mod queue;
+pub mod rate;
 pub mod remember;

@@ -122,13 +122,38 @@ impl<'s> WriteTxn<'s> {
         if before.is_none() {
             return Ok(Defined::Created);
         }
+        self.put_derived(id, derived);
+        Ok(Defined::Changed)
+    }
+
+    /// Derives the indexes and aggregates of a collection anew from its rows; gives how many entries there are.
+    ///
+    /// # Errors
+    /// As [`WriteTxn::define_collection`]; [`NotFound`](ErrorKind::NotFound), [`NotACollection`](ErrorKind::NotACollection).
+    pub fn rebuild_collection(&mut self, key: impl IntoKey) -> Result<u64> {
+        let key = key.into_key()?;
+        let rebuilt = self.rebuild(&key).map_err(|error| error.at(&key));
+        self.audited(rebuilt)
+    }
+
+    fn rebuild(&mut self, key: &Key) -> Result<u64> {
+        let documents = Arc::clone(&self.documents);
+        self.guard(&documents).access(Right::MANAGE, key)?;
+        let collection = self.reading().collection(key)?;
+        let derived = self.derive_all(&collection)?;
+        let count = derived.len() as u64;
+        self.put_derived(collection.id, derived);
+        Ok(count)
+    }
+
+    /// Puts everything that follows from the rows of a collection in place of what there was.
+    fn put_derived(&mut self, id: u64, derived: BTreeMap<Bytes, Bytes>) {
         let (start, end) = DefinedCollection::range(id);
         self.changes.remove_range(Table::Entries, start, end, 0);
         self.forget_fronts(id);
         for (at, body) in derived {
             self.changes.put(Table::Entries, at, body);
         }
-        Ok(Defined::Changed)
     }
 
     /// Derives the entries and aggregates of all rows.
