@@ -404,3 +404,78 @@ fn a_store_is_asked_how_it_is_and_where_it_lies() {
     assert_eq!(kitchen.run(&["doctor", "a.larder"]).status.code(), Some(1), "a second name");
     kitchen.fails(2, &["health", "nothing.larder"]);
 }
+
+#[test]
+fn queues_caches_rows_and_indexes_are_shown_and_mended() {
+    use larder::{CollectionDefinition, IndexDefinition, Options, RowDraft};
+    use larder_layers::queue::{Message, Nack, QueueError, QueueSettings, Queues};
+    use larder_layers::remember::{Cache, Parts, Remember};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("l.larder");
+    let larder = Options::new().open(&path).unwrap();
+    let ana = larder.session("ana").unwrap();
+    let queue = Queues::at("queues").unwrap().queue("orders").unwrap();
+    ana.try_write(|txn| -> Result<(), QueueError> {
+        queue.create(txn, &QueueSettings::new().attempts_max(1))?;
+        let _ =
+            queue.enqueue_all(txn, ["soup", "pie"].map(|text| Message::new(text).header("table", "7")))?;
+        let taken = queue.dequeue(txn)?.unwrap();
+        let _ = queue.nack(txn, taken.token(), &Nack::new().reason("no leeks"))?;
+        let _ = txn.define_collection(
+            "counts",
+            &CollectionDefinition::new().index(IndexDefinition::new("n").by_descending("n")),
+        )?;
+        let mut counts = txn.collection("counts")?;
+        counts.put(("a", 1), RowDraft::default().field("n", 5).field("of", "soup"))?;
+        counts.put(("b", 2), RowDraft::default().field("n", 9)).map(drop)?;
+        Ok(())
+    })
+    .unwrap();
+    let cache = Cache::at("cache").unwrap().namespace("n").unwrap();
+    let _ = cache.store(&ana, &Parts::new().with("of", 3), "nine", &Remember::new().tag("odd")).unwrap();
+    larder.close().unwrap();
+
+    let file = path.to_str().unwrap();
+    let said = |arguments: &[&str], code: i32| {
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_larder")).args(arguments).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?} {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let has = |arguments: &[&str], words: &[&str]| {
+        let text = said(arguments, 0);
+        words.iter().for_each(|word| assert!(text.contains(word), "{word} in {text}"));
+    };
+    has(&["queue", "ls", file, "queues"], &["1 ready", "1 dead", "orders"]);
+    has(&["queue", "stat", file, "queues/orders"], &["2 enqueued", "1 given back", "1 attempts"]);
+    has(&["queue", "peek", file, "queues/orders", "--state", "dead"], &["no leeks", "4 B"]);
+    has(
+        &["--json", "queue", "peek", file, "queues/orders"],
+        &["\"headers\":[[\"table\",\"7\"]]", "\"attempts\":0"],
+    );
+    has(&["queue", "redrive", file, "queues/orders"], &["1 redriven"]);
+    has(&["queue", "purge", file, "queues/orders"], &["2 purged"]);
+    has(&["--json", "queue", "stat", file, "queues/orders"], &["\"purged\":2", "\"ready\":0"]);
+    assert!(said(&["queue", "stat", file, "queues/nothing"], 2).is_empty());
+    has(&["rows", file, "counts", "--by", "n"], &["\"b\" 2", "n=9"]);
+    has(
+        &["--json", "rows", file, "counts"],
+        &["{\"bytes\":0,\"fields\":{\"n\":5,\"of\":\"soup\"},\"key\":[\"a\",1]}"],
+    );
+    has(&["counters", file, "counts"], &["9  \"b\" 2 n"]);
+    has(&["index", "ls", file, "counts"], &["by n", "2 rows"]);
+    has(&["index", "verify", file], &["rows", "entries"]);
+    has(&["index", "rebuild", file, "counts"], &["3 entries"]);
+    has(&["verify", file], &["nothing"]);
+    has(&["cache", "ls", file, "cache"], &["1 entries", "4 B", "n"]);
+    has(&["cache", "stat", file, "cache/n"], &["1 entries"]);
+    has(&["cache", "explain", file, "cache/n", "--by", "cost"], &["0 hits", "of"]);
+    has(&["cache", "invalidate", file, "cache/n", "--tag", "even"], &["0 forgotten"]);
+    has(&["cache", "invalidate", file, "cache/n"], &["1 forgotten"]);
+}
