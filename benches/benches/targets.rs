@@ -13,6 +13,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use larder_layers::queue::{Message, Queue, QueueError, QueueSettings, Queues};
+use larder_layers::remember::{Cache, Parts, Remember, RememberError};
+
 use larder::{
     DocumentKind, Draft, Durability, Larder, Options, RestoreOptions, Session, SnapshotFile, SnapshotOptions,
     Status, restore, verify_file,
@@ -28,7 +31,7 @@ fn main() {
     }
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runs: [(&str, fn(&Path)); 8] = [
+    let runs: [(&str, fn(&Path)); 10] = [
         ("durable", durable),
         ("overhead", overhead),
         ("stream", stream),
@@ -37,6 +40,8 @@ fn main() {
         ("killed", killed),
         ("life", life),
         ("snapshots", snapshots),
+        ("queue", queue),
+        ("remember", remember),
     ];
     for (name, run) in runs {
         if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
@@ -672,4 +677,169 @@ fn reads(folder: &Path) {
     let root = larder.root().expect("a session");
     root.set_document(DocumentKind::Rules, &format!("default = \"allow\"\n{rules}")).expect("rules");
     compare("1 000 hot records, 1 000 rules", &keys[..1_000]);
+}
+
+fn queue_in(larder: &Larder, name: &str) -> Queue {
+    let queue = Queues::at("queues").and_then(|queues| queues.queue(name)).expect("a name");
+    let session = larder.root().expect("a session");
+    session.try_write(|txn| queue.create(txn, &QueueSettings::new())).expect("a queue");
+    queue
+}
+
+/// What a queue costs without a disk; a million messages through a small file; how it is asked for when there are many.
+fn queue(folder: &Path) {
+    let larder = Options::new().open(folder.join("queue.larder")).expect("a store");
+    let lazy = larder.root().expect("a session").durability(Durability::Lazy);
+    let queue = queue_in(&larder, "jobs");
+    let payload = payload(7);
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for round in 0..ROUNDS * 4_000 {
+        let began = Instant::now();
+        let _ = lazy.try_write(|txn| queue.enqueue(txn, payload.clone())).expect("room");
+        times[0].push(began.elapsed().as_secs_f64() * 1e6);
+        // A thousand live.
+        if round < 1_000 {
+            continue;
+        }
+        let began = Instant::now();
+        let taken = lazy.try_write(|txn| queue.dequeue(txn)).expect("a queue").value.expect("a message");
+        times[1].push(began.elapsed().as_secs_f64() * 1e6);
+        let began = Instant::now();
+        lazy.try_write(|txn| queue.ack(txn, taken.token())).expect("a lease");
+        times[2].push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    for (name, times) in ["enqueue", "dequeue", "acknowledge"].into_iter().zip(&mut times) {
+        println!(
+            "  {name:<12} without a sync: p50 {:.1} us, p99 {:.1} us",
+            median(times),
+            percentile(times, 0.99)
+        );
+    }
+
+    let began = Instant::now();
+    let cycles = 1_000_000;
+    for _ in 0..cycles / 100 {
+        let batch = (0..100).map(|_| Message::new(payload.clone()));
+        lazy.try_write(|txn| queue.enqueue_all(txn, batch).map(drop)).expect("room");
+        lazy.try_write(|txn| -> Result<(), QueueError> {
+            let taken = queue.dequeue_up_to(txn, 100, None)?;
+            let tokens: Vec<_> = taken.iter().map(|message| message.token()).collect();
+            queue.ack_all(txn, &tokens)
+        })
+        .expect("messages");
+    }
+    let rate = f64::from(cycles) / began.elapsed().as_secs_f64();
+    larder.close().expect("a store that closes");
+    let path = folder.join("queue.larder");
+    let size = std::fs::metadata(&path).expect("a file").len() as f64 / (1 << 20) as f64;
+    let began = Instant::now();
+    let larder = Options::new().open(&path).expect("a store");
+    println!(
+        "  {cycles} cycles in batches of 100, 1 000 live: {rate:.0}/s, file {size:.1} MiB (64 asked), opened in {:.1} ms (200 asked)",
+        began.elapsed().as_secs_f64() * 1e3
+    );
+
+    let session = larder.root().expect("a session").durability(Durability::Lazy);
+    let queues: Vec<Queue> = (0..1_000).map(|number| queue_in(&larder, &format!("q{number}"))).collect();
+    for (number, queue) in queues.iter().enumerate() {
+        session
+            .try_write(|txn| -> Result<(), QueueError> {
+                let _ = queue.enqueue_all(txn, (0..20).map(|_| Message::new("x")))?;
+                if number < 100 {
+                    queue.dequeue_up_to(txn, 10, None)?;
+                }
+                Ok(())
+            })
+            .expect("room");
+    }
+    larder.flush().expect("a disk");
+    let mut times: Vec<f64> = (0..ROUNDS * 4)
+        .map(|_| {
+            let began = Instant::now();
+            let view = session.snapshot().expect("a view");
+            let depth: u64 = queues.iter().map(|queue| queue.stats(&view).expect("a queue").ready).sum();
+            assert_eq!(depth, 19_000);
+            began.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    println!("  stats of 1 000 queues: {:.1} ms (5 asked)", median(&mut times));
+}
+
+/// A hit beside a hot get; a miss; many who want the same.
+fn remember(folder: &Path) {
+    let larder = Options::new().open(folder.join("cache.larder")).expect("a store");
+    let session = larder.root().expect("a session");
+    let cache = Cache::at("cache").and_then(|cache| cache.namespace("n")).expect("a name");
+    let value = payload(3);
+    let parts = |number: u64| Parts::new().with("model", "leek").with("seed", number);
+    let how = Remember::new();
+    for number in 0..1_000 {
+        let stored = cache
+            .get_or_compute(&session, &parts(number), &how, || Ok::<_, RememberError>(value.clone().into()));
+        drop(stored.expect("room"));
+        session.put(key(number), value.clone()).expect("room");
+    }
+    let keys: Vec<larder::Key> = (0..1_000).map(|number| key(number).parse().expect("a key")).collect();
+    let wanted: Vec<Parts> = (0..1_000).map(parts).collect();
+    let known: Vec<_> = wanted.iter().map(|parts| cache.fingerprint(parts).expect("parts")).collect();
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for _ in 0..ROUNDS * 20 {
+        let mut round = |at: usize, act: &mut dyn FnMut(usize)| {
+            let began = Instant::now();
+            (0..1_000).for_each(act);
+            times[at].push(began.elapsed().as_secs_f64() * 1e6);
+        };
+        round(0, &mut |at| drop(session.get(&keys[at]).expect("an asset").bytes()));
+        round(1, &mut |at| {
+            drop(cache.get_at(&session, &known[at]).expect("a value").expect("a hit").bytes())
+        });
+        round(2, &mut |at| drop(cache.get(&session, &wanted[at]).expect("a value").expect("a hit").bytes()));
+    }
+    let [get, hit, with_parts] = &mut times;
+    let (get, hit, with_parts) = (median(get), median(hit), median(with_parts));
+    let each = 1_000.0;
+    println!(
+        "  hot get {:.3} us; hit {:.3} us, {:.2}x (1.5 asked); from its parts {:.3} us",
+        get / each,
+        hit / each,
+        hit / get,
+        with_parts / each
+    );
+    let mut number = 1_000_000;
+    let mut miss = |session: &Session| {
+        let mut times: Vec<f64> = (0..500)
+            .map(|_| {
+                number += 1;
+                let began = Instant::now();
+                let computed = || Ok::<_, RememberError>(value.clone().into());
+                drop(cache.get_or_compute(session, &parts(number), &how, computed).expect("room"));
+                began.elapsed().as_secs_f64() * 1e6
+            })
+            .collect();
+        median(&mut times)
+    };
+    println!("  a miss, computed and stored: {:.0} us on disk", miss(&session));
+    println!(
+        "                               {:.0} us without a sync",
+        miss(&session.clone().durability(Durability::Lazy))
+    );
+    let began = Instant::now();
+    for number in 0..200 {
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let computed = || Ok::<_, RememberError>(value.clone().into());
+                    drop(
+                        cache
+                            .get_or_compute(&session, &parts(5_000_000 + number), &how, computed)
+                            .expect("room"),
+                    );
+                });
+            }
+        });
+    }
+    println!(
+        "  16 who want the same value: {:.0} us until all have it",
+        began.elapsed().as_secs_f64() * 1e6 / 200.0
+    );
 }

@@ -12,6 +12,7 @@
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the machine's clock")]
 
 mod peers;
+mod queues;
 mod report;
 mod work;
 

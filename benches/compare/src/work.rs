@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::peers::{Kind, Mode, Peer, Row, all as all_peers};
+use crate::queues;
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How much is done.
 pub struct Scale {
-    rounds: usize,
+    pub rounds: usize,
     /// How long each peer writes in each round.
-    slice: Duration,
+    pub slice: Duration,
     /// How many records are read, filtered and imported.
     records: u64,
     /// How many single reads a round has.
@@ -79,6 +80,12 @@ pub fn all() -> Vec<Scenario> {
              with two threads and the others, but SQLite, by decoding JSON; listed.",
             records,
         ),
+        scenario(
+            "queue",
+            "Messages of 1 KiB, everything on disk when the call returns: put in, taken out and acknowledged (two commits), and \
+             both by half of the threads each. SQLite has one table with partial indexes, and one connection under a mutex.",
+            queues::queues,
+        ),
     ]
 }
 
@@ -117,12 +124,12 @@ fn expect(holds: bool, name: &str, what: &str) -> Fallible<()> {
     if holds { Ok(()) } else { Err(format!("{name}: {what}").into()) }
 }
 
-fn median(samples: &mut [f64]) -> f64 {
+pub fn median(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn percentile(sorted: &[f64], part: f64) -> f64 {
+pub fn percentile(sorted: &[f64], part: f64) -> f64 {
     sorted.get(((sorted.len().saturating_sub(1)) as f64 * part) as usize).copied().unwrap_or(f64::NAN)
 }
 

@@ -27,12 +27,15 @@ mod message;
 mod settings;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder::{
     Aggregate, AggregateDefinition, CollectionDefinition, CollectionMut, CollectionRights, Edit, ErrorKind,
-    IndexDefinition, Key, Micros, Part, ReadTxn, Right, RowDraft, RowRange, WriteTxn,
+    IndexDefinition, Key, Micros, Part, ReadTxn, Record, Right, RowDraft, RowRange, WriteTxn,
 };
+
+use parking_lot::Mutex;
 
 use self::books::{TOTALS, Totals, WAIT_CLASSES};
 pub use self::error::QueueError;
@@ -78,7 +81,7 @@ impl Queues {
         } else {
             let key = Key::parse(&format!("{}/{name}", self.root)).map_err(larder::Error::from)?;
             let books = Key::parse(&format!("{key}/books")).map_err(larder::Error::from)?;
-            return Ok(Queue { key, books });
+            return Ok(Queue { key, books, known: Arc::default() });
         };
         Err(QueueError::InvalidName { name: name.chars().take(64).collect(), reason })
     }
@@ -92,18 +95,27 @@ impl Queues {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(Vec::new()),
             entries => entries?,
         };
-        let names =
-            entries.iter().filter(|entry| entry.record.as_ref().is_some_and(larder::Record::is_collection));
+        let names = entries.iter().filter(|entry| entry.record.as_ref().is_some_and(Record::is_collection));
         names.map(|entry| self.queue(entry.name())).collect()
     }
 }
 
 /// A queue, by name. Cheap to clone; holds nothing open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Queue {
     key: Key,
     books: Key,
+    /// What its record said when it was last looked at, and which settings that are.
+    known: Arc<Mutex<Option<(Record, QueueSettings)>>>,
 }
+
+impl PartialEq for Queue {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Queue {}
 
 /// What became of a message that was to be enqueued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,7 +308,7 @@ impl Queue {
     /// [`NoSuchQueue`](QueueError::NoSuchQueue), [`Store`](QueueError::Store).
     pub fn settings(&self, view: &ReadTxn) -> Result<QueueSettings> {
         let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
-        Ok(QueueSettings::of(rows.record()))
+        Ok(self.settings_of(rows.record()))
     }
 
     /// Removes the queue with all that is in it; tells whether it was there.
@@ -318,8 +330,20 @@ impl Queue {
 
     fn open<'t, 's>(&self, txn: &'t mut WriteTxn<'s>) -> Result<(CollectionMut<'t, 's>, QueueSettings)> {
         let rows = txn.collection(&self.key).map_err(|error| self.missing(error))?;
-        let settings = QueueSettings::of(rows.record());
+        let settings = self.settings_of(rows.record());
         Ok((rows, settings))
+    }
+
+    fn settings_of(&self, record: &Record) -> QueueSettings {
+        let mut known = self.known.lock();
+        match &*known {
+            Some((of, settings)) if of == record => settings.clone(),
+            _ => {
+                let settings = QueueSettings::of(record);
+                *known = Some((record.clone(), settings.clone()));
+                settings
+            }
+        }
     }
 
     fn book(&self, txn: &mut WriteTxn<'_>, totals: &Totals) -> Result<()> {
@@ -414,8 +438,7 @@ impl Queue {
     }
 
     fn put_new(&self, txn: &mut WriteTxn<'_>, envelope: &Envelope) -> Result<()> {
-        let (mut rows, _) = self.open(txn)?;
-        // A producer may put what is not there, and read nothing.
+        let mut rows = txn.collection(&self.key)?;
         rows.put(envelope.id, envelope.draft())?;
         if envelope.is_apart {
             rows.put(("b", envelope.id), envelope.payload.clone())?;

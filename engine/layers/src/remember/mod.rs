@@ -43,6 +43,7 @@ use parking_lot::Mutex;
 
 pub use self::error::RememberError;
 pub use self::limits::{CacheLimits, Eviction};
+use self::parts::Uses;
 use self::parts::blake3_fingerprint;
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
 
@@ -112,16 +113,14 @@ impl Cache {
     }
 }
 
-/// Uses that were counted and not written yet, by parts.
-type Uses = HashMap<Bytes, (i64, Micros)>;
-
 /// A namespace of a cache, by name. Cheap to clone; holds nothing open.
 #[derive(Debug, Clone)]
 pub struct Namespace {
     values: Key,
     entries: Key,
     fingerprint: FingerprintFn,
-    uses: Arc<Mutex<Uses>>,
+    /// By parts.
+    uses: Arc<Mutex<HashMap<Bytes, Arc<Uses>>>>,
 }
 
 /// What became of a request.
@@ -383,9 +382,27 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::get`].
     pub fn get_at(&self, session: &Session, fingerprint: &Fingerprint) -> Result<Option<Remembered>> {
-        let Some((asset, _)) = self.look(session, fingerprint)? else { return Ok(None) };
-        self.count_use(session, &fingerprint.parts)?;
+        let asset = match self.first(session, fingerprint)? {
+            Some(asset) => asset,
+            None => match self.look(session, fingerprint)? {
+                Some((asset, _)) => asset,
+                None => return Ok(None),
+            },
+        };
+        self.count_use(session, fingerprint)?;
         Ok(Some(Remembered { asset, outcome: Outcome::Hit, tags_ignored: Vec::new() }))
+    }
+
+    /// Gives what lies where the value of some parts lies, if it is theirs.
+    fn first(&self, session: &Session, fingerprint: &Fingerprint) -> Result<Option<Asset>> {
+        match session.get_loadable(&fingerprint.key) {
+            Ok(Lookup::Hit(asset)) => {
+                Ok(Some(asset).filter(|asset| asset.record().extra() == Some(&fingerprint.parts[..])))
+            }
+            Ok(Lookup::Miss(_)) => Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Finds the value of some parts; behind those of others that have the same fingerprint.
@@ -413,15 +430,14 @@ impl Namespace {
         Ok(None)
     }
 
-    fn count_use(&self, session: &Session, parts: &Bytes) -> Result<()> {
-        let now = session.now();
-        let mut uses = self.uses.lock();
-        match uses.get_mut(parts) {
-            Some(known) => *known = (known.0 + 1, known.1.max(now)),
-            None => drop(uses.insert(parts.clone(), (1, now))),
-        }
-        let is_much = uses.len() >= USES_MAX;
-        drop(uses);
+    fn count_use(&self, session: &Session, fingerprint: &Fingerprint) -> Result<()> {
+        let mut is_much = false;
+        let uses = fingerprint.uses.get_or_init(|| {
+            let mut uses = self.uses.lock();
+            is_much = uses.len() >= USES_MAX;
+            Arc::clone(uses.entry(fingerprint.parts.clone()).or_default())
+        });
+        uses.add(session.now());
         if is_much {
             self.write_uses(&session.clone().durability(Durability::Lazy))?;
         }
@@ -439,12 +455,23 @@ impl Namespace {
     }
 
     fn write_uses_in(&self, txn: &mut WriteTxn<'_>) -> Result<()> {
-        let uses = std::mem::take(&mut *self.uses.lock());
-        if uses.is_empty() {
+        let uses: Vec<(Bytes, (i64, Micros))> = {
+            let mut uses = self.uses.lock();
+            let counted = uses.iter().map(|(parts, uses)| (parts.clone(), uses.take())).collect();
+            // Those that nobody keeps are made again when they are used again.
+            uses.retain(|_, uses| {
+                let is_kept = Arc::strong_count(uses) > 1;
+                // Whoever let go of it just now has counted before.
+                std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+                is_kept || uses.read().0 > 0
+            });
+            counted
+        };
+        if uses.iter().all(|(_, (hits, _))| *hits == 0) {
             return Ok(());
         }
         let (mut entries, _) = self.open(txn)?;
-        for (parts, (hits, last)) in uses {
+        for (parts, (hits, last)) in uses.into_iter().filter(|(_, (hits, _))| *hits > 0) {
             let key = Tuple::decode(&parts).map_err(RememberError::parts)?;
             if let Some(row) = entries.get(&key)? {
                 let hits = row.integer("h").unwrap_or(0).saturating_add(hits);
@@ -466,9 +493,9 @@ impl Namespace {
         let Some(row) = view.collection(&self.entries)?.get(fingerprint.row()?)? else { return Ok(None) };
         let mut entry = self.entry_of(&row, &view)?;
         let uses = self.uses.lock();
-        if let Some((hits, last)) = uses.get(&fingerprint.parts) {
+        if let Some((hits, last)) = uses.get(&fingerprint.parts).map(|uses| uses.read()) {
             entry.hits += hits;
-            entry.last_used = entry.last_used.max(*last);
+            entry.last_used = entry.last_used.max(last);
         }
         Ok(Some(entry))
     }
@@ -595,7 +622,7 @@ impl Namespace {
         how: &Remember,
         outcome: Outcome,
     ) -> Result<Remembered> {
-        self.count_use(session, &at.parts)?;
+        self.count_use(session, at)?;
         let has_all = how.tags.iter().all(|tag| asset.record().tags().any(|other| other == tag));
         let is_same = match how.tag_policy {
             TagPolicy::Replace => has_all && asset.record().tags().count() == how.tags.len(),

@@ -1,10 +1,12 @@
 //! What a computation was made of: named parts, in one canonical form.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use larder::format::Labelled;
-use larder::{Key, Part, Tuple};
+use larder::{Key, Micros, Part, Tuple};
 
 use super::RememberError;
 
@@ -49,14 +51,47 @@ pub(super) fn blake3_fingerprint(parts: &[u8]) -> u128 {
     blake3::hash(parts).as_bytes().first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes))
 }
 
+/// Uses of a value that were counted and not written yet: how many, and when the last one was.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    pub(super) count: AtomicI64,
+    pub(super) last: AtomicI64,
+}
+
+impl Uses {
+    pub(super) fn add(&self, now: Micros) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.last.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> (i64, Micros) {
+        (self.count.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed))
+    }
+
+    /// Takes what was counted; what is counted meanwhile stays for the next time.
+    pub(super) fn take(&self) -> (i64, Micros) {
+        (self.count.swap(0, Ordering::Relaxed), self.last.load(Ordering::Relaxed))
+    }
+}
+
 /// Where the value of some parts lies. To be kept by those who ask for the same value often.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Fingerprint {
     pub(super) key: Key,
     pub(super) parts: Bytes,
     /// How many others have the same number.
     pub(super) attempt: u32,
+    /// Where its uses are counted, once there was one.
+    pub(super) uses: OnceLock<Arc<Uses>>,
 }
+
+impl PartialEq for Fingerprint {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key && self.parts == other.parts
+    }
+}
+
+impl Eq for Fingerprint {}
 
 impl Fingerprint {
     /// Gives the key of the asset that has the value.
@@ -82,6 +117,11 @@ impl Fingerprint {
         if attempt > 0 {
             let _ = write!(text, "-{attempt}");
         }
-        Ok(Self { key: Key::parse(&text).map_err(larder::Error::from)?, parts, attempt })
+        Ok(Self {
+            key: Key::parse(&text).map_err(larder::Error::from)?,
+            parts,
+            attempt,
+            uses: OnceLock::new(),
+        })
     }
 }
