@@ -35,3 +35,8 @@ pub mod once;
 pub mod queue;
 pub mod rate;
 pub mod remember;
+
+/// The code of the guide is run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/write-a-layer.md")]
+mod guide {}
