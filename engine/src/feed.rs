@@ -33,7 +33,7 @@ pub struct Event {
     pub old_generation: Option<u64>,
     /// The generation after, if there is one.
     pub new_generation: Option<u64>,
-    /// The length of the payload after, in bytes; of a removed tree, how many assets went.
+    /// The length of the payload after, in bytes; of a removed tree, how many assets went; of a row, 0.
     pub bytes: u64,
     /// Who caused it.
     pub principal: String,
@@ -89,18 +89,26 @@ impl<'a> Feed<'a> {
             let generation = |generation: u64| (generation != 0 && !is_row).then_some(generation);
             let from = if is_row { None } else { Key::decode(&row.from).ok() };
             let from = from.filter(|from| guard.allows(Right::LIST, from));
-            events.push(Event {
+            let event = Event {
                 commit,
                 kind: row.kind,
                 place,
                 from: from.map(|from| from.to_string()),
-                row: if is_row { Tuple::decode(&row.from).ok() } else { None },
+                row: is_row.then(|| Tuple::new(Vec::new()).ok()).flatten(),
                 old_generation: generation(row.old_generation),
                 new_generation: generation(row.new_generation),
                 bytes: row.bytes,
                 principal: feed.principal.clone(),
                 time: feed.time,
-            });
+            };
+            if row.from.is_empty() || !is_row {
+                events.push(event);
+                continue;
+            }
+            events.extend(
+                row.rows()
+                    .filter_map(|row| Some(Event { row: Some(Tuple::decode(row).ok()?), ..event.clone() })),
+            );
         }
     }
 

@@ -145,9 +145,13 @@ impl Found {
                 }
                 EventKind::TreeDeleted => self.trees_gone.push((event.key, sequence)),
                 EventKind::RowRemoved => {
-                    let at = row_key(event.new_generation, &event.from).to_vec();
-                    let gone = self.rows_gone.entry(at).or_default();
-                    *gone = sequence.max(*gone);
+                    let id = event.new_generation;
+                    // Without a key it is all of them, by the number that their keys begin with.
+                    let all = event.from.is_empty().then(|| row_key(id, &[]));
+                    for at in all.into_iter().chain(event.rows().map(|row| row_key(id, row))) {
+                        let gone = self.rows_gone.entry(at.to_vec()).or_default();
+                        *gone = sequence.max(*gone);
+                    }
                 }
                 _ => {}
             }

@@ -5,7 +5,8 @@
 //! event: [kind u8][reserved u8, 0][key length u16][second key length u16][reserved u16, 0]
 //!        [old generation u64][new generation u64][bytes u64][key][second key]
 //! ```
-//! Keys are in their encoded form. The second key is where a rename or copy came from, or that of a row of a collection.
+//! Keys are in their encoded form. The second key is where a rename or copy came from, or those of rows of a
+//! collection, in their order, `[length u16][key]` each. Of a row that a commit changed more than once the last time counts.
 
 use crate::numbered::numbered;
 
@@ -36,9 +37,10 @@ numbered! {
         11 Evicted "evicted",
         /// Something was said of the work on an asset; its record did not change.
         12 Logged "logged",
-        /// A row of a collection was put. The second key is that of the row, the new generation the collection's number.
+        /// Rows of a collection were put. The second key is their keys, packed; the new generation is the collection's
+        /// number.
         13 RowPut "row-put",
-        /// A row of a collection was removed. As for one that was put.
+        /// Rows of a collection were removed: all of them, if no key is given.
         14 RowRemoved "row-removed",
     }
 }
@@ -50,7 +52,7 @@ pub struct EventRow {
     pub kind: EventKind,
     /// The encoded key that it happened to.
     pub key: Vec<u8>,
-    /// The encoded key that it came from; empty if it came from nowhere. Of a row of a collection, the key of the row.
+    /// The encoded key that it came from; empty if it came from nowhere. Of rows of a collection, their keys, packed.
     pub from: Vec<u8>,
     /// The generation before; 0 if there was none.
     pub old_generation: u64,
@@ -137,7 +139,51 @@ impl FeedRow {
     }
 }
 
+/// How many bytes of packed keys an event has at most, or one key if that is longer.
+const PACKED_MAX: usize = 32 << 10;
+
 impl EventRow {
+    /// Says of rows of a collection, in their order, that something happened to them: in as few events as it takes.
+    #[must_use]
+    pub fn of_rows<'r>(
+        kind: EventKind,
+        key: &[u8],
+        number: u64,
+        rows: impl IntoIterator<Item = &'r [u8]>,
+    ) -> Vec<Self> {
+        let event = |from: Vec<u8>| Self {
+            kind,
+            key: key.to_vec(),
+            from,
+            old_generation: 0,
+            new_generation: number,
+            bytes: 0,
+        };
+        let (mut events, mut packed) = (Vec::new(), Vec::new());
+        for row in rows {
+            if !packed.is_empty() && packed.len() + 2 + row.len() > PACKED_MAX {
+                events.push(event(std::mem::take(&mut packed)));
+            }
+            packed.extend_from_slice(&u16::try_from(row.len()).unwrap_or(u16::MAX).to_le_bytes());
+            packed.extend_from_slice(row);
+        }
+        if !packed.is_empty() {
+            events.push(event(packed));
+        }
+        events
+    }
+
+    /// Gives the keys of the rows that the event is about, as far as they can be read.
+    pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.from.as_slice();
+        std::iter::from_fn(move || {
+            let (length, behind) = rest.split_first_chunk::<2>()?;
+            let (row, behind) = behind.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+            rest = behind;
+            Some(row)
+        })
+    }
+
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let ([kind, 0, k0, k1, f0, f1, 0, 0], rest) = bytes.split_first_chunk::<8>()? else { return None };
         let kind = EventKind::from_number(*kind)?;

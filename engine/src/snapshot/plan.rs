@@ -167,7 +167,7 @@ impl Changed {
                         if event.from.is_empty() && event.kind == EventKind::RowRemoved {
                             changed.cleared.insert(id.to_be_bytes().to_vec());
                         } else {
-                            changed.rows.insert(row_key(id, &event.from).to_vec());
+                            changed.rows.extend(event.rows().map(|row| row_key(id, row).to_vec()));
                         }
                     }
                     EventKind::TreeDeleted => {

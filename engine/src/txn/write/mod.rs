@@ -475,6 +475,7 @@ impl<'s> WriteTxn<'s> {
         if let Some(statistics) = &statistics {
             self.changes.put(Table::State, state_key::STATISTICS, statistics.encode());
         }
+        self.rows.tell(&mut self.events);
         let feed = FeedRow {
             time: self.info.time,
             principal: self.caller.name().to_owned(),

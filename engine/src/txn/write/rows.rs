@@ -28,6 +28,16 @@ pub(super) struct RowsAtWork {
     moving: BTreeSet<u64>,
     /// Indexes, and where their first entries lie now.
     fronts: HashMap<Bytes, Bytes>,
+    /// Collections whose rows were changed, by their numbers.
+    changed: BTreeMap<u64, ChangedRows>,
+}
+
+/// What was done to the rows of a collection.
+struct ChangedRows {
+    key: Bytes,
+    is_cleared: bool,
+    /// By key, whether the row is there now.
+    rows: BTreeMap<Bytes, bool>,
 }
 
 /// Where the first entries of indexes lie, or would: what comes before was removed. So a queue is not walked over from
@@ -38,6 +48,22 @@ pub(crate) type Fronts = HashMap<Bytes, Bytes>;
 const FRONTS_MAX: usize = 65_536;
 
 impl RowsAtWork {
+    /// Tells what was done to rows.
+    pub(super) fn tell(&mut self, events: &mut Vec<EventRow>) {
+        for (id, changed) in std::mem::take(&mut self.changed) {
+            let ChangedRows { key, is_cleared, rows } = changed;
+            if is_cleared {
+                let (kind, key) = (EventKind::RowRemoved, key.to_vec());
+                let (from, old_generation, bytes) = (Vec::new(), 0, 0);
+                events.push(EventRow { kind, key, from, old_generation, new_generation: id, bytes });
+            }
+            for (kind, is_there) in [(EventKind::RowRemoved, false), (EventKind::RowPut, true)] {
+                let rows = rows.iter().filter(|(_, is)| **is == is_there).map(|(row, _)| &row[..]);
+                events.extend(EventRow::of_rows(kind, &key, id, rows));
+            }
+        }
+    }
+
     /// Takes over what is known, when the transaction has come to something.
     pub(super) fn finish(&mut self, fronts: &mut Fronts) {
         if fronts.len() + self.fronts.len() > FRONTS_MAX {
@@ -381,7 +407,9 @@ impl<'s> CollectionMut<'_, 's> {
         let count = self.txn.reading().aggregate_at(&at)?.count;
         if count > 0 {
             self.txn.drop_rows(self.collection.id);
-            self.tell(EventKind::RowRemoved, &[], 0);
+            let changed = self.changed();
+            changed.is_cleared = true;
+            changed.rows.clear();
         }
         Ok(count)
     }
@@ -491,15 +519,14 @@ impl<'s> CollectionMut<'_, 's> {
         for entry in new_entries.iter().filter(|entry| !old_entries.contains(entry)) {
             self.txn.put_entry(entry.key.clone());
         }
+        self.changed().rows.insert(key.encoded_bytes(), new.is_some());
         let at = row_key(self.collection.id, encoded);
         match &new {
             Some(content) => {
                 self.txn.changes.put(Table::Rows, at, content.encode(self.txn.info.sequence));
-                self.tell(EventKind::RowPut, encoded, content.value.len());
             }
             None => {
                 self.txn.changes.remove(Table::Rows, at);
-                self.tell(EventKind::RowRemoved, encoded, 0);
             }
         }
         Ok(())
@@ -524,14 +551,12 @@ impl<'s> CollectionMut<'_, 's> {
         Ok(())
     }
 
-    fn tell(&mut self, kind: EventKind, row: &[u8], length: usize) {
-        self.txn.events.push(EventRow {
-            kind,
-            key: self.key.encoded().to_vec(),
-            from: row.to_vec(),
-            old_generation: 0,
-            new_generation: self.collection.id,
-            bytes: length as u64,
-        });
+    fn changed(&mut self) -> &mut ChangedRows {
+        let key = &self.key;
+        self.txn.rows.changed.entry(self.collection.id).or_insert_with(|| ChangedRows {
+            key: key.encoded_bytes(),
+            is_cleared: false,
+            rows: BTreeMap::new(),
+        })
     }
 }
