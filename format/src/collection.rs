@@ -55,6 +55,10 @@ pub struct RowFilter {
 }
 
 impl RowFilter {
+    fn new<P: Into<Part>>(field: impl Into<String>, one_of: impl IntoIterator<Item = P>) -> Self {
+        Self { field: field.into(), one_of: one_of.into_iter().map(P::into).collect() }
+    }
+
     fn admits(&self, fields: &Labelled) -> bool {
         fields.get(&self.field).is_some_and(|value| self.one_of.contains(value))
     }
@@ -116,8 +120,7 @@ impl IndexDefinition {
         field: impl Into<String>,
         one_of: impl IntoIterator<Item = P>,
     ) -> Self {
-        self.only =
-            Some(RowFilter { field: field.into(), one_of: one_of.into_iter().map(P::into).collect() });
+        self.only = Some(RowFilter::new(field, one_of));
         self
     }
 
@@ -256,8 +259,7 @@ impl AggregateDefinition {
         field: impl Into<String>,
         one_of: impl IntoIterator<Item = P>,
     ) -> Self {
-        self.only =
-            Some(RowFilter { field: field.into(), one_of: one_of.into_iter().map(P::into).collect() });
+        self.only = Some(RowFilter::new(field, one_of));
         self
     }
 

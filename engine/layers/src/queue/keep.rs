@@ -1,0 +1,169 @@
+//! Looking at a queue, and keeping it in order.
+
+use larder::{ReadTxn, RowRange, WriteTxn};
+
+use super::books::{TOTALS, Totals};
+use super::error::invalid;
+use super::message::{Envelope, MessageState};
+use super::put::check_room;
+use super::{Queue, QueueStats, Result};
+
+impl Queue {
+    /// Shows messages in a state, without taking them: those that can be taken in the order in which they will be.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](super::QueueError::NoSuchQueue), [`Store`](super::QueueError::Store).
+    pub fn peek(&self, view: &ReadTxn, state: MessageState, limit: usize) -> Result<Vec<Envelope>> {
+        let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
+        let page = rows.find(index_of(state), &RowRange::all().limit(limit))?;
+        let mut envelopes = Vec::with_capacity(page.rows.len());
+        for row in &page.rows {
+            let mut envelope = self.read(row)?;
+            if envelope.is_apart {
+                envelope.payload = self.payload(rows.get(("b", envelope.id))?, envelope.id)?;
+            }
+            envelopes.push(envelope);
+        }
+        Ok(envelopes)
+    }
+
+    /// Removes everything from the queue, what is in flight too; gives how many messages went.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](super::QueueError::NoSuchQueue), [`Store`](super::QueueError::Store).
+    pub fn purge(&self, txn: &mut WriteTxn<'_>) -> Result<u64> {
+        let (mut rows, _) = self.open(txn)?;
+        let dead = rows.aggregate("state", &[MessageState::Dead.number().into()])?.count;
+        let purged = rows.aggregate("live", &[])?.count + dead;
+        rows.clear()?;
+        self.book(txn, &Totals { purged, ..Totals::default() })?;
+        Ok(purged)
+    }
+
+    /// Removes dead letters, the oldest first; gives how many went.
+    ///
+    /// # Errors
+    /// As [`Queue::purge`].
+    pub fn purge_dead(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
+        let (mut rows, _) = self.open(txn)?;
+        let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
+        for row in &dead {
+            let envelope = self.read(row)?;
+            self.remove(&mut rows, &envelope)?;
+        }
+        self.book(txn, &Totals { purged: dead.len() as u64, ..Totals::default() })?;
+        Ok(dead.len() as u64)
+    }
+
+    /// Lets dead letters be taken again, the oldest first, as if they had never been tried; gives how many.
+    ///
+    /// # Errors
+    /// As [`Queue::purge`].
+    pub fn redrive(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
+        let (mut rows, _) = self.open(txn)?;
+        let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
+        for row in &dead {
+            let envelope = self.read(row)?;
+            let envelope = Envelope { state: MessageState::Ready, attempts: 0, died: None, ..envelope };
+            rows.put(envelope.id, envelope.draft())?;
+        }
+        Ok(dead.len() as u64)
+    }
+
+    /// Moves messages that are ready, delayed or dead to another queue, where they are behind those that are there, and can be
+    /// taken; they say where they came from. Gives how many.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](super::QueueError::NoSuchQueue) for either; [`InvalidArgument`](super::QueueError::InvalidArgument) for those in
+    /// flight, or if both are the same; [`QueueFull`](super::QueueError::QueueFull); [`Store`](super::QueueError::Store).
+    pub fn move_to(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        other: &Self,
+        state: MessageState,
+        limit: usize,
+    ) -> Result<u64> {
+        if self == other || state == MessageState::InFlight {
+            return Err(invalid(
+                "move",
+                "messages that nobody has, and another queue",
+                format!("{state:?}, {}", other.name()),
+            ));
+        }
+        let (room, settings) = {
+            let (rows, settings) = other.open(txn)?;
+            (rows.aggregate("live", &[])?, settings)
+        };
+        let (mut rows, _) = self.open(txn)?;
+        let mut moved = Vec::new();
+        for row in rows.find(index_of(state), &RowRange::all().limit(limit))?.rows {
+            let mut envelope = self.read(&row)?;
+            if envelope.is_apart {
+                envelope.payload = self.payload(rows.get(("b", envelope.id))?, envelope.id)?;
+            }
+            moved.push(envelope);
+        }
+        let bytes = moved.iter().map(|envelope| envelope.length).sum();
+        check_room(&settings, &room, moved.len() as u64, bytes)?;
+        for envelope in &moved {
+            self.remove(&mut rows, envelope)?;
+        }
+        let count = moved.len() as u64;
+        for envelope in moved {
+            let id = txn.unique_number();
+            let envelope = Envelope {
+                id,
+                order: i64::try_from(id).unwrap_or(i64::MAX),
+                state: MessageState::Ready,
+                until: 0,
+                attempts: 0,
+                died: None,
+                origin: Some(self.name().to_owned()),
+                ..envelope
+            };
+            other.put_new(txn, &envelope)?;
+        }
+        self.book(txn, &Totals { purged: count, ..Totals::default() })?;
+        other.book(txn, &Totals { enqueued: count, ..Totals::default() })?;
+        Ok(count)
+    }
+
+    /// Tells how the queue is, in the same time however many messages there are.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](super::QueueError::NoSuchQueue), [`Store`](super::QueueError::Store).
+    pub fn stats(&self, view: &ReadTxn) -> Result<QueueStats> {
+        let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
+        let count = |state: MessageState| -> Result<u64> {
+            Ok(rows.aggregate("state", &[state.number().into()])?.count)
+        };
+        let totals = view.collection(&self.books)?.get(TOTALS)?;
+        let totals = totals.map_or_else(Totals::default, |row| Totals::decode(row.value()));
+        let oldest = rows.find("age", &RowRange::all().limit(1))?.rows;
+        Ok(QueueStats {
+            ready: count(MessageState::Ready)?,
+            delayed: count(MessageState::Delayed)?,
+            in_flight: count(MessageState::InFlight)?,
+            dead: count(MessageState::Dead)?,
+            bytes: u64::try_from(rows.aggregate("live", &[])?.sum).unwrap_or(0),
+            oldest: oldest.first().and_then(|row| row.integer("e")),
+            enqueued: totals.enqueued,
+            dequeued: totals.dequeued,
+            acked: totals.acked,
+            nacked: totals.nacked,
+            expired: totals.expired,
+            died: totals.died,
+            purged: totals.purged,
+            waits: totals.waits,
+        })
+    }
+}
+
+fn index_of(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Ready => "ready",
+        MessageState::Delayed => "delayed",
+        MessageState::InFlight => "expired",
+        MessageState::Dead => "dead",
+    }
+}

@@ -1,0 +1,132 @@
+//! Messages on their way in.
+
+use std::collections::BTreeSet;
+
+use larder::{Aggregate, Micros, RowDraft, RowRange, WriteTxn};
+
+use super::books::Totals;
+use super::error::{QueueError, micros};
+use super::message::{Envelope, Message};
+use super::settings::QueueSettings;
+use super::{AT_ONCE_MAX, Enqueued, Queue, Result};
+
+impl Queue {
+    /// Enqueues a message.
+    ///
+    /// # Errors
+    /// As [`Queue::enqueue_all`].
+    pub fn enqueue(&self, txn: &mut WriteTxn<'_>, message: impl Into<Message>) -> Result<Enqueued> {
+        let enqueued = self.enqueue_all(txn, [message.into()])?;
+        enqueued.first().copied().ok_or_else(|| self.malformed(&[], "nothing was enqueued"))
+    }
+
+    /// Enqueues messages, in this order: all of them, or none. Gives what became of each.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](QueueError::NoSuchQueue); [`InvalidArgument`](QueueError::InvalidArgument);
+    /// [`MessageTooLarge`](QueueError::MessageTooLarge) and [`BatchTooLarge`](QueueError::BatchTooLarge), before anything is
+    /// said of the queue's room; [`QueueFull`](QueueError::QueueFull); [`Store`](QueueError::Store).
+    pub fn enqueue_all(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        messages: impl IntoIterator<Item = Message>,
+    ) -> Result<Vec<Enqueued>> {
+        let messages: Vec<Message> = messages.into_iter().collect();
+        let now = txn.info().time;
+        let (rows, settings) = self.open(txn)?;
+        let live = rows.aggregate("live", &[])?;
+        check_sizes(&messages, &settings)?;
+        // What is a duplicate takes no room.
+        let mut duplicates = Vec::with_capacity(messages.len());
+        let mut windows: BTreeSet<&str> = BTreeSet::new();
+        for message in &messages {
+            let known = match &message.dedupe {
+                None => None,
+                Some((key, _)) => self.enqueued_before(txn, key, now)?,
+            };
+            let is_again = message.dedupe.as_ref().is_some_and(|(key, _)| !windows.insert(key));
+            duplicates.push((known, is_again));
+        }
+        let fresh =
+            || messages.iter().zip(&duplicates).filter(|(_, (known, again))| known.is_none() && !again);
+        let bytes: u64 = fresh().map(|(message, _)| message.payload.len() as u64).sum();
+        check_room(&settings, &live, fresh().count() as u64, bytes)?;
+        let mut totals = Totals::default();
+        let mut enqueued = Vec::with_capacity(messages.len());
+        for (message, (known, _)) in messages.into_iter().zip(duplicates) {
+            // One of the same batch is known by now.
+            let known = match (&message.dedupe, known) {
+                (Some((key, _)), None) => self.enqueued_before(txn, key, now)?,
+                (_, known) => known,
+            };
+            if let Some(id) = known {
+                enqueued.push(Enqueued::Duplicate(id));
+                continue;
+            }
+            let id = txn.unique_number();
+            if let Some((key, window)) = &message.dedupe {
+                let until = now.saturating_add(micros("dedupe window", *window, false)?);
+                let draft = RowDraft::default().field("i", id).field("u", until);
+                txn.collection(&self.books)?.put(("d", key.as_str(), until), draft)?;
+            }
+            let envelope = Envelope::new(id, message, now)?;
+            self.put_new(txn, &envelope)?;
+            totals.enqueued += 1;
+            enqueued.push(Enqueued::New(id));
+        }
+        self.book(txn, &totals)?;
+        Ok(enqueued)
+    }
+
+    fn enqueued_before(&self, txn: &mut WriteTxn<'_>, key: &str, now: Micros) -> Result<Option<u64>> {
+        let books = txn.collection(&self.books)?;
+        let known = books.page(&RowRange::all().with("d").with(key).at_least(now + 1).limit(1))?;
+        Ok(known.rows.first().and_then(|row| u64::try_from(row.integer("i")?).ok()))
+    }
+
+    pub(super) fn put_new(&self, txn: &mut WriteTxn<'_>, envelope: &Envelope) -> Result<()> {
+        let mut rows = txn.collection(&self.key)?;
+        rows.put(envelope.id, envelope.draft())?;
+        if envelope.is_apart {
+            rows.put(("b", envelope.id), envelope.payload.clone())?;
+        }
+        Ok(())
+    }
+}
+
+fn check_sizes(messages: &[Message], settings: &QueueSettings) -> Result<()> {
+    if messages.len() > AT_ONCE_MAX {
+        let (size, limit) = (messages.len() as u64, AT_ONCE_MAX as u64);
+        return Err(QueueError::BatchTooLarge { unit: "messages", size, limit });
+    }
+    let mut bytes = 0;
+    for (at, message) in messages.iter().enumerate() {
+        message.check()?;
+        let (size, limit) = (message.payload.len() as u64, settings.message_bytes_max);
+        if size > limit {
+            return Err(QueueError::MessageTooLarge { at, size, limit });
+        }
+        bytes += size;
+    }
+    if messages.len() > 1 && bytes > settings.batch_bytes_max {
+        return Err(QueueError::BatchTooLarge {
+            unit: "bytes",
+            size: bytes,
+            limit: settings.batch_bytes_max,
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn check_room(settings: &QueueSettings, live: &Aggregate, count: u64, bytes: u64) -> Result<()> {
+    let live_bytes = u64::try_from(live.sum).unwrap_or(0);
+    for (unit, depth, more, limit) in [
+        ("messages", live.count, count, settings.messages_max),
+        ("bytes", live_bytes, bytes, settings.bytes_max),
+    ] {
+        if more > 0 && depth.saturating_add(more) > limit {
+            return Err(QueueError::QueueFull { unit, depth, limit });
+        }
+    }
+    Ok(())
+}

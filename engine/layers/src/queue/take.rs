@@ -1,0 +1,299 @@
+//! Messages on their way out, and those who have them: a token is compared here and nowhere else.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use larder::{CollectionMut, Micros, ReadTxn, RowRange, WriteTxn};
+
+use super::books::Totals;
+use super::error::{QueueError, invalid, micros};
+use super::message::{Envelope, MessageState, Token};
+use super::settings::{QueueSettings, RequeueAt};
+use super::{AT_ONCE_MAX, Nack, Queue, Requeued, Result};
+
+/// How many messages whose time has come are seen to by somebody who takes one.
+const SWEPT_BY_DEQUEUE: usize = 100;
+/// Why a message was given back whose time was over.
+const TIME_OVER: &str = "its time was over";
+
+impl Queue {
+    /// Takes the next message, for the queue's time; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`Queue::dequeue_up_to`].
+    pub fn dequeue(&self, txn: &mut WriteTxn<'_>) -> Result<Option<Envelope>> {
+        Ok(self.dequeue_up_to(txn, 1, None)?.pop())
+    }
+
+    /// Takes up to so many messages, 1 to 10 000, for a time, or that of the queue; in their order.
+    ///
+    /// Messages whose time has come are seen to first, as by [`Queue::sweep`], 100 of each kind at most.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](QueueError::NoSuchQueue), [`Paused`](QueueError::Paused),
+    /// [`InvalidArgument`](QueueError::InvalidArgument), [`Store`](QueueError::Store).
+    pub fn dequeue_up_to(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        count: usize,
+        visibility: Option<Duration>,
+    ) -> Result<Vec<Envelope>> {
+        if !(1..=AT_ONCE_MAX).contains(&count) {
+            return Err(invalid("count", format!("1 to {AT_ONCE_MAX}"), count));
+        }
+        let now = txn.info().time;
+        let (_, settings) = self.open(txn)?;
+        if settings.is_paused {
+            return Err(QueueError::Paused { name: self.name().to_owned() });
+        }
+        let visibility = micros("visibility", visibility.unwrap_or(settings.visibility), false)?;
+        let mut totals = self.sweep_rows(txn, now, SWEPT_BY_DEQUEUE)?;
+        let (mut rows, _) = self.open(txn)?;
+        let ready = rows.find("ready", &RowRange::all().limit(count))?.rows;
+        let mut taken = Vec::with_capacity(ready.len());
+        for row in ready {
+            let mut envelope = self.read(&row)?;
+            envelope.state = MessageState::InFlight;
+            envelope.attempts = envelope.attempts.saturating_add(1);
+            envelope.until = now.saturating_add(visibility);
+            envelope.fence = rows.txn().unique_number();
+            rows.put(envelope.id, envelope.draft())?;
+            if envelope.is_apart {
+                envelope.payload = self.payload(rows.get(("b", envelope.id))?, envelope.id)?;
+            }
+            totals.deliver(now - envelope.enqueued);
+            taken.push(envelope);
+        }
+        self.book(txn, &totals)?;
+        Ok(taken)
+    }
+
+    /// Finds what is in flight under a token; what is not is none.
+    fn held(&self, rows: &CollectionMut<'_, '_>, token: Token) -> Result<Option<Envelope>> {
+        let Some(row) = rows.get(token.message)? else { return Ok(None) };
+        let envelope = self.read(&row)?;
+        Ok(Some(envelope).filter(|held| held.state == MessageState::InFlight && held.fence == token.fence))
+    }
+
+    /// Finds what is in flight under all of some tokens, or says which of them are lost.
+    fn all_held(&self, rows: &CollectionMut<'_, '_>, tokens: &[Token]) -> Result<Vec<Envelope>> {
+        let mut seen = BTreeSet::new();
+        if let Some(token) = tokens.iter().find(|token| !seen.insert(**token)) {
+            return Err(QueueError::DuplicateToken { token: *token });
+        }
+        let (mut held, mut lost) = (Vec::with_capacity(tokens.len()), Vec::new());
+        for token in tokens {
+            match self.held(rows, *token)? {
+                Some(envelope) => held.push(envelope),
+                None => lost.push(*token),
+            }
+        }
+        if lost.is_empty() { Ok(held) } else { Err(QueueError::LeaseLost { tokens: lost }) }
+    }
+
+    pub(super) fn remove(&self, rows: &mut CollectionMut<'_, '_>, envelope: &Envelope) -> Result<()> {
+        rows.remove(envelope.id)?;
+        if envelope.is_apart {
+            rows.remove(("b", envelope.id))?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges a message: it is done, and gone.
+    ///
+    /// # Errors
+    /// [`LeaseLost`](QueueError::LeaseLost), [`NoSuchQueue`](QueueError::NoSuchQueue), [`Store`](QueueError::Store).
+    pub fn ack(&self, txn: &mut WriteTxn<'_>, token: Token) -> Result<()> {
+        self.ack_all(txn, &[token])
+    }
+
+    /// Acknowledges messages: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Queue::ack`], with every token that is lost; [`DuplicateToken`](QueueError::DuplicateToken).
+    pub fn ack_all(&self, txn: &mut WriteTxn<'_>, tokens: &[Token]) -> Result<()> {
+        let (mut rows, _) = self.open(txn)?;
+        let held = self.all_held(&rows, tokens)?;
+        held.iter().try_for_each(|envelope| self.remove(&mut rows, envelope))?;
+        self.book(txn, &Totals { acked: held.len() as u64, ..Totals::default() })
+    }
+
+    /// Gives a message back.
+    ///
+    /// # Errors
+    /// As [`Queue::ack`]; [`InvalidArgument`](QueueError::InvalidArgument) for the delay.
+    pub fn nack(&self, txn: &mut WriteTxn<'_>, token: Token, nack: &Nack) -> Result<Requeued> {
+        let requeued = self.nack_all(txn, &[token], nack)?;
+        requeued.first().copied().ok_or_else(|| self.malformed(&[], "nothing was given back"))
+    }
+
+    /// Gives messages back: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Queue::ack_all`]; [`InvalidArgument`](QueueError::InvalidArgument) for the delay.
+    pub fn nack_all(&self, txn: &mut WriteTxn<'_>, tokens: &[Token], nack: &Nack) -> Result<Vec<Requeued>> {
+        let delay = nack.delay.map(|delay| micros("delay", delay, true)).transpose()?;
+        let (mut rows, settings) = self.open(txn)?;
+        let held = self.all_held(&rows, tokens)?;
+        let mut totals = Totals { nacked: held.len() as u64, ..Totals::default() };
+        let requeued: Result<Vec<_>> = held
+            .into_iter()
+            .map(|envelope| {
+                give_back(&mut rows, &settings, envelope, delay, nack.reason.as_deref(), &mut totals)
+            })
+            .collect();
+        let requeued = requeued?;
+        self.book(txn, &totals)?;
+        Ok(requeued)
+    }
+
+    /// Gives whoever has a message more time, from now on; gives when it is over.
+    ///
+    /// # Errors
+    /// As [`Queue::ack`]; [`InvalidArgument`](QueueError::InvalidArgument) for a time of 0 or of more than 100 years.
+    pub fn extend(&self, txn: &mut WriteTxn<'_>, token: Token, time: Duration) -> Result<Micros> {
+        let until = txn.info().time.saturating_add(micros("time", time, false)?);
+        let (mut rows, _) = self.open(txn)?;
+        let envelopes = self.all_held(&rows, &[token])?;
+        for envelope in envelopes {
+            rows.put(envelope.id, Envelope { until, ..envelope }.draft())?;
+        }
+        Ok(until)
+    }
+
+    /// Says that whoever has a message is still at work: gives it the queue's time again, from now on.
+    ///
+    /// # Errors
+    /// As [`Queue::ack`].
+    pub fn heartbeat(&self, txn: &mut WriteTxn<'_>, token: Token) -> Result<Micros> {
+        let (_, settings) = self.open(txn)?;
+        self.extend(txn, token, settings.visibility)
+    }
+
+    /// Finds messages whose time with whoever has them is over, the longest first. Changes nothing.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](QueueError::NoSuchQueue), [`Store`](QueueError::Store).
+    pub fn expired(&self, view: &ReadTxn, now: Micros, limit: usize) -> Result<Vec<Token>> {
+        let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
+        let page = rows.find("expired", &RowRange::all().at_most(now).limit(limit))?;
+        page.rows.iter().map(|row| self.read(row).map(|envelope| envelope.token())).collect()
+    }
+
+    /// Takes messages back from whoever has them, whether or not their time is over; tells of each what became of it,
+    /// `None` if it was acknowledged or given back before.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](QueueError::NoSuchQueue), [`Store`](QueueError::Store).
+    pub fn take_back(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        tokens: &[Token],
+    ) -> Result<Vec<(Token, Option<Requeued>)>> {
+        let (mut rows, settings) = self.open(txn)?;
+        let (mut totals, mut outcomes) = (Totals::default(), Vec::with_capacity(tokens.len()));
+        for token in tokens {
+            let outcome = match self.held(&rows, *token)? {
+                None => None,
+                Some(envelope) => {
+                    totals.expired += 1;
+                    Some(give_back(&mut rows, &settings, envelope, None, Some(TIME_OVER), &mut totals)?)
+                }
+            };
+            outcomes.push((*token, outcome));
+        }
+        self.book(txn, &totals)?;
+        Ok(outcomes)
+    }
+
+    /// Sees to what is due, of each kind at most `limit`: takes back messages whose time is over, lets those be taken whose
+    /// delay is, and forgets keys whose window is. Gives how many messages changed.
+    ///
+    /// # Errors
+    /// As [`Queue::take_back`].
+    pub fn sweep(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
+        let now = txn.info().time;
+        let before = self.due(txn, now, limit)?;
+        let totals = self.sweep_rows(txn, now, limit)?;
+        self.book(txn, &totals)?;
+        let mut books = txn.collection(&self.books)?;
+        for row in books.find("until", &RowRange::all().at_most(now).limit(limit.max(1)))?.rows {
+            books.remove(row.key())?;
+        }
+        Ok(before)
+    }
+
+    fn due(&self, txn: &mut WriteTxn<'_>, now: Micros, limit: usize) -> Result<u64> {
+        let (mut rows, _) = self.open(txn)?;
+        let range = RowRange::all().at_most(now).limit(limit.max(1));
+        Ok((rows.find("expired", &range)?.rows.len() + rows.find("delayed", &range)?.rows.len()) as u64)
+    }
+
+    fn sweep_rows(&self, txn: &mut WriteTxn<'_>, now: Micros, limit: usize) -> Result<Totals> {
+        let (mut rows, settings) = self.open(txn)?;
+        let (mut totals, range) = (Totals::default(), RowRange::all().at_most(now).limit(limit.max(1)));
+        for row in rows.find("expired", &range)?.rows {
+            let envelope = self.read(&row)?;
+            totals.expired += 1;
+            let _ = give_back(&mut rows, &settings, envelope, None, Some(TIME_OVER), &mut totals)?;
+        }
+        for row in rows.find("delayed", &range)?.rows {
+            let envelope = self.read(&row)?;
+            rows.put(envelope.id, Envelope { state: MessageState::Ready, until: 0, ..envelope }.draft())?;
+        }
+        Ok(totals)
+    }
+
+    /// Tells when the queue has something to see to next: a delay or somebody's time that is over.
+    ///
+    /// # Errors
+    /// [`NoSuchQueue`](QueueError::NoSuchQueue), [`Store`](QueueError::Store).
+    pub fn next_due(&self, view: &ReadTxn) -> Result<Option<Micros>> {
+        let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
+        let mut next: Option<Micros> = None;
+        for index in ["expired", "delayed"] {
+            let first = rows.find(index, &RowRange::all().limit(1))?.rows;
+            let at = first.first().and_then(|row| row.integer("t"));
+            next = [next, at].into_iter().flatten().min();
+        }
+        Ok(next)
+    }
+}
+
+/// Gives a message back that somebody had.
+fn give_back(
+    rows: &mut CollectionMut<'_, '_>,
+    settings: &QueueSettings,
+    mut envelope: Envelope,
+    delay: Option<Micros>,
+    reason: Option<&str>,
+    totals: &mut Totals,
+) -> Result<Requeued> {
+    let now = rows.txn().info().time;
+    envelope.fence = 0;
+    envelope.reason = reason.map(str::to_owned).or(envelope.reason);
+    let attempts_max = envelope.attempts_max.unwrap_or(settings.attempts_max);
+    let requeued = if attempts_max > 0 && envelope.attempts >= attempts_max {
+        totals.died += 1;
+        envelope.died = Some(now);
+        Requeued::Dead
+    } else {
+        let backoff = envelope.backoff.unwrap_or(settings.backoff);
+        let wait = delay.map_or_else(|| micros("backoff", backoff.wait(envelope.attempts), true), Ok)?;
+        let number =
+            |rows: &mut CollectionMut<'_, '_>| i64::try_from(rows.txn().unique_number()).unwrap_or(i64::MAX);
+        envelope.order = match settings.requeue_at {
+            RequeueAt::Original => envelope.order,
+            RequeueAt::Front => -number(rows),
+            RequeueAt::Back => number(rows),
+        };
+        if wait == 0 { Requeued::Ready } else { Requeued::Delayed { until: now.saturating_add(wait) } }
+    };
+    (envelope.state, envelope.until) = match requeued {
+        Requeued::Ready => (MessageState::Ready, 0),
+        Requeued::Delayed { until } => (MessageState::Delayed, until),
+        Requeued::Dead => (MessageState::Dead, 0),
+    };
+    rows.put(envelope.id, envelope.draft())?;
+    Ok(requeued)
+}
