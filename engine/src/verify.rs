@@ -177,6 +177,14 @@ impl Check<'_> {
             }
             Ok(())
         })?;
+        let given_out = self.look(Table::State, state_key::FENCES);
+        let given_out = given_out.and_then(|row| row.first_chunk().map(|number| u64::from_le_bytes(*number)));
+        if let Some((number, _)) = self.collections.last_key_value()
+            && *number > given_out.unwrap_or(0)
+        {
+            let what = format!("collection {number} has a number that can be given out again");
+            self.report.find("state", what, RESTORE);
+        }
         let kept = self.look(Table::State, state_key::STATISTICS);
         match StatisticsMap::load(kept.as_deref()) {
             Ok(kept) => {

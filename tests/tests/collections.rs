@@ -366,12 +366,15 @@ fn the_feed_names_every_row_and_snapshots_have_them() {
     larder::restore(&paths, &to, &larder::RestoreOptions::new()).unwrap();
     let back = still().open(&to).unwrap();
     assert!(dump(&back) == dump(&larder));
+    let number = |session: &Session| session.write(|txn| Ok(txn.unique_number())).unwrap().value;
+    let given_out = number(&ana);
     let below = folder.path().join("below");
     larder.snapshot(&below, &SnapshotOptions::new().below("jobs").unwrap()).unwrap();
     let part = folder.path().join("part.larder");
     larder::restore(&[below], &part, &larder::RestoreOptions::new()).unwrap();
     let part = still().open(&part).unwrap();
     assert_eq!(verified(&part).rows, 1);
+    assert!(number(&part.session("ana").unwrap()) > given_out, "no number is given out twice");
 }
 
 #[test]

@@ -97,6 +97,11 @@ impl Export {
         if record.is_directory() {
             return Ok(None);
         }
+        if record.is_collection() {
+            return Err(Refusal::Item(
+                "it is a collection of rows, which files cannot hold: take a snapshot".to_owned(),
+            ));
+        }
         if !record.has_payload() {
             return Ok(None);
         }

@@ -104,10 +104,14 @@ pub(super) fn below(snapshot: &Arc<Snapshot>, prefix: &Prefix) -> Result<Vec<Par
             collections.extend(DefinedCollection::id_of(&record));
         }
     }
-    let mut parts = vec![
+    // The numbers that were given out are those of collections and of what is in them: none may be given out again.
+    let fences = snapshot.get(Table::State, state_key::FENCES)?.map(|fences| fences.to_vec());
+    let fences = fences.map(|fences| Part::Own(Table::State, state_key::FENCES.to_vec(), fences));
+    let mut parts: Vec<Part> = fences.into_iter().collect();
+    parts.extend([
         Part::Own(Table::State, state_key::HEAD.to_vec(), snapshot.head()?.encode().to_vec()),
         Part::range(Table::Records, range.clone()),
-    ];
+    ]);
     push_contents(&mut parts, contents);
     parts.extend([
         Part::all(Table::Documents),
