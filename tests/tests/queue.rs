@@ -714,3 +714,51 @@ fn s4_2_1_stats_are_read_and_not_counted() {
     );
     assert_eq!(stats.waits.iter().sum::<u64>(), 100);
 }
+
+#[test]
+fn s4_2_4_the_file_is_as_large_as_what_is_live_and_opens_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("q.larder");
+    let open = || larder::Options::new().inline().log_segment_bytes(2 << 20).open(&path).unwrap();
+    let world = World::new(open(), Arc::new(ManualClock::at(0)), &new());
+    let lazy = world.ana.clone().durability(larder::Durability::Lazy);
+    let batch = |count: usize| (0..count).map(|_| Message::new(vec![b'm'; 1_024]));
+    let _ = lazy.try_write(|txn| world.queue.enqueue_all(txn, batch(1_000))).unwrap();
+    for round in 0..200 {
+        lazy.try_write(|txn| -> Result<(), QueueError> {
+            let _ = world.queue.enqueue_all(txn, batch(100))?;
+            let taken = world.queue.dequeue_up_to(txn, 100, None)?;
+            let tokens: Vec<Token> = taken.iter().map(larder_layers::queue::Envelope::token).collect();
+            world.queue.ack_all(txn, &tokens)
+        })
+        .unwrap();
+        if round % 50 == 0 {
+            let _ = world.counts();
+        }
+    }
+    world.larder.close().unwrap();
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert!(length < 32 << 20, "20 000 messages went through; {length} bytes are left");
+    let larder = open();
+    assert_eq!(larder.recovery().map_or(0, |report| report.replayed), 0, "nothing of its past is read again");
+    larder.compact(None).unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < 4 << 20);
+    let world = World::new(larder, Arc::new(ManualClock::at(0)), &new());
+    assert_eq!(world.counts(), [1_000, 0, 0, 0]);
+}
+
+#[test]
+fn x_5_s4_1_the_same_program_over_rows_queues_and_caches_gives_the_same_state() {
+    let state = |seed: u64| {
+        let (clock, ids) = (Arc::new(ManualClock::at(SECOND)), Arc::new(larder::CountingIds::from(1)));
+        let larder = still().clock(clock.clone()).ids(ids).open_in_memory().unwrap();
+        let mut workload = larder_tests::Workload::new(seed);
+        for _ in 0..150 {
+            let _ = workload.step(&larder, &clock).unwrap();
+        }
+        larder.info().unwrap().state
+    };
+    for seed in 0..5 {
+        assert_eq!(state(seed), state(seed), "seed {seed}");
+    }
+}

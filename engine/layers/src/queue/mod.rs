@@ -117,7 +117,15 @@ impl PartialEq for Queue {
 
 impl Eq for Queue {}
 
-/// What became of a message that was to be enqueued.
+/// What became of a message that was to be enqueued. Whoever does not look at it is warned:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # let larder = larder::Options::new().open_in_memory().unwrap();
+/// # let queue = larder_layers::queue::Queues::at("queues").unwrap().queue("q").unwrap();
+/// # let ana = larder.session("ana").unwrap();
+/// ana.try_write(|txn| queue.enqueue(txn, "soup")).unwrap().value;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Enqueued {
