@@ -527,7 +527,16 @@ impl Labelled {
     /// As [`Tuple::decode`] and [`Labelled::from_part`]; and [`TupleError::NotCanonical`] if the labels are not in
     /// order.
     pub fn decode(encoded: &[u8]) -> Result<Labelled, TupleError> {
-        let parts = Tuple::decode(encoded)?.into_parts();
+        let tuple = Tuple::decode(encoded)?;
+        // What is decoded has one encoding only: all that is left to look at is the labels.
+        if let [Part::List(pairs)] = tuple.parts()
+            && let Some(labels) = pairs.iter().map(label_of).collect::<Option<Vec<&str>>>()
+            && labels.iter().all(|label| !label.trim().is_empty())
+            && labels.iter().zip(labels.iter().skip(1)).all(|(a, b)| a < b)
+        {
+            return Ok(Labelled { tuple });
+        }
+        let parts = tuple.into_parts();
         let [part] = <[Part; 1]>::try_from(parts).map_err(|_| TupleError::UnlabelledPart)?;
         let labelled = Labelled::from_part(part)?;
         match labelled.encoded().iter().zip(encoded).position(|(a, b)| a != b) {
@@ -566,6 +575,15 @@ impl Labelled {
     /// Returns the encoded form.
     pub fn encoded(&self) -> &[u8] {
         self.tuple.encoded()
+    }
+}
+
+/// The label of a pair of one and a part.
+fn label_of(pair: &Part) -> Option<&str> {
+    let Part::List(pair) = pair else { return None };
+    match pair.as_slice() {
+        [Part::String(label), _] => Some(label),
+        _ => None,
     }
 }
 
