@@ -41,6 +41,10 @@ test-long:
 crash-lab:
     cargo run --release -p larder-tests --bin crash_lab
 
+# Bugs planted one by one, and the tests that have to find them: about a quarter of an hour.
+planted-bugs *name:
+    cargo run --release -p larder-tests --bin planted_bugs -- {{name}}
+
 # The same for so many seconds each.
 crash-lab-long seconds="3600":
     cargo run --release -p larder-tests --bin crash_lab -- long {{seconds}}
