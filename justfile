@@ -41,7 +41,7 @@ test-long:
 crash-lab:
     cargo run --release -p larder-tests --bin crash_lab
 
-# Bugs planted one by one, and the tests that have to find them: about a quarter of an hour.
+# Bugs planted one by one, and the tests that have to find them: about five minutes.
 planted-bugs *name:
     cargo run --release -p larder-tests --bin planted_bugs -- {{name}}
 

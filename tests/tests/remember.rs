@@ -248,6 +248,10 @@ fn s3_2_parts_with_the_same_fingerprint_are_two_entries() {
     assert_eq!(ask(2, "two"), (Outcome::Miss, "two".into()));
     assert_eq!(ask(1, "x"), (Outcome::Hit, "one".into()));
     assert_eq!(ask(2, "x"), (Outcome::Hit, "two".into()));
+    for (number, expected) in [(1, "one"), (2, "two")] {
+        assert_eq!(text(&cache.get(&world.ana, &of(number)).unwrap().unwrap()), expected);
+    }
+    assert!(cache.get(&world.ana, &of(3)).unwrap().is_none());
     assert!(world.ana.try_write(|txn| cache.invalidate(txn, &of(1))).unwrap().value);
     assert_eq!(ask(2, "x"), (Outcome::Hit, "two".into()), "found past what is gone");
     assert_eq!(ask(1, "again"), (Outcome::Miss, "again".into()));
@@ -337,7 +341,19 @@ fn a_computation_that_fails_panics_or_never_returns_leaves_the_value_to_others()
     assert!(!slow.heartbeat(Duration::from_secs(10)).unwrap());
     let late = slow.store(&world.ana, "slow", &patient).unwrap();
     assert_eq!((late.outcome(), text(&late)), (Outcome::RaceLost, "fast".to_owned()));
-    assert_eq!(world.total().0, 2);
+    // Also while the one who took over is still at it: then there is nothing to give.
+    let Load::Compute(slow) = world.cache.try_load(&world.ana, &of(3), &patient).unwrap() else {
+        panic!("free")
+    };
+    world.clock.advance(10 * SECOND);
+    let Load::Compute(next) = world.cache.try_load(&world.ana, &of(3), &patient).unwrap() else {
+        panic!("free")
+    };
+    let late = slow.store(&world.ana, "slow", &patient);
+    assert!(matches!(&late, Err(RememberError::Store(error)) if error.code() == 606), "{late:?}");
+    let stored = next.store(&world.ana, "next", &patient).unwrap();
+    assert_eq!((stored.outcome(), text(&stored)), (Outcome::Miss, "next".to_owned()));
+    assert_eq!(world.total().0, 3);
 }
 
 #[test]

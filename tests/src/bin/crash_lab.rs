@@ -299,7 +299,7 @@ fn rotten_bits(tier: &Tier, failures: &AtomicU64) {
         let session = larder.session("ana").expect("a session");
         match steps {
             0 => {
-                let bulk: Vec<String> = (0..160).map(|number| format!("k/{number:04}")).collect();
+                let bulk: Vec<String> = (0..110).map(|number| format!("k/{number:04}")).collect();
                 session
                     .write(|txn| {
                         bulk.iter()

@@ -20,6 +20,7 @@ struct Bug {
     file: String,
     find: String,
     put: String,
+    package: String,
     test: String,
 }
 
@@ -40,7 +41,7 @@ fn main() {
             bug.name
         );
         std::fs::write(&path, text.replace(&bug.find, &bug.put)).expect("room for a copy");
-        let verdict = run(&source, &copy, &bug.test);
+        let verdict = run(&source, &copy, &bug.package, &bug.test);
         std::fs::write(&path, text).expect("room for a copy");
         planted += 1;
         missed += u32::from(verdict != "found");
@@ -65,6 +66,7 @@ fn bugs(root: &Path) -> Vec<Bug> {
         file: of(bug, "file"),
         find: of(bug, "find"),
         put: of(bug, "put"),
+        package: if bug.get("package").is_some() { of(bug, "package") } else { "larder-tests".to_owned() },
         test: of(bug, "test"),
     };
     list.iter().map(bug).collect()
@@ -92,10 +94,10 @@ fn refresh(from: &Path, to: &Path) {
 }
 
 /// Runs a test, and says what it says of the bug.
-fn run(source: &Path, copy: &Path, test: &str) -> &'static str {
+fn run(source: &Path, copy: &Path, package: &str, test: &str) -> &'static str {
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-        command.args(arguments).args(["--quiet", "--package", "larder-tests", "--test", test]);
+        command.args(arguments).args(["--quiet", "--package", package, "--test", test]);
         command
             .current_dir(source)
             .env("CARGO_TARGET_DIR", copy.join("build"))
