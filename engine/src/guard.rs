@@ -124,6 +124,25 @@ pub(crate) struct New<'a> {
     pub(crate) is_new_payload: bool,
 }
 
+impl<'a> New<'a> {
+    /// A record whose payload is the one that was there; `inline` is what of it lies in the row.
+    pub(crate) fn kept(builder: RecordBuilder, inline: &'a Bytes) -> Self {
+        Self { inline: inline.clone(), head: inline, ..Self::bare(builder) }
+    }
+
+    /// A record without a payload, about which nothing is claimed.
+    pub(crate) fn bare(builder: RecordBuilder) -> Self {
+        Self {
+            builder,
+            inline: Bytes::new(),
+            claim: None,
+            head: &[],
+            loses_data: false,
+            is_new_payload: false,
+        }
+    }
+}
+
 /// A change that was admitted. Nothing else reaches the write-set.
 pub(crate) struct Admitted {
     key: Key,

@@ -13,7 +13,7 @@ use crate::payload::{PayloadReader, Stored, row_numbers};
 use crate::primitives::{
     ClaimRow, ContentRow, DefinedCollection, DerivedRow, Groups, Orphan, PROGRESS, Progress, ReferenceCounts,
     References, StatisticsMap, decode_entry, decode_history, derived_of_claim, derived_of_record,
-    derived_of_row, entry_prefix, is_derived, numbered_of, row_key_of,
+    derived_of_row, is_derived, numbered_of, row_key, row_key_of,
 };
 use crate::store::{Snapshot, StoredRow, Table, chunk_key, state_key};
 use crate::txn::prefix_end;
@@ -313,7 +313,7 @@ impl Check<'_> {
             for index in collection.definition.indexes.iter().filter(|index| index.is_unique) {
                 for entry in index.entries(&key, &content.fields).unwrap_or_default() {
                     let values = entry.key.get(..entry.values_length).unwrap_or_default();
-                    let start = entry_prefix(collection.id, values);
+                    let start = row_key(collection.id, values);
                     let end = prefix_end(&start);
                     let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
                     let same = check.snapshot.range(Table::Entries, Bound::Included(&start), end)?;

@@ -315,13 +315,10 @@ impl Aggregate {
         Some(Self { count: u64::from_le_bytes(*count), sum: i128::from_le_bytes(sum.try_into().ok()?) })
     }
 
-    /// Gives the aggregate with a row counted in, or with a weight of -1 out.
+    /// Gives the aggregate with rows counted in, or a negative number of them out, and with that much more in the sum.
     #[must_use]
-    pub fn with(self, weight: i8, sum: i128) -> Self {
-        Self {
-            count: self.count.saturating_add_signed(i64::from(weight)),
-            sum: self.sum.saturating_add(sum.saturating_mul(i128::from(weight))),
-        }
+    pub fn with(self, rows: i8, sum: i128) -> Self {
+        Self { count: self.count.saturating_add_signed(i64::from(rows)), sum: self.sum.saturating_add(sum) }
     }
 }
 

@@ -67,6 +67,7 @@ impl DefinedCollection {
     }
 }
 
+/// What a row, or an entry, of a collection lies under.
 pub(crate) fn row_key(id: u64, key: &[u8]) -> Bytes {
     [&id.to_be_bytes(), key].concat().into()
 }
@@ -74,11 +75,6 @@ pub(crate) fn row_key(id: u64, key: &[u8]) -> Bytes {
 /// Takes the key of a row apart: the number of its collection, and its key there.
 pub(crate) fn row_key_of(row_key: &[u8]) -> Option<(u64, &[u8])> {
     row_key.split_first_chunk::<8>().map(|(id, key)| (u64::from_be_bytes(*id), key))
-}
-
-/// What the entries of a collection begin with.
-pub(crate) fn entry_prefix(id: u64, entry: &[u8]) -> Bytes {
-    row_key(id, entry)
 }
 
 /// Gives the key of the row that an entry of an index is of.
@@ -98,7 +94,7 @@ pub(crate) fn derived_of_row(
         for entry in index.entries(key, &content.fields).map_err(|error| unencodable(&error))? {
             rows.push(DerivedRow {
                 table: Table::Entries,
-                key: entry_prefix(collection.id, &entry.key),
+                key: row_key(collection.id, &entry.key),
                 body: Bytes::new(),
             });
         }
@@ -115,7 +111,7 @@ pub(crate) fn shares_of(
 ) -> Result<Vec<(Bytes, i128)>> {
     let length = key.len() + value.len();
     let shares = collection.definition.shares(fields, length).map_err(|error| unencodable(&error))?;
-    Ok(shares.into_iter().map(|(key, sum)| (entry_prefix(collection.id, &key), sum)).collect())
+    Ok(shares.into_iter().map(|(key, sum)| (row_key(collection.id, &key), sum)).collect())
 }
 
 fn unencodable(error: &TupleError) -> ErrorKind {

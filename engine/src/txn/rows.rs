@@ -11,7 +11,7 @@ use super::reading::Reading;
 use super::view::prefix_end;
 use crate::collection::{Row, RowCursor, RowPage, RowRange};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primitives::{DefinedCollection, OpenedCollection, entry_of, entry_prefix, row_key, row_key_of};
+use crate::primitives::{DefinedCollection, OpenedCollection, entry_of, row_key, row_key_of};
 use crate::store::{Table, corrupt};
 
 impl Reading<'_, '_> {
@@ -162,7 +162,7 @@ impl Reading<'_, '_> {
                 aggregate_named(&collection.definition, name)?.key(group).map_err(|error| unusable(&error))?
             }
         };
-        self.aggregate_at(&entry_prefix(collection.id, &at)).map_err(|error| error.at(key))
+        self.aggregate_at(&row_key(collection.id, &at)).map_err(|error| error.at(key))
     }
 
     /// Gives what lies under the key of a group.
@@ -181,7 +181,7 @@ impl Reading<'_, '_> {
     ) -> Result<Vec<(Tuple, Aggregate)>> {
         self.may_read(key, collection)?;
         let aggregate = aggregate_named(&collection.definition, name)?;
-        let prefix = entry_prefix(collection.id, &aggregate.key(&[]).map_err(|error| unusable(&error))?);
+        let prefix = row_key(collection.id, &aggregate.key(&[]).map_err(|error| unusable(&error))?);
         let mut groups = Vec::new();
         for row in self.view.prefix(self.own, Table::Entries, &prefix)? {
             let (at, body) = row?;
@@ -203,7 +203,7 @@ fn bounds(
     let with = |next: Option<&Part>| -> Result<Bytes> {
         let mut parts = range.equal.clone();
         parts.extend(next.cloned());
-        Ok(entry_prefix(id, &encode(&parts)?))
+        Ok(row_key(id, &encode(&parts)?))
     };
     let (least, most) = match is_descending {
         false => (range.at_least.as_ref(), range.at_most.as_ref()),

@@ -204,14 +204,8 @@ impl WriteTxn<'_> {
         turn_volatile(&mut builder, &annotation);
         settle(&mut builder, &annotation, resolved);
         let previous = old.record.generation();
-        let new = New {
-            builder,
-            inline: old.inline.clone(),
-            claim: None,
-            head: &old.inline.clone(),
-            loses_data: false,
-            is_new_payload: false,
-        };
+        let inline = old.inline.clone();
+        let new = New::kept(builder, &inline);
         let proposal = Proposal {
             key,
             right: Right::WRITE,
@@ -246,14 +240,7 @@ impl WriteTxn<'_> {
         let is_there = old.is_some();
         // What a recipe makes goes back to it.
         let recipe = old.as_ref().and_then(|old| Some((back_to_recipe(old)?, old)));
-        let new = recipe.map(|(builder, old)| New {
-            builder: self.successor(builder, Some(old)),
-            inline: Bytes::new(),
-            claim: None,
-            head: &[],
-            loses_data: false,
-            is_new_payload: false,
-        });
+        let new = recipe.map(|(builder, old)| New::bare(self.successor(builder, Some(old))));
         let kind = EventKind::Deleted;
         let proposal = Proposal { key, right: Right::DELETE, kind, from: None, old, new, conditions };
         match guard.admit(proposal)? {
@@ -442,14 +429,7 @@ impl WriteTxn<'_> {
         if kind == EventKind::Copied {
             builder.created = old.as_ref().map_or(self.info.time, |row| row.record.created());
         }
-        let new = New {
-            builder,
-            inline: row.inline.clone(),
-            claim: None,
-            head: &row.inline,
-            loses_data: false,
-            is_new_payload: false,
-        };
+        let new = New::kept(builder, &row.inline);
         let proposal = Proposal {
             key: to,
             right: Right::WRITE,
@@ -583,14 +563,7 @@ impl WriteTxn<'_> {
                 let payload = PayloadState::Absent(AbsentReason::Directory);
                 let mut builder = self.successor(RecordBuilder::new(payload), None);
                 builder.set_status(Status::Directory);
-                let new = New {
-                    builder,
-                    inline: Bytes::new(),
-                    claim: None,
-                    head: &[],
-                    is_new_payload: false,
-                    loses_data: false,
-                };
+                let new = New::bare(builder);
                 let proposal = Proposal {
                     key,
                     right: Right::WRITE,

@@ -39,14 +39,7 @@ impl WriteTxn<'_> {
         builder.updated = self.info.time;
         builder.commit = self.info.sequence;
         let stored_as = builder.generation;
-        let new = New {
-            builder,
-            inline: was.inline.clone(),
-            claim: None,
-            head: &was.inline,
-            loses_data: false,
-            is_new_payload: false,
-        };
+        let new = New::kept(builder, &was.inline);
         let (kind, right) = (EventKind::Put, Right::WRITE);
         let proposal = Proposal { key, right, kind, from: None, old, new: Some(new), conditions: &[] };
         if let Verdict::Admitted(admitted, _) = guard.admit(proposal)? {

@@ -233,14 +233,7 @@ impl WriteTxn<'_> {
         builder.set_status(status);
         let guard = Guard { caller: &self.shared.system, ..self.guard(&documents) };
         let inline = row.inline.clone();
-        let new = New {
-            builder,
-            inline: inline.clone(),
-            claim: None,
-            head: &inline,
-            loses_data: false,
-            is_new_payload: false,
-        };
+        let new = New::kept(builder, &inline);
         let proposal = Proposal {
             key,
             right: Right::WRITE,
@@ -265,14 +258,7 @@ impl WriteTxn<'_> {
         };
         let old = self.reading().row(key)?.filter(|row| is_as_seen(&row.record));
         let Some(old) = old.filter(|_| !self.is_claimed(key)) else { return Ok(false) };
-        let new = back_to_recipe(&old).map(|builder| New {
-            builder: self.successor(builder, Some(&old)),
-            loses_data: false,
-            inline: Bytes::new(),
-            claim: None,
-            head: &[],
-            is_new_payload: false,
-        });
+        let new = back_to_recipe(&old).map(|builder| New::bare(self.successor(builder, Some(&old))));
         let documents = Arc::clone(&self.documents);
         let guard = Guard { caller: &self.shared.system, ..self.guard(&documents) };
         let kind = EventKind::Evicted;

@@ -16,7 +16,7 @@ use crate::edit::IntoKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{New, Proposal, Verdict};
 use crate::primitives::{
-    DefinedCollection, Groups, OpenedCollection, derived_of_row, entry_prefix, row_key, row_key_of, shares_of,
+    DefinedCollection, Groups, OpenedCollection, derived_of_row, row_key, row_key_of, shares_of,
 };
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
@@ -127,14 +127,7 @@ impl<'s> WriteTxn<'s> {
             builder.set_status(Status::Source);
         }
         builder.set_section(SectionTag::Collection.number(), definition.encode(id).map_err(unusable)?);
-        let new = New {
-            builder,
-            inline: Bytes::new(),
-            claim: None,
-            head: &[],
-            is_new_payload: false,
-            loses_data: false,
-        };
+        let new = New::bare(builder);
         let kind = if old.is_none() { EventKind::Put } else { EventKind::Annotated };
         let proposal =
             Proposal { key, right: Right::MANAGE, kind, from: None, old, new: Some(new), conditions: &[] };
@@ -318,15 +311,13 @@ impl<'s> CollectionMut<'_, 's> {
     /// # Errors
     /// As [`CollectionMut::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such index.
     pub fn find(&mut self, index: &str, range: &RowRange) -> Result<RowPage> {
-        let number = index_named(&self.collection.definition, index)?.number();
-        let at = entry_prefix(self.collection.id, &number.to_be_bytes());
-        let is_from_start = range.equal.is_empty() && range.at_least.is_none() && range.after.is_none();
-        let is_from_start = is_from_start
-            && (range.at_most.is_none()
-                || index_named(&self.collection.definition, index)?
-                    .fields
-                    .first()
-                    .is_some_and(|(_, order)| *order != larder_format::IndexOrder::Descending));
+        let defined = index_named(&self.collection.definition, index)?;
+        let is_descending =
+            defined.fields.first().is_some_and(|(_, order)| *order == larder_format::IndexOrder::Descending);
+        let number = defined.number();
+        let at = row_key(self.collection.id, &number.to_be_bytes());
+        let first = if is_descending { &range.at_most } else { &range.at_least };
+        let is_from_start = range.equal.is_empty() && range.after.is_none() && first.is_none();
         let known = self.txn.rows.fronts.get(&at).or_else(|| self.txn.held.fronts.get(&at)).cloned();
         let front = known.filter(|_| is_from_start);
         let found = self.txn.reading().rows_by(&self.key, &self.collection, index, range, front);
@@ -403,7 +394,7 @@ impl<'s> CollectionMut<'_, 's> {
         let rights = &self.collection.definition.rights.remove;
         let allowed = self.txn.guard(&documents).row(&self.key, rights, None, false);
         self.txn.audited(allowed.map_err(|error| error.at(&self.key)))?;
-        let at = entry_prefix(self.collection.id, &CollectionDefinition::total_key());
+        let at = row_key(self.collection.id, &CollectionDefinition::total_key());
         let count = self.txn.reading().aggregate_at(&at)?.count;
         if count > 0 {
             self.txn.drop_rows(self.collection.id);
@@ -504,10 +495,7 @@ impl<'s> CollectionMut<'_, 's> {
         }
         for (at, (weight, sum)) in shares.into_iter().filter(|(_, share)| *share != (0, 0)) {
             let was = self.txn.reading().aggregate_at(&at)?;
-            let is = Aggregate {
-                count: was.count.saturating_add_signed(i64::from(weight)),
-                sum: was.sum.saturating_add(sum),
-            };
+            let is = was.with(weight, sum);
             match is.count {
                 0 => self.txn.changes.remove(Table::Entries, at),
                 _ => self.txn.changes.put(Table::Entries, at, Bytes::copy_from_slice(&is.encode())),
@@ -538,7 +526,7 @@ impl<'s> CollectionMut<'_, 's> {
         for index in self.collection.definition.indexes.iter().filter(|index| index.is_unique) {
             for entry in index.entries(key, fields).unwrap_or_default() {
                 let values = entry.key.get(..entry.values_length).unwrap_or_default();
-                let prefix = entry_prefix(self.collection.id, values);
+                let prefix = row_key(self.collection.id, values);
                 for other in self.txn.view.prefix(Some(&self.txn.changes), Table::Entries, &prefix)? {
                     let (other, _) = other?;
                     let other = other.get(prefix.len()..).unwrap_or_default();
