@@ -32,6 +32,7 @@
 //! it.
 
 pub mod once;
+mod place;
 pub mod queue;
 pub mod rate;
 pub mod remember;

@@ -6,23 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    CollectionDefinition, CollectionMut, Defined, ErrorKind, IndexDefinition, IntoKey, IntoRowKey, Key,
-    Micros, Part, ReadTxn, Result, Row, RowDraft, RowRange, Tuple, WriteTxn,
+    CollectionDefinition, CollectionMut, IndexDefinition, IntoKey, IntoRowKey, Key, Micros, Part, ReadTxn,
+    Result, Row, RowDraft, RowRange, Tuple, WriteTxn,
 };
 
+use crate::place::{found, open};
 use crate::queue::Backoff;
-
-/// Opens a collection; makes it where there is none.
-fn open<'t, 's>(
-    txn: &'t mut WriteTxn<'s>,
-    key: &Key,
-    definition: fn() -> CollectionDefinition,
-) -> Result<CollectionMut<'t, 's>> {
-    if !txn.exists(key)? {
-        let _: Defined = txn.define_collection(key, &definition())?;
-    }
-    txn.collection(key)
-}
 
 fn after(now: Micros, time: Duration) -> Micros {
     now.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
@@ -58,7 +47,7 @@ impl Decisions {
     /// Names the collection.
     ///
     /// # Errors
-    /// [`InvalidKey`](ErrorKind::InvalidKey).
+    /// [`InvalidKey`](larder::ErrorKind::InvalidKey).
     pub fn at(key: impl IntoKey) -> Result<Self> {
         Ok(Self { key: key.into_key()? })
     }
@@ -92,10 +81,7 @@ impl Decisions {
     /// # Errors
     /// As [`larder::Collection::get`].
     pub fn get(&self, view: &ReadTxn, key: impl IntoRowKey, now: Micros) -> Result<Option<Bytes>> {
-        let rows = match view.collection(&self.key) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(None),
-            rows => rows?,
-        };
+        let Some(rows) = found(view.collection(&self.key))? else { return Ok(None) };
         Ok(rows.get(key)?.filter(|row| holds(row, now)).map(|row| row.value().clone()))
     }
 
@@ -198,7 +184,7 @@ impl Work {
     /// Names the collection.
     ///
     /// # Errors
-    /// [`InvalidKey`](ErrorKind::InvalidKey).
+    /// [`InvalidKey`](larder::ErrorKind::InvalidKey).
     pub fn at(key: impl IntoKey) -> Result<Self> {
         Ok(Self { key: key.into_key()? })
     }

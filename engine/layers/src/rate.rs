@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use larder::{
-    CollectionDefinition, Defined, IndexDefinition, IntoKey, IntoRowKey, Key, Micros, Result, RowDraft,
-    RowRange, WriteTxn,
+    CollectionDefinition, IndexDefinition, IntoKey, IntoRowKey, Key, Micros, Result, RowDraft, RowRange,
+    WriteTxn,
 };
+
+use crate::place::open;
 
 /// A limit. The window of a name begins with the first that is counted in it, and the next one with the first after its end;
 /// so there can be twice as many around the end of one.
@@ -51,10 +53,7 @@ impl RateLimit {
     /// As [`larder::CollectionMut::put`].
     pub fn take(&self, txn: &mut WriteTxn<'_>, name: impl IntoRowKey) -> Result<Rate> {
         let (name, now) = (name.into_row_key()?, txn.info().time);
-        if !txn.exists(&self.key)? {
-            let _: Defined = txn.define_collection(&self.key, &definition())?;
-        }
-        let mut rows = txn.collection(&self.key)?;
+        let mut rows = open(txn, &self.key, definition)?;
         let row = rows.get(&name)?;
         let number = |field: &str| row.as_ref().and_then(|row| row.integer(field)).unwrap_or(0);
         let window = i64::try_from(self.window.as_micros()).unwrap_or(i64::MAX);

@@ -44,6 +44,7 @@ use self::books::{Totals, WAIT_CLASSES};
 pub use self::error::QueueError;
 pub use self::message::{Envelope, Message, MessageState, Token};
 pub use self::settings::{Backoff, QueueSettings, RequeueAt};
+use crate::place::found;
 
 type Result<T> = std::result::Result<T, QueueError>;
 
@@ -91,10 +92,7 @@ impl Queues {
     /// # Errors
     /// [`Store`](QueueError::Store).
     pub fn list(&self, view: &ReadTxn) -> Result<Vec<Queue>> {
-        let entries = match view.list(&self.root) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(Vec::new()),
-            entries => entries?,
-        };
+        let entries = found(view.list(&self.root))?.unwrap_or_default();
         let names = entries.iter().filter(|entry| entry.record.as_ref().is_some_and(Record::is_collection));
         names.map(|entry| self.queue(entry.name())).collect()
     }

@@ -1,6 +1,6 @@
 //! Messages on their way in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use larder::{Aggregate, Micros, RowDraft, RowRange, WriteTxn};
 
@@ -37,29 +37,24 @@ impl Queue {
         let live = rows.aggregate("live", &[])?;
         check_sizes(&messages, &settings)?;
         // What is a duplicate takes no room.
-        let mut duplicates = Vec::with_capacity(messages.len());
-        let mut windows: BTreeSet<&str> = BTreeSet::new();
+        let mut before = Vec::with_capacity(messages.len());
+        let (mut keys, mut count, mut bytes) = (BTreeSet::new(), 0, 0);
         for message in &messages {
-            let known = match &message.dedupe {
-                None => None,
-                Some((key, _)) => self.enqueued_before(txn, key, now)?,
-            };
-            let is_again = message.dedupe.as_ref().is_some_and(|(key, _)| !windows.insert(key));
-            duplicates.push((known, is_again));
+            let key = message.dedupe.as_ref().map(|(key, _)| key);
+            let known = key.map(|key| self.enqueued_before(txn, key, now)).transpose()?.flatten();
+            if known.is_none() && key.is_none_or(|key| keys.insert(key)) {
+                count += 1;
+                bytes += message.payload.len() as u64;
+            }
+            before.push(known);
         }
-        let fresh =
-            || messages.iter().zip(&duplicates).filter(|(_, (known, again))| known.is_none() && !again);
-        let bytes: u64 = fresh().map(|(message, _)| message.payload.len() as u64).sum();
-        check_room(&settings, &live, fresh().count() as u64, bytes)?;
+        check_room(&settings, &live, count, bytes)?;
         let mut totals = Totals::default();
         let mut enqueued = Vec::with_capacity(messages.len());
-        for (message, (known, _)) in messages.into_iter().zip(duplicates) {
-            // One of the same batch is known by now.
-            let known = match (&message.dedupe, known) {
-                (Some((key, _)), None) => self.enqueued_before(txn, key, now)?,
-                (_, known) => known,
-            };
-            if let Some(id) = known {
+        let mut just_now: BTreeMap<String, u64> = BTreeMap::new();
+        for (message, known) in messages.into_iter().zip(before) {
+            let again = message.dedupe.as_ref().and_then(|(key, _)| just_now.get(key).copied());
+            if let Some(id) = known.or(again) {
                 enqueued.push(Enqueued::Duplicate(id));
                 continue;
             }
@@ -68,6 +63,7 @@ impl Queue {
                 let until = now.saturating_add(micros("dedupe window", *window, false)?);
                 let draft = RowDraft::default().field("i", id).field("u", until);
                 txn.collection(&self.books)?.put(("d", key.as_str(), until), draft)?;
+                just_now.insert(key.clone(), id);
             }
             let envelope = Envelope::new(id, message, now)?;
             self.put_new(txn, &envelope)?;

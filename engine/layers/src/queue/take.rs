@@ -42,13 +42,13 @@ impl Queue {
             return Err(invalid("count", format!("1 to {AT_ONCE_MAX}"), count));
         }
         let now = txn.info().time;
-        let (_, settings) = self.open(txn)?;
+        let (mut rows, settings) = self.open(txn)?;
         if settings.is_paused {
             return Err(QueueError::Paused { name: self.name().to_owned() });
         }
         let visibility = micros("visibility", visibility.unwrap_or(settings.visibility), false)?;
-        let mut totals = self.sweep_rows(txn, now, SWEPT_BY_DEQUEUE)?;
-        let (mut rows, _) = self.open(txn)?;
+        let mut totals = Totals::default();
+        self.sweep_rows(&mut rows, &settings, SWEPT_BY_DEQUEUE, &mut totals)?;
         let ready = rows.find("ready", &RowRange::all().limit(count))?.rows;
         let mut taken = Vec::with_capacity(ready.len());
         for row in ready {
@@ -213,35 +213,39 @@ impl Queue {
     /// As [`Queue::take_back`].
     pub fn sweep(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
         let now = txn.info().time;
-        let before = self.due(txn, now, limit)?;
-        let totals = self.sweep_rows(txn, now, limit)?;
+        let (mut rows, settings) = self.open(txn)?;
+        let mut totals = Totals::default();
+        let swept = self.sweep_rows(&mut rows, &settings, limit, &mut totals)?;
         self.book(txn, &totals)?;
         let mut books = txn.collection(&self.books)?;
         for row in books.find("until", &RowRange::all().at_most(now).limit(limit.max(1)))?.rows {
             books.remove(row.key())?;
         }
-        Ok(before)
+        Ok(swept)
     }
 
-    fn due(&self, txn: &mut WriteTxn<'_>, now: Micros, limit: usize) -> Result<u64> {
-        let (mut rows, _) = self.open(txn)?;
-        let range = RowRange::all().at_most(now).limit(limit.max(1));
-        Ok((rows.find("expired", &range)?.rows.len() + rows.find("delayed", &range)?.rows.len()) as u64)
-    }
-
-    fn sweep_rows(&self, txn: &mut WriteTxn<'_>, now: Micros, limit: usize) -> Result<Totals> {
-        let (mut rows, settings) = self.open(txn)?;
-        let (mut totals, range) = (Totals::default(), RowRange::all().at_most(now).limit(limit.max(1)));
+    /// Takes back what is past its time, and lets be taken what has waited for its; gives how many messages that were.
+    fn sweep_rows(
+        &self,
+        rows: &mut CollectionMut<'_, '_>,
+        settings: &QueueSettings,
+        limit: usize,
+        totals: &mut Totals,
+    ) -> Result<u64> {
+        let now = rows.txn().info().time;
+        let (mut swept, range) = (0, RowRange::all().at_most(now).limit(limit.max(1)));
         for row in rows.find("expired", &range)?.rows {
             let envelope = self.read(&row)?;
             totals.expired += 1;
-            let _ = give_back(&mut rows, &settings, envelope, None, Some(TIME_OVER), &mut totals)?;
+            let _ = give_back(rows, settings, envelope, None, Some(TIME_OVER), totals)?;
+            swept += 1;
         }
         for row in rows.find("delayed", &range)?.rows {
             let envelope = self.read(&row)?;
             rows.put(envelope.id, Envelope { state: MessageState::Ready, until: 0, ..envelope }.draft())?;
+            swept += 1;
         }
-        Ok(totals)
+        Ok(swept)
     }
 
     /// Tells when the queue has something to see to next: a delay or somebody's time that is over.

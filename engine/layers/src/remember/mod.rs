@@ -28,14 +28,15 @@ mod error;
 mod limits;
 mod parts;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    Aggregate, AggregateDefinition, Annotation, Asset, Claim, CollectionDefinition, CollectionMut, Defined,
-    Draft, Durability, Edit, ErrorKind, IndexDefinition, Key, Lookup, Micros, Part, ReadTxn, Row, RowDraft,
+    Aggregate, AggregateDefinition, Annotation, Asset, Claim, CollectionDefinition, CollectionMut, Draft,
+    Durability, Edit, ErrorKind, IndexDefinition, Key, Lookup, Micros, Part, ReadTxn, Row, RowDraft,
     RowRange, Session, Status, TagPolicy, Tuple, WriteTxn,
 };
 
@@ -46,6 +47,7 @@ pub use self::limits::{CacheLimits, Eviction};
 use self::parts::Uses;
 use self::parts::blake3_fingerprint;
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
+use crate::place::{found, open};
 
 type Result<T> = std::result::Result<T, RememberError>;
 
@@ -105,10 +107,7 @@ impl Cache {
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn list(&self, view: &ReadTxn) -> Result<Vec<Namespace>> {
-        let entries = match view.list(&self.root) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(Vec::new()),
-            entries => entries?,
-        };
+        let entries = found(view.list(&self.root))?.unwrap_or_default();
         entries.iter().map(|entry| self.namespace(entry.name())).collect()
     }
 }
@@ -359,10 +358,7 @@ impl Namespace {
     }
 
     fn open<'t, 's>(&self, txn: &'t mut WriteTxn<'s>) -> Result<(CollectionMut<'t, 's>, CacheLimits)> {
-        if !txn.exists(&self.entries)? {
-            let _: Defined = txn.define_collection(&self.entries, &definition())?;
-        }
-        let entries = txn.collection(&self.entries)?;
+        let entries = open(txn, &self.entries, definition)?;
         let limits = CacheLimits::of(entries.record());
         Ok((entries, limits))
     }
@@ -382,50 +378,30 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::get`].
     pub fn get_at(&self, session: &Session, fingerprint: &Fingerprint) -> Result<Option<Remembered>> {
-        let asset = match self.first(session, fingerprint)? {
-            Some(asset) => asset,
-            None => match self.look(session, fingerprint)? {
-                Some((asset, _)) => asset,
-                None => return Ok(None),
-            },
-        };
+        let Some((asset, _)) = self.look(session, fingerprint)? else { return Ok(None) };
         self.count_use(session, fingerprint)?;
         Ok(Some(Remembered { asset, outcome: Outcome::Hit, tags_ignored: Vec::new() }))
     }
 
-    /// Gives what lies where the value of some parts lies, if it is theirs.
-    fn first(&self, session: &Session, fingerprint: &Fingerprint) -> Result<Option<Asset>> {
-        match session.get_loadable(&fingerprint.key) {
-            Ok(Lookup::Hit(asset)) => {
-                Ok(Some(asset).filter(|asset| asset.record().extra() == Some(&fingerprint.parts[..])))
-            }
-            Ok(Lookup::Miss(_)) => Ok(None),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Finds the value of some parts; behind those of others that have the same fingerprint.
-    fn look(&self, session: &Session, fingerprint: &Fingerprint) -> Result<Option<(Asset, Fingerprint)>> {
-        let mut at = fingerprint.clone();
+    /// Finds the value of some parts, and where it lies; behind those of others that have the same fingerprint.
+    fn look<'f>(
+        &self,
+        session: &Session,
+        fingerprint: &'f Fingerprint,
+    ) -> Result<Option<(Asset, Cow<'f, Fingerprint>)>> {
+        let mut at = Cow::Borrowed(fingerprint);
         for _ in 0..COLLISIONS_MAX {
-            let asset = match session.get_loadable(&at.key) {
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(None),
-                Ok(Lookup::Hit(asset)) => asset,
-                Ok(Lookup::Miss(_)) => {
-                    // Whose it is decides whether there can be another one behind it.
-                    if session.record(&at.key)?.extra() == Some(&at.parts[..]) {
-                        return Ok(None);
-                    }
-                    at = self.behind(&at)?;
-                    continue;
+            let is_theirs = |extra: Option<&[u8]>| extra == Some(&at.parts[..]);
+            match found(session.get_loadable(&at.key))? {
+                None => return Ok(None),
+                Some(Lookup::Hit(asset)) if is_theirs(asset.record().extra()) => {
+                    return Ok(Some((asset, at)));
                 }
-                Err(error) => return Err(error.into()),
-            };
-            if asset.record().extra() == Some(&at.parts[..]) {
-                return Ok(Some((asset, at)));
+                // Whose it is decides whether there can be another one behind it.
+                Some(Lookup::Miss(_)) if is_theirs(session.record(&at.key)?.extra()) => return Ok(None),
+                Some(_) => {}
             }
-            at = self.behind(&at)?;
+            at = Cow::Owned(self.behind(&at)?);
         }
         Ok(None)
     }
@@ -528,10 +504,7 @@ impl Namespace {
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn explain(&self, view: &ReadTxn, eviction: Eviction, limit: usize) -> Result<Vec<Entry>> {
-        let entries = match view.collection(&self.entries) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok(Vec::new()),
-            entries => entries?,
-        };
+        let Some(entries) = found(view.collection(&self.entries))? else { return Ok(Vec::new()) };
         let page = entries.find(eviction.index(), &RowRange::all().limit(limit))?;
         page.rows.iter().map(|row| self.entry_of(row, view)).collect()
     }
@@ -541,10 +514,8 @@ impl Namespace {
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn total(&self, view: &ReadTxn) -> Result<Aggregate> {
-        match view.collection(&self.entries) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Ok(Aggregate::default()),
-            entries => Ok(entries?.aggregate("all", &[])?),
-        }
+        let entries = found(view.collection(&self.entries))?;
+        Ok(entries.map_or(Ok(Aggregate::default()), |entries| entries.aggregate("all", &[]))?)
     }
 
     // ---- computing
@@ -703,10 +674,7 @@ impl Namespace {
     ) -> Result<(Option<Asset>, Fingerprint)> {
         let mut at = fingerprint.clone();
         for _ in 0..COLLISIONS_MAX {
-            let asset = match txn.get(&at.key) {
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound) => return Ok((None, at)),
-                asset => asset?,
-            };
+            let Some(asset) = found(txn.get(&at.key))? else { return Ok((None, at)) };
             if asset.record().extra() == Some(&at.parts[..]) {
                 return Ok((Some(asset), at));
             }

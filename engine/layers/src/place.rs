@@ -1,0 +1,23 @@
+//! Where a layer keeps what it keeps: a collection that is made when it is first used, and things that may not be there.
+
+use larder::{CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Result, WriteTxn};
+
+/// Opens a collection; makes it where there is none.
+pub(crate) fn open<'t, 's>(
+    txn: &'t mut WriteTxn<'s>,
+    key: &Key,
+    definition: fn() -> CollectionDefinition,
+) -> Result<CollectionMut<'t, 's>> {
+    if !txn.exists(key)? {
+        let _: Defined = txn.define_collection(key, &definition())?;
+    }
+    txn.collection(key)
+}
+
+/// Gives what was found; nothing where nothing is.
+pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Ok(None),
+        result => result.map(Some),
+    }
+}
