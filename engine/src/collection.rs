@@ -9,12 +9,14 @@ use larder_format::{Aggregate, CollectionDefinition, Labelled, Part, Record, Row
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{Loadable, Storable, TypedValue, archive};
 use crate::primitives::OpenedCollection;
-use crate::txn::ReadTxn;
+use crate::txn::{CollectionMut, ReadTxn};
 
 /// How many rows there are on a page if nothing is said.
 const PAGE_DEFAULT: usize = 100;
 /// The most rows of a page.
 const PAGE_MAX: usize = 10_000;
+/// How many rows are read in one go where all are asked for.
+const PAGE_AT_ONCE: usize = 1_000;
 
 /// A row that is to be put: a value, and the fields that it is found and counted by.
 #[derive(Debug, Clone, Default)]
@@ -374,3 +376,73 @@ impl<'t> Collection<'t> {
         self.txn.with(|reading| reading.groups_of(&self.key, &self.collection, name))
     }
 }
+
+/// Rows that can be read, in a view or in a write transaction: what a layer's reading code is written for, once.
+///
+/// The methods are those of [`Collection`] and [`CollectionMut`].
+pub trait Rows {
+    /// Gives a row, if it is there.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    fn get(&mut self, key: impl IntoRowKey) -> Result<Option<Row>>;
+
+    /// Gives a page of rows in the order of their keys.
+    ///
+    /// # Errors
+    /// As [`Collection::page`].
+    fn page(&mut self, range: &RowRange) -> Result<RowPage>;
+
+    /// Gives a page of rows in the order of an index.
+    ///
+    /// # Errors
+    /// As [`Collection::find`].
+    fn find(&mut self, index: &str, range: &RowRange) -> Result<RowPage>;
+
+    /// Gives what an aggregate says of a group.
+    ///
+    /// # Errors
+    /// As [`Collection::aggregate`].
+    fn aggregate(&mut self, name: &str, group: &[Part]) -> Result<Aggregate>;
+
+    /// Gives all rows of a range at once, whatever its limit says: in the order of an index, or else of their keys.
+    ///
+    /// # Errors
+    /// As [`Collection::page`] and [`Collection::find`].
+    fn all(&mut self, index: Option<&str>, range: &RowRange) -> Result<Vec<Row>> {
+        let (mut rows, mut range) = (Vec::new(), range.clone().limit(PAGE_AT_ONCE));
+        loop {
+            let page = match index {
+                Some(index) => self.find(index, &range)?,
+                None => self.page(&range)?,
+            };
+            rows.extend(page.rows);
+            let Some(next) = page.next else { return Ok(rows) };
+            range = range.after(next);
+        }
+    }
+}
+
+macro_rules! rows_of {
+    ($($type:ty),*) => {$(
+        impl Rows for $type {
+            fn get(&mut self, key: impl IntoRowKey) -> Result<Option<Row>> {
+                <$type>::get(self, key)
+            }
+
+            fn page(&mut self, range: &RowRange) -> Result<RowPage> {
+                <$type>::page(self, range)
+            }
+
+            fn find(&mut self, index: &str, range: &RowRange) -> Result<RowPage> {
+                <$type>::find(self, index, range)
+            }
+
+            fn aggregate(&mut self, name: &str, group: &[Part]) -> Result<Aggregate> {
+                <$type>::aggregate(self, name, group)
+            }
+        }
+    )*};
+}
+
+rows_of!(Collection<'_>, CollectionMut<'_, '_>);

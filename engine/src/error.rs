@@ -164,9 +164,9 @@ error_kinds! {
         /// Its status.
         status: String
     } => "an asset of status {status} does not expire: nothing makes it again; delete it instead";
-    /// An asset would have been made from itself.
+    /// An asset would have been made from itself, or an edge have led round in a circle.
     207 CorrectTheArgument DependencyCycle {
-        /// The keys, from this one on to itself.
+        /// The keys or nodes, from this one on to itself.
         path: String
     } => "it would depend on itself: {path}; nothing was changed";
     /// What an asset was made from has changed meanwhile.
@@ -178,11 +178,11 @@ error_kinds! {
         /// The version that there is.
         found: String
     } => "{on} has changed: version {seen} was seen, {found} is there; make it again. Nothing was changed";
-    /// More assets depend on this one than may expire in one transaction.
+    /// More assets depend on this one than may expire in one transaction, or a graph is too large to be searched.
     209 CorrectTheArgument CascadeTooLarge {
         /// How many may.
         limit: u64
-    } => "more than {limit} assets depend on it; expire them in parts first. Nothing was changed";
+    } => "more than {limit} would be touched by way of what depends on it; go in parts. Nothing was changed";
     /// The value would be lost with the process, and nothing makes it again.
     210 CorrectTheArgument WouldLoseData => "the value would be lost with the process, and no recipe makes it again; say that this is known (Annotation::loss_is_known), or store a payload";
     /// The rules do not allow the caller to do this.

@@ -61,6 +61,7 @@ mod edit;
 mod errand;
 mod error;
 mod feed;
+mod graph;
 mod guard;
 mod health;
 mod larder;
@@ -91,7 +92,7 @@ pub use cache::CacheStatistics;
 pub use claim::{CancelOutcome, Claim, ClaimInfo, ClaimRequest, Fenceable};
 pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use collection::{
-    Collection, Defined, Inserted, IntoRowKey, Row, RowCursor, RowDraft, RowPage, RowRange,
+    Collection, Defined, Inserted, IntoRowKey, Row, RowCursor, RowDraft, RowPage, RowRange, Rows,
 };
 pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};
 pub use documents::{Document, DocumentKind};
@@ -101,6 +102,7 @@ pub use edit::{
 };
 pub use error::{Action, Error, ErrorKind, Result};
 pub use feed::{Event, Notice, Subscription};
+pub use graph::{Direction, Edge, Graph, LongestPath, Reached, WalkLimits, Walked, graph_definition};
 pub use health::{Health, ReaderHealth, SpaceHealth};
 pub use larder::{Info, InputOutput, Larder};
 pub use live::{LiveDraft, LiveObjects, LiveOptions, LiveStatistics};
