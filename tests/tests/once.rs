@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::{Larder, ManualClock, Part, Session};
-use larder_layers::once::{Begun, Decision, Decisions, Failed, Work};
+use larder_layers::once::{Decision, Decisions};
+use larder_layers::outbox::{Begun, Effect, EffectState, Failed, Outbox, Retry};
 use larder_layers::queue::Backoff;
 use larder_layers::rate::{Rate, RateLimit};
 use larder_tests::{still, verified};
@@ -25,8 +26,10 @@ fn seconds(count: u64) -> Duration {
 #[test]
 fn s2_7_work_is_done_once_retried_later_and_given_up() {
     let (larder, ana, clock) = store();
-    let work = Work::at("work").unwrap();
-    let begin = |key: &str| ana.write(|txn| work.begin(txn, key, seconds(30))).unwrap().value;
+    // 5 s, 10 s, 20 s, and then no more.
+    let backoff = Backoff::exponential(seconds(5), 2, seconds(300));
+    let work = Outbox::at("work").unwrap().retry(Retry { backoff, retries_max: 3 });
+    let begin = |key: &str| ana.write(|txn| work.begin(txn, key)).unwrap().value;
     let token = |begun: Begun| match begun {
         Begun::Proceed { attempt, token } => (attempt, token),
         other => panic!("{other:?}"),
@@ -41,9 +44,7 @@ fn s2_7_work_is_done_once_retried_later_and_given_up() {
     assert!(ana.write(|txn| work.complete(txn, "a", second, "done")).unwrap().value);
     assert_eq!(begin("a"), Begun::Done("done".into()));
     assert!(!ana.write(|txn| work.complete(txn, "a", second, "again")).unwrap().value);
-    // 5 s, 10 s, 20 s, and then no more.
-    let backoff = Backoff::exponential(seconds(5), 2, seconds(300));
-    let fail = |token: u64| ana.write(|txn| work.fail(txn, "b", token, backoff, 3)).unwrap().value;
+    let fail = |token: u64| ana.write(|txn| work.fail(txn, "b", token, "out of reach")).unwrap().value;
     for wait in [5, 10, 20] {
         let (_, token) = token(begin("b"));
         let now = larder::Clock::now(&*clock);
@@ -61,6 +62,104 @@ fn s2_7_work_is_done_once_retried_later_and_given_up() {
         threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
     });
     assert_eq!(proceeding, 1);
+    verified(&larder);
+}
+
+/// S2-7, S2-8: an effect is there with what caused it, is carried out by one at a time, and its history is kept.
+#[test]
+fn s2_8_effects_are_committed_with_their_cause_taken_and_their_attempts_are_kept() {
+    let (larder, ana, clock) = store();
+    let outbox = Outbox::at("outbox").unwrap();
+    let key = ("task 7", "start");
+    let failed: Result<_, larder::Error> = ana.write(|txn| {
+        txn.put("a", "b")?;
+        assert!(outbox.add(txn, Effect::new(key, "call"))?);
+        txn.put("a/../b", "never").map(drop)
+    });
+    assert!(failed.is_err());
+    assert_eq!(outbox.get(&ana.snapshot().unwrap(), key).unwrap(), None, "its cause was not committed");
+    ana.write(|txn| {
+        txn.put("a", "b")?;
+        assert!(outbox.add(txn, Effect::new(key, "call").of("task 7"))?);
+        assert!(!outbox.add(txn, Effect::new(key, "call again").of("task 7"))?, "the same effect");
+        outbox.add(txn, Effect::new(("task 7", "later"), "call").of("task 7").delay(seconds(60)))?;
+        outbox.add(txn, Effect::new(("task 8", "start"), "call"))
+    })
+    .unwrap();
+    let take = |limit| ana.write(|txn| outbox.take(txn, limit)).unwrap().value;
+    let first = take(1).pop().unwrap();
+    assert_eq!(
+        (first.attempt, &first.payload[..], first.of.clone()),
+        (1, &b"call"[..], Some("task 7".into()))
+    );
+    assert_eq!(take(10).len(), 1, "that of the other task");
+    assert_eq!(take(10), [], "one at a time, and nothing before it is due");
+    let fail = |token| ana.write(|txn| outbox.fail(txn, key, token, "refused")).unwrap().value;
+    let now = larder::Clock::now(&*clock);
+    assert_eq!(fail(first.token), Failed::RetryAt(now + 5 * SECOND));
+    assert_eq!(fail(first.token), Failed::Lost);
+    clock.advance(5 * SECOND);
+    let second = take(1).pop().unwrap();
+    assert_eq!((second.attempt, second.key.clone()), (2, first.key.clone()));
+    // Nothing is heard of the second attempt: a third takes over, and what comes of the second changes nothing.
+    clock.advance(30 * SECOND);
+    let third = take(10).into_iter().find(|taken| taken.key == first.key).unwrap();
+    assert_eq!(third.attempt, 3);
+    assert_eq!(fail(second.token), Failed::Lost);
+    assert!(ana.write(|txn| outbox.complete(txn, key, third.token, "200 OK")).unwrap().value);
+    let view = ana.snapshot().unwrap();
+    let done = outbox.get(&view, key).unwrap().unwrap();
+    assert_eq!(
+        (done.state, done.attempts, &done.payload[..], &done.result[..]),
+        (EffectState::Done, 3, &b"call"[..], &b"200 OK"[..])
+    );
+    let attempts = outbox.attempts(&view, key).unwrap();
+    let reasons: Vec<_> =
+        attempts.iter().map(|attempt| (attempt.number, attempt.reason.as_deref())).collect();
+    assert_eq!(reasons, [(1, Some("refused")), (2, Some("its time was over")), (3, None)]);
+    assert!(attempts.iter().all(|attempt| attempt.ended >= Some(attempt.began)));
+    assert_eq!(outbox.of(&view, "task 7").unwrap().len(), 2);
+    assert_eq!(outbox.next_due(&view).unwrap(), Some(now + 60 * SECOND));
+    let count = |state| outbox.count(&view, state).unwrap();
+    assert_eq!(
+        [EffectState::Waiting, EffectState::InFlight, EffectState::Done, EffectState::Dead].map(count),
+        [1, 1, 1, 0]
+    );
+    verified(&larder);
+}
+
+#[test]
+fn dead_effects_stay_until_they_are_revived_and_done_ones_go_with_their_attempts() {
+    let (larder, ana, clock) = store();
+    let outbox = Outbox::at("outbox").unwrap().time(seconds(5));
+    let never = Retry { backoff: Backoff::NONE, retries_max: 0 };
+    ana.write(|txn| {
+        outbox.add(txn, Effect::new("a", "x").of("t").retry(never))?;
+        outbox.add(txn, Effect::new("b", "y").of("u"))
+    })
+    .unwrap();
+    for taken in ana.write(|txn| outbox.take(txn, 10)).unwrap().value {
+        assert_eq!(taken.until, larder::Clock::now(&*clock) + 5 * SECOND);
+        if taken.key.parts() == [Part::from("a")] {
+            let failed = ana.write(|txn| outbox.fail(txn, &taken.key, taken.token, "no")).unwrap().value;
+            assert_eq!(failed, Failed::Dead);
+        } else {
+            assert!(ana.write(|txn| outbox.complete(txn, &taken.key, taken.token, "")).unwrap().value);
+        }
+    }
+    clock.advance(100 * SECOND);
+    let now = larder::Clock::now(&*clock);
+    let remove = |time| ana.write(|txn| outbox.remove_done_before(txn, time, 10)).unwrap().value;
+    assert_eq!((remove(SECOND), remove(now), remove(now)), (0, 1, 0));
+    let revive = |key| ana.write(|txn| outbox.revive(txn, key)).unwrap().value;
+    assert!(revive("a") && !revive("a") && !revive("b"));
+    let again = ana.write(|txn| outbox.take(txn, 10)).unwrap().value.pop().unwrap();
+    assert_eq!(again.attempt, 1, "it may be retried as often as before");
+    assert!(ana.write(|txn| outbox.complete(txn, "a", again.token, "")).unwrap().value);
+    let attempts = outbox.attempts(&ana.snapshot().unwrap(), "a").unwrap();
+    assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(ana.write(|txn| outbox.remove_of(txn, "t")).unwrap().value, 1);
+    assert_eq!(ana.snapshot().unwrap().collection("outbox").unwrap().total().unwrap().count, 0);
     verified(&larder);
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - [`queue`]: a message queue, with leases, retries, dead letters and back-pressure.
 //! - [`remember`]: a cache of computations, with single flight and eviction.
-//! - [`once`]: decisions that are made once, and work that is not done twice; [`rate`]: so many in a window of time.
+//! - [`outbox`]: effects that are to be carried out because of what was committed, once under an idempotency key.
+//! - [`once`]: decisions that are made once; [`rate`]: so many in a window of time.
 //!
 //! An operation of a layer takes a transaction of the caller's, so that taking a message, storing its result and counting it
 //! are one commit:
@@ -32,6 +33,7 @@
 //! it.
 
 pub mod once;
+pub mod outbox;
 mod place;
 pub mod queue;
 pub mod rate;

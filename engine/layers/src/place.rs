@@ -1,6 +1,8 @@
 //! Where a layer keeps what it keeps: a collection that is made when it is first used, and things that may not be there.
 
-use larder::{CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Result, WriteTxn};
+use std::time::Duration;
+
+use larder::{CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Result, WriteTxn};
 
 /// Opens a collection; makes it where there is none.
 pub(crate) fn open<'t, 's>(
@@ -12,6 +14,11 @@ pub(crate) fn open<'t, 's>(
         let _: Defined = txn.define_collection(key, &definition())?;
     }
     txn.collection(key)
+}
+
+/// Gives the time that is so much later.
+pub(crate) fn after(now: Micros, time: Duration) -> Micros {
+    now.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Gives what was found; nothing where nothing is.

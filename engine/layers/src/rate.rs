@@ -7,7 +7,7 @@ use larder::{
     WriteTxn,
 };
 
-use crate::place::open;
+use crate::place::{after, open};
 
 /// A limit. The window of a name begins with the first that is counted in it, and the next one with the first after its end;
 /// so there can be twice as many around the end of one.
@@ -56,10 +56,9 @@ impl RateLimit {
         let mut rows = open(txn, &self.key, definition)?;
         let row = rows.get(&name)?;
         let number = |field: &str| row.as_ref().and_then(|row| row.integer(field)).unwrap_or(0);
-        let window = i64::try_from(self.window.as_micros()).unwrap_or(i64::MAX);
         let (count, until) = match number("t") {
             until if until > now => (u64::try_from(number("n")).unwrap_or(u64::MAX), until),
-            _ => (0, now.saturating_add(window)),
+            _ => (0, after(now, self.window)),
         };
         if count >= self.limit {
             return Ok(Rate::Limited { until });
