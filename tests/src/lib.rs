@@ -3,18 +3,21 @@
 //! - [`FaultyDisk`]: two files in memory, that of a store and its commit log, with a plan of what goes wrong.
 //! - [`Trace`]: what a run did to the disk; it gives the image that a crash would leave, anywhere and in many ways.
 //! - [`Judge`]: whether what comes up from an image is what may.
+//! - [`everywhere`]: a scenario in memory, on a file and on the images of crashes.
 //! - [`Workload`]: a random program over everything that changes a store, the same for the same seed.
 
 mod crash;
 mod disk;
 mod lab;
 mod random;
+mod stage;
 mod workload;
 
 pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
 pub use disk::{FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
 pub use lab::{Lab, dump};
 pub use random::Random;
+pub use stage::everywhere;
 pub use workload::{Did, Workload};
 
 use std::future::Future;

@@ -132,9 +132,8 @@ fn s2_8_effects_are_committed_with_their_cause_taken_and_their_attempts_are_kept
 fn dead_effects_stay_until_they_are_revived_and_done_ones_go_with_their_attempts() {
     let (larder, ana, clock) = store();
     let outbox = Outbox::at("outbox").unwrap().time(seconds(5));
-    let never = Retry { backoff: Backoff::NONE, retries_max: 0 };
     ana.write(|txn| {
-        outbox.add(txn, Effect::new("a", "x").of("t").retry(never))?;
+        outbox.add(txn, Effect::new("a", "x").of("t").retry(Retry::NEVER))?;
         outbox.add(txn, Effect::new("b", "y").of("u"))
     })
     .unwrap();

@@ -15,10 +15,10 @@ use larder::{
     Clock, CollectionDefinition, CountingIds, Durability, Edit, ErrorKind, Larder, ManualClock, Options,
     RowDraft, Session,
 };
-use larder_layers::once::{Decisions, Work};
+use larder_layers::once::Decisions;
+use larder_layers::outbox::Outbox;
 use larder_layers::queue::{
-    Backoff, Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues, Requeued,
-    Token,
+    Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues, Requeued, Token,
 };
 use larder_layers::rate::RateLimit;
 use larder_tests::{FaultyDisk, Plan, Workload, still, verified};
@@ -581,9 +581,9 @@ fn s4_qw5_the_compiler_warns_of_every_outcome_that_is_dropped() {
         #[expect(unused_must_use, reason = "Decision")]
         Decisions::at("decisions")?.decide(txn, 1, "left", None)?;
         #[expect(unused_must_use, reason = "Begun")]
-        Work::at("work")?.begin(txn, "job", seconds(30))?;
+        Outbox::at("work")?.begin(txn, "job")?;
         #[expect(unused_must_use, reason = "Failed")]
-        Work::at("work")?.fail(txn, "job", 0, Backoff::NONE, 3)?;
+        Outbox::at("work")?.fail(txn, "job", 0, "broken")?;
         #[expect(unused_must_use, reason = "Rate")]
         RateLimit::new("limits", 1, seconds(1))?.take(txn, "a")?;
         Ok(())

@@ -110,6 +110,29 @@ impl Default for Retry {
     }
 }
 
+impl Retry {
+    /// Not at all.
+    pub const NEVER: Self = Self { backoff: Backoff::NONE, retries_max: 0 };
+
+    pub(crate) fn to_part(self) -> Part {
+        let Backoff { base, factor, cap } = self.backoff;
+        let [base, cap] = [base, cap].map(|time| Part::from(after(0, time)));
+        Part::List(vec![self.retries_max.into(), base, factor.into(), cap])
+    }
+
+    pub(crate) fn from_part(part: &Part) -> Option<Self> {
+        let Part::List(parts) = part else { return None };
+        let [Part::Integer(retries), Part::Integer(base), Part::Integer(factor), Part::Integer(cap)] =
+            parts.as_slice()
+        else {
+            return None;
+        };
+        let time = |micros: &i128| u64::try_from(*micros).ok().map(Duration::from_micros);
+        let backoff = Backoff { base: time(base)?, factor: u32::try_from(*factor).ok()?, cap: time(cap)? };
+        Some(Self { backoff, retries_max: u32::try_from(*retries).ok()? })
+    }
+}
+
 impl Effect {
     /// Makes an effect that is done once under an idempotency key.
     pub fn new(key: impl IntoRowKey, payload: impl Into<Bytes>) -> Self {
@@ -330,9 +353,8 @@ impl Outbox {
         if let Some(of) = effect.of {
             draft = draft.field("w", of);
         }
-        if let Some(Retry { backoff, retries_max }) = effect.retry {
-            let [base, cap] = [backoff.base, backoff.cap].map(|time| Part::from(after(0, time)));
-            draft = draft.field("m", vec![retries_max.into(), base, backoff.factor.into(), cap]);
+        if let Some(retry) = effect.retry {
+            draft = draft.field("m", retry.to_part());
         }
         rows.put(effect_key(&key), draft)?;
         Ok(true)
@@ -416,7 +438,8 @@ impl Outbox {
         let mut rows = open(txn, &self.key, definition)?;
         let Some(row) = held(&rows, &key, token)? else { return Ok(Failed::Lost) };
         end_attempt(&mut rows, &key, &row, Some(reason))?;
-        let Retry { backoff, retries_max } = retry_of(&row).unwrap_or(self.retry);
+        let own = row.field("m").and_then(Retry::from_part);
+        let Retry { backoff, retries_max } = own.unwrap_or(self.retry);
         let attempts = small(&row, "a");
         let draft = row.to_draft().without("f");
         if attempts > retries_max {
@@ -576,18 +599,6 @@ fn remove(rows: &mut CollectionMut<'_, '_>, row: &Row) -> Result<()> {
         rows.remove(attempt.key())?;
     }
     rows.remove(row.key()).map(drop)
-}
-
-fn retry_of(row: &Row) -> Option<Retry> {
-    let Some(Part::List(parts)) = row.field("m") else { return None };
-    let [Part::Integer(retries), Part::Integer(base), Part::Integer(factor), Part::Integer(cap)] =
-        parts.as_slice()
-    else {
-        return None;
-    };
-    let time = |micros: &i128| u64::try_from(*micros).ok().map(Duration::from_micros);
-    let backoff = Backoff { base: time(base)?, factor: u32::try_from(*factor).ok()?, cap: time(cap)? };
-    Some(Retry { backoff, retries_max: u32::try_from(*retries).ok()? })
 }
 
 /// Finds an effect that is still whose who shows this token.

@@ -1,0 +1,261 @@
+//! Batches of tasks on their way in: all of a batch, or nothing.
+
+use std::collections::BTreeMap;
+
+use larder::{CollectionDefinition, Graph, RowDraft, WriteTxn, graph_definition};
+
+use super::draft::{On, check_matcher, check_rules, problems};
+use super::groups::{self, Shapes};
+use super::settle::Work;
+use super::task::{Task, TaskBody, body_key, id_of};
+use super::{LINK, Problem, Result, Rule, TaskDraft, TaskId, TaskStatus, Tasks, TasksError};
+use crate::place::open;
+
+/// The most tasks of a batch.
+const BATCH_MAX: usize = 100_000;
+
+/// What became of a task of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum CreatedTask {
+    /// It was created, under this number.
+    New(TaskId),
+    /// It was not, because this one matches.
+    Skipped(TaskId),
+}
+
+impl CreatedTask {
+    /// Gives the task that was created, or is there instead.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        match self {
+            Self::New(id) | Self::Skipped(id) => *id,
+        }
+    }
+}
+
+/// A batch that was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct Created {
+    /// Its number.
+    pub batch: u64,
+    /// What became of each task, in the order in which they were given.
+    pub tasks: Vec<CreatedTask>,
+}
+
+impl Tasks {
+    /// Creates tasks, which may wait for earlier ones of them: all, or none.
+    ///
+    /// A task that is not created because another one matches is that one for those that wait for it.
+    ///
+    /// # Errors
+    /// [`Invalid`](TasksError::Invalid) with everything that is wrong with any of them;
+    /// [`NoSuchTask`](TasksError::NoSuchTask) for what one waits for; [`Store`](TasksError::Store).
+    pub fn create(&self, txn: &mut WriteTxn<'_>, batch: &[TaskDraft]) -> Result<Created> {
+        let mut wrong = problems(batch);
+        if let Some(check) = &self.check {
+            for (index, draft) in batch.iter().enumerate() {
+                if let Err((field, message)) = check(draft) {
+                    wrong.push(Problem { index, field, message });
+                }
+            }
+        }
+        if batch.len() > BATCH_MAX {
+            let message = format!("expected at most {BATCH_MAX} tasks, got {}", batch.len());
+            wrong = vec![Problem { index: BATCH_MAX, field: "batch", message }];
+        }
+        let number = txn.unique_number();
+        let mut shapes = Shapes::read(self, txn)?;
+        let mut ids: BTreeMap<&str, TaskId> = BTreeMap::new();
+        let mut created = Vec::with_capacity(batch.len());
+        // What is wrong with what is waited for is only seen here, and told with the rest.
+        if wrong.is_empty() {
+            drop(open(txn, &self.rows, super::definition)?);
+            drop(open(txn, &self.links, links_definition)?);
+            for (index, draft) in batch.iter().enumerate() {
+                let known = self.match_of(txn, &mut shapes, draft)?;
+                let one = match known {
+                    Some(id) => CreatedTask::Skipped(id),
+                    None => CreatedTask::New(self.create_one(
+                        txn,
+                        &mut shapes,
+                        &ids,
+                        number,
+                        (index, draft),
+                        &mut wrong,
+                    )?),
+                };
+                ids.insert(&draft.local, one.id());
+                created.push(one);
+            }
+        }
+        if !wrong.is_empty() {
+            wrong.sort();
+            return Err(TasksError::Invalid { problems: wrong });
+        }
+        Ok(Created { batch: number, tasks: created })
+    }
+
+    /// Finds a task that is there already.
+    fn match_of(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        shapes: &mut Shapes,
+        draft: &TaskDraft,
+    ) -> Result<Option<TaskId>> {
+        for matcher in &draft.dedupe {
+            shapes.add(self, txn, matcher)?;
+            let Some(Ok(group)) = shapes.group(matcher, &draft.metadata) else { continue };
+            let mut rows = open(txn, &self.groups, groups::definition)?;
+            if groups::members(&mut rows, &group)?.count > 0 {
+                return groups::last_member(&mut rows, &group);
+            }
+        }
+        Ok(None)
+    }
+
+    fn create_one(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        shapes: &mut Shapes,
+        ids: &BTreeMap<&str, TaskId>,
+        batch: u64,
+        (index, draft): (usize, &TaskDraft),
+        wrong: &mut Vec<Problem>,
+    ) -> Result<TaskId> {
+        let id = txn.unique_number();
+        let mut task = Task::new(id, batch, draft, txn.info().time);
+        for (on, requires_success) in &draft.after {
+            let parent = match on {
+                On::Local(local) => ids.get(local.as_str()).copied().unwrap_or(0),
+                On::Task(parent) => *parent,
+            };
+            let row = txn.collection(&self.rows)?.get(parent)?;
+            let parent = Task::of(&row.ok_or(TasksError::NoSuchTask { task: parent })?)?;
+            if parent.status.is_terminal() && *requires_success && parent.status != TaskStatus::Success {
+                let message = format!("it needs the task {}, which has failed", parent.id);
+                wrong.push(Problem { index, field: "after", message });
+            }
+            let mut graph = Graph::over(txn.collection(&self.links)?);
+            if graph.connect(LINK, parent.id, id, link(*requires_success))? {
+                let message = format!("it waits for the task {} twice", parent.id);
+                wrong.push(Problem { index, field: "after", message });
+            }
+            if !parent.status.is_terminal() {
+                task.wait_finished += 1;
+                task.wait_success += u32::from(*requires_success);
+            }
+        }
+        if task.wait_finished > 0 {
+            task.status = TaskStatus::Waiting;
+        }
+        for rule in &draft.rules {
+            shapes.add(self, txn, rule.matcher())?;
+        }
+        let body = TaskBody {
+            metadata: draft.metadata.clone(),
+            actions: draft.actions.clone(),
+            rules: draft.rules.clone(),
+        };
+        let mut rows = txn.collection(&self.rows)?;
+        rows.put(id, task.draft())?;
+        if body != TaskBody::default() {
+            rows.put(body_key(id), body.encode(id)?)?;
+        }
+        if shapes.has_kind(&task.kind) {
+            let mut rows = open(txn, &self.groups, groups::definition)?;
+            shapes.change(&mut rows, None, Some((&task, &body)))?;
+        }
+        Ok(id)
+    }
+
+    /// Lets a task wait for another one, too, as long as nobody has it.
+    ///
+    /// # Errors
+    /// [`NoSuchTask`](TasksError::NoSuchTask); [`Cycle`](TasksError::Cycle); [`DuplicateLink`](TasksError::DuplicateLink);
+    /// [`InvalidState`](TasksError::InvalidState) if the task is not waiting or pending, or if what it needs has failed;
+    /// [`Store`](TasksError::Store).
+    pub fn link(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        parent: TaskId,
+        child: TaskId,
+        requires_success: bool,
+    ) -> Result<()> {
+        let mut work = Work::new(self, txn);
+        let status = work.task(txn, parent)?.status;
+        let waiting = work.task(txn, child)?;
+        if !matches!(waiting.status, TaskStatus::Waiting | TaskStatus::Pending) {
+            let (status, expected) = (waiting.status, "waiting or pending");
+            return Err(TasksError::InvalidState { task: child, status, expected });
+        }
+        let mut graph = Graph::over(txn.collection(&self.links)?);
+        if let Some(mut path) = graph.path(LINK, child, parent)? {
+            path.push(child.into());
+            return Err(TasksError::Cycle { path: path.iter().filter_map(id_of).collect() });
+        }
+        if graph.edge(LINK, parent, child)?.is_some() {
+            return Err(TasksError::DuplicateLink { parent, child });
+        }
+        if requires_success && matches!(status, TaskStatus::Failure | TaskStatus::Canceled) {
+            return Err(TasksError::InvalidState {
+                task: parent,
+                status,
+                expected: "one that has not failed",
+            });
+        }
+        graph.connect(LINK, parent, child, link(requires_success))?;
+        if !status.is_terminal() {
+            waiting.status = TaskStatus::Waiting;
+            waiting.wait_finished += 1;
+            waiting.wait_success += u32::from(requires_success);
+        }
+        let _ = work.write(txn)?;
+        Ok(())
+    }
+
+    /// Gives all tasks of a kind in a batch, as far as they are not over, other rules; gives how many these were.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](TasksError::InvalidArgument), [`Store`](TasksError::Store).
+    pub fn set_rules(&self, txn: &mut WriteTxn<'_>, batch: u64, kind: &str, rules: &[Rule]) -> Result<u64> {
+        let mut shapes = Shapes::read(self, txn)?;
+        let mut problem = None;
+        for rule in rules {
+            check_matcher(rule.matcher(), &mut |_, message| problem = Some(message));
+        }
+        let tasks = self.all_of_batch(txn, batch, Some(kind))?;
+        let tasks: Vec<Task> = tasks.into_iter().filter(|task| !task.status.is_terminal()).collect();
+        for task in &tasks {
+            let mut wrong = |_, message: String| problem = Some(format!("task {}: {message}", task.id));
+            check_rules(rules, task.expected, &mut wrong);
+        }
+        if let Some(got) = problem {
+            let expected = "rules that can be kept".to_owned();
+            return Err(TasksError::InvalidArgument { argument: "rules", expected, got });
+        }
+        for rule in rules {
+            shapes.add(self, txn, rule.matcher())?;
+        }
+        let count = tasks.len() as u64;
+        for mut task in tasks {
+            let body = TaskBody { rules: rules.to_vec(), ..self.body_in(txn, task.id)? };
+            task.has_rules = !rules.is_empty();
+            let mut rows = txn.collection(&self.rows)?;
+            rows.put(body_key(task.id), body.encode(task.id)?)?;
+            rows.put(task.id, task.draft())?;
+        }
+        Ok(count)
+    }
+}
+
+pub(super) fn links_definition() -> CollectionDefinition {
+    graph_definition()
+}
+
+fn link(requires_success: bool) -> RowDraft {
+    let draft = RowDraft::default();
+    if requires_success { draft.field("r", true) } else { draft }
+}

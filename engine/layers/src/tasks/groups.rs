@@ -1,0 +1,233 @@
+//! How many tasks match: without counting, and without a look at those that do not.
+//!
+//! What a matcher asks for, a status, a kind and the names of some fields, is a shape; it is given a number when it is first
+//! used. A task is a member of the group of a shape, and of the values that it has in the shape's fields, as long as it has
+//! the shape's kind and status. Members are rows, and how many a group has is an aggregate of them, which `verify` recounts.
+//!
+//! ```text
+//! shape:  ["s", status, kind, [fields]] -> "i": its number
+//! member: [task, number of the shape]   -> "g": [number of the shape, values], "r": how many items the task has left
+//! ```
+
+use larder::{
+    AggregateDefinition, CollectionDefinition, CollectionMut, IndexDefinition, Part, ReadTxn, RowDraft,
+    RowRange, Rows, WriteTxn,
+};
+use serde_json::{Map, Value};
+
+use super::task::id_of;
+use super::{Matcher, Result, Task, TaskBody, TaskId, TaskStatus, Tasks};
+use crate::place::{found, open};
+
+const SHAPE: &str = "s";
+const GROUP: &str = "group";
+/// Values that take more bytes are told apart by their digest, of 256 bits.
+const VALUE_LENGTH_MAX: usize = 200;
+
+pub(super) fn definition() -> CollectionDefinition {
+    CollectionDefinition::new()
+        .index(IndexDefinition::new(GROUP).by("g"))
+        .aggregate(AggregateDefinition::new(GROUP).group_by("g").sum("r"))
+}
+
+/// Shapes that matchers have.
+#[derive(Debug, Default)]
+pub(super) struct Shapes(Vec<(u64, Matcher)>);
+
+/// How many tasks a group has, and how many items they have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Members {
+    pub(super) count: u64,
+    pub(super) remaining: i128,
+}
+
+/// Tells whether a status is what a matcher asks for.
+fn admits(asked: TaskStatus, status: TaskStatus) -> bool {
+    asked == status || (asked == TaskStatus::Running && status == TaskStatus::Claimed)
+}
+
+fn value_part(value: &Value) -> Part {
+    let part = match value {
+        Value::Null => Part::Nil,
+        Value::Bool(is) => Part::Bool(*is),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(number), ..) => number.into(),
+            (_, Some(number), _) => number.into(),
+            (.., float) => float.map_or(Part::Nil, Part::Float),
+        },
+        Value::String(text) => text.as_str().into(),
+        Value::Array(_) | Value::Object(_) => Part::Symbol(value.to_string()),
+    };
+    match part {
+        Part::String(text) | Part::Symbol(text) if text.len() > VALUE_LENGTH_MAX => {
+            Part::Bytes(blake3::hash(value.to_string().as_bytes()).as_bytes().to_vec())
+        }
+        part => part,
+    }
+}
+
+/// Gives the group of a shape that metadata belong to, or the first field that is missing.
+fn group_of(
+    shape: u64,
+    matcher: &Matcher,
+    metadata: &Map<String, Value>,
+) -> std::result::Result<Part, String> {
+    let value = |field: &String| metadata.get(field).map(value_part).ok_or_else(|| field.clone());
+    let values: std::result::Result<Vec<Part>, String> = matcher.fields.iter().map(value).collect();
+    Ok(Part::List([vec![shape.into()], values?].concat()))
+}
+
+fn shape_key(matcher: &Matcher) -> Vec<Part> {
+    let fields = matcher.fields.iter().map(|field| Part::from(field.as_str())).collect();
+    vec![SHAPE.into(), matcher.status.number().into(), matcher.kind.as_str().into(), Part::List(fields)]
+}
+
+/// A matcher as its shape is kept: the order of fields does not matter.
+fn normal(matcher: &Matcher) -> Matcher {
+    let mut matcher = matcher.clone();
+    matcher.fields.sort();
+    matcher
+}
+
+fn shape_of(row: &larder::Row) -> Option<(u64, Matcher)> {
+    let [_, Part::Integer(status), Part::String(kind), Part::List(fields)] = row.key().parts() else {
+        return None;
+    };
+    let status = TaskStatus::ALL.into_iter().find(|known| i128::from(known.number()) == *status)?;
+    let name = |part: &Part| match part {
+        Part::String(name) => Some(name.clone()),
+        _ => None,
+    };
+    let fields = fields.iter().map(name).collect::<Option<_>>()?;
+    Some((u64::try_from(row.integer("i")?).ok()?, Matcher { status, kind: kind.clone(), fields }))
+}
+
+impl Shapes {
+    pub(super) fn read(tasks: &Tasks, txn: &mut WriteTxn<'_>) -> Result<Self> {
+        match found(txn.collection(&tasks.groups))? {
+            Some(mut rows) => Self::of(&mut rows),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn of(rows: &mut impl Rows) -> Result<Self> {
+        let rows = rows.all(None, &RowRange::all().with(SHAPE))?;
+        Ok(Self(rows.iter().filter_map(shape_of).collect()))
+    }
+
+    fn number(&self, matcher: &Matcher) -> Option<u64> {
+        self.0.iter().find(|(_, known)| known == matcher).map(|(number, _)| *number)
+    }
+
+    /// Numbers the shape of a matcher, if it is new; then all tasks that have it become members.
+    pub(super) fn add(&mut self, tasks: &Tasks, txn: &mut WriteTxn<'_>, matcher: &Matcher) -> Result<()> {
+        let matcher = normal(matcher);
+        if self.number(&matcher).is_some() {
+            return Ok(());
+        }
+        let number = txn.unique_number();
+        open(txn, &tasks.groups, definition)?
+            .put(shape_key(&matcher), RowDraft::default().field("i", number))?;
+        for status in TaskStatus::ALL.into_iter().filter(|status| admits(matcher.status, *status)) {
+            let range = RowRange::all().with(status.number()).with(matcher.kind.as_str());
+            for row in Rows::all(&mut txn.collection(&tasks.rows)?, Some("state"), &range)? {
+                let task = Task::of(&row)?;
+                let body = tasks.body_in(txn, task.id)?;
+                put_member(&mut txn.collection(&tasks.groups)?, (number, &matcher), &task, &body)?;
+            }
+        }
+        self.0.push((number, matcher));
+        Ok(())
+    }
+
+    /// Tells whether tasks of a kind are members of anything.
+    pub(super) fn has_kind(&self, kind: &str) -> bool {
+        self.0.iter().any(|(_, matcher)| matcher.kind == kind)
+    }
+
+    /// Makes a task, which was in another state before or was not there, a member of what it is one of now.
+    pub(super) fn change(
+        &self,
+        rows: &mut CollectionMut<'_, '_>,
+        before: Option<&Task>,
+        now: Option<(&Task, &TaskBody)>,
+    ) -> Result<()> {
+        let Some(kind) = now.map(|(task, _)| &task.kind).or(before.map(|task| &task.kind)) else {
+            return Ok(());
+        };
+        for (number, matcher) in self.0.iter().filter(|(_, matcher)| matcher.kind == *kind) {
+            let was = before.is_some_and(|task| admits(matcher.status, task.status));
+            let is = now.filter(|(task, _)| admits(matcher.status, task.status));
+            match (was, is) {
+                (_, Some((task, body))) if !was || before.map(Task::remaining) != Some(task.remaining()) => {
+                    put_member(rows, (*number, matcher), task, body)?;
+                }
+                (true, None) => {
+                    let id = before.or(now.map(|(task, _)| task)).map_or(0, |task| task.id);
+                    rows.remove((id, *number))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the group that a matcher means for somebody with these metadata, or the field that they lack.
+    pub(super) fn group(
+        &self,
+        matcher: &Matcher,
+        metadata: &Map<String, Value>,
+    ) -> Option<std::result::Result<Part, String>> {
+        let matcher = normal(matcher);
+        Some(group_of(self.number(&matcher)?, &matcher, metadata))
+    }
+}
+
+fn put_member(
+    rows: &mut CollectionMut<'_, '_>,
+    (number, matcher): (u64, &Matcher),
+    task: &Task,
+    body: &TaskBody,
+) -> Result<()> {
+    // Whoever lacks a field belongs to no group.
+    if let Ok(group) = group_of(number, matcher, &body.metadata) {
+        rows.put((task.id, number), RowDraft::default().field("g", group).field("r", task.remaining()))?;
+    }
+    Ok(())
+}
+
+/// Tells how many members a group has.
+pub(super) fn members(rows: &mut impl Rows, group: &Part) -> Result<Members> {
+    let aggregate = rows.aggregate(GROUP, std::slice::from_ref(group))?;
+    Ok(Members { count: aggregate.count, remaining: aggregate.sum })
+}
+
+/// Gives the member of a group that was created last.
+pub(super) fn last_member(rows: &mut impl Rows, group: &Part) -> Result<Option<TaskId>> {
+    let members = rows.all(Some(GROUP), &RowRange::all().with(group.clone()))?;
+    Ok(members.last().and_then(|row| id_of(row.key().parts().first()?)))
+}
+
+/// Removes what is known of a task.
+pub(super) fn forget(rows: &mut CollectionMut<'_, '_>, task: TaskId) -> Result<()> {
+    for row in Rows::all(rows, None, &RowRange::all().with(task))? {
+        rows.remove(row.key())?;
+    }
+    Ok(())
+}
+
+/// Gives shapes, and how many tasks match, for a view.
+pub(super) fn view_group(
+    tasks: &Tasks,
+    view: &ReadTxn,
+    matcher: &Matcher,
+    metadata: &Map<String, Value>,
+) -> Result<Option<std::result::Result<Members, String>>> {
+    let Some(mut rows) = found(view.collection(&tasks.groups))? else { return Ok(None) };
+    let shapes = Shapes::of(&mut rows)?;
+    match shapes.group(matcher, metadata) {
+        None => Ok(None),
+        Some(Err(field)) => Ok(Some(Err(field))),
+        Some(Ok(group)) => members(&mut rows, &group).map(|members| Some(Ok(members))),
+    }
+}

@@ -1,0 +1,229 @@
+//! What follows when tasks end: those after them become ready or fail, those before them may have become pointless. All of it
+//! in one transaction, without recursion, however far it goes; every task is read and written once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use larder::{Direction, Graph, Micros, WriteTxn};
+
+use super::groups::{self, Shapes};
+use super::task::id_of;
+use super::{LINK, Result, Task, TaskId, TaskStatus, Tasks, TasksError, Trigger};
+use crate::outbox::Effect;
+use crate::place::open;
+
+/// Why what waits for nothing any more was called off.
+const DEAD_END: &str = "All child tasks already terminated";
+
+/// What became of other tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+#[must_use]
+pub struct Settled {
+    /// How many can be claimed now, or from their time on.
+    pub readied: u64,
+    /// How many failed because one that they needed did.
+    pub failed: u64,
+    /// How many were called off because all after them had ended.
+    pub canceled: u64,
+}
+
+/// Tasks in memory, as they were read, and as they are to be written.
+pub(super) struct Work<'w> {
+    tasks: &'w Tasks,
+    now: Micros,
+    loaded: BTreeMap<TaskId, (Task, Task)>,
+    ended: VecDeque<TaskId>,
+    effects: Vec<(TaskId, u32, Trigger)>,
+    settled: Settled,
+}
+
+impl<'w> Work<'w> {
+    pub(super) fn new(tasks: &'w Tasks, txn: &WriteTxn<'_>) -> Self {
+        Self {
+            tasks,
+            now: txn.info().time,
+            loaded: BTreeMap::new(),
+            ended: VecDeque::new(),
+            effects: Vec::new(),
+            settled: Settled::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// Takes up a task that was read.
+    pub(super) fn take(&mut self, task: Task) -> &mut Task {
+        &mut self.loaded.entry(task.id).or_insert_with(|| (task.clone(), task)).1
+    }
+
+    /// Gives a task, to be changed.
+    pub(super) fn task(&mut self, txn: &mut WriteTxn<'_>, id: TaskId) -> Result<&mut Task> {
+        if !self.loaded.contains_key(&id) {
+            let task = self.tasks.task_in(txn, id)?;
+            self.loaded.insert(id, (task.clone(), task));
+        }
+        let loaded = self.loaded.get_mut(&id).ok_or(TasksError::NoSuchTask { task: id })?;
+        Ok(&mut loaded.1)
+    }
+
+    /// Lets what is to be carried out at a moment of a task be carried out.
+    pub(super) fn trigger(&mut self, task: &Task, trigger: Trigger) {
+        if task.has_actions {
+            self.effects.push((task.id, task.attempts, trigger));
+        }
+    }
+
+    /// Ends a task. What is to be carried out then is only of tasks that somebody had begun.
+    pub(super) fn end(
+        &mut self,
+        txn: &mut WriteTxn<'_>,
+        id: TaskId,
+        status: TaskStatus,
+        reason: Option<&str>,
+        triggers: &[Trigger],
+    ) -> Result<()> {
+        let now = self.now;
+        let task = self.task(txn, id)?;
+        let was = task.paused_from.unwrap_or(task.status);
+        task.status = status;
+        (task.updated, task.ended, task.until) = (now, Some(now), None);
+        (task.fence, task.paused_from) = (0, None);
+        (task.wait_finished, task.wait_success) = (0, 0);
+        if let Some(reason) = reason {
+            task.set_reason(reason);
+        }
+        if was.is_begun() {
+            let task = task.clone();
+            triggers.iter().for_each(|trigger| self.trigger(&task, *trigger));
+        }
+        self.ended.push_back(id);
+        Ok(())
+    }
+
+    fn linked(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        id: TaskId,
+        direction: Direction,
+    ) -> Result<Vec<(TaskId, bool)>> {
+        let edges = Graph::over(txn.collection(&self.tasks.links)?).edges(LINK, id, direction)?;
+        let end = |edge: &larder::Edge| match direction {
+            Direction::Down => id_of(&edge.to),
+            Direction::Up => id_of(&edge.from),
+        };
+        Ok(edges.iter().filter_map(|edge| Some((end(edge)?, edge.field("r").is_some()))).collect())
+    }
+
+    /// Tells the tasks after those that ended, and then those before.
+    fn settle(&mut self, txn: &mut WriteTxn<'_>) -> Result<()> {
+        let mut ended = BTreeSet::new();
+        while let Some(id) = self.ended.pop_front() {
+            ended.insert(id);
+            let is_success = self.task(txn, id)?.status == TaskStatus::Success;
+            for (child, requires_success) in self.linked(txn, id, Direction::Down)? {
+                self.tell(txn, child, id, is_success, requires_success)?;
+            }
+        }
+        let mut above = BTreeSet::new();
+        for id in ended {
+            above.extend(self.linked(txn, id, Direction::Up)?.into_iter().map(|(parent, _)| parent));
+        }
+        while let Some(id) = above.pop_last() {
+            let task = self.task(txn, id)?;
+            let is_barrier = task.is_barrier;
+            if task.status.is_terminal() || !self.is_dead_end(txn, id)? {
+                continue;
+            }
+            self.end(txn, id, TaskStatus::Canceled, Some(DEAD_END), &[Trigger::Cancel])?;
+            self.settled.canceled += 1;
+            if !is_barrier {
+                above.extend(self.linked(txn, id, Direction::Up)?.into_iter().map(|(parent, _)| parent));
+            }
+        }
+        // Whatever was called off has nobody after it who is not over.
+        self.ended.clear();
+        Ok(())
+    }
+
+    /// Tells a task that one that it waits for has ended.
+    fn tell(
+        &mut self,
+        txn: &mut WriteTxn<'_>,
+        child: TaskId,
+        parent: TaskId,
+        is_success: bool,
+        requires_success: bool,
+    ) -> Result<()> {
+        let now = self.now;
+        let task = self.task(txn, child)?;
+        if !task.is_waiting() {
+            return Ok(());
+        }
+        if requires_success && !is_success {
+            let reason = format!("Required parent task {parent} failed");
+            self.settled.failed += 1;
+            return self.end(txn, child, TaskStatus::Failure, Some(&reason), &[]);
+        }
+        task.wait_finished = task.wait_finished.saturating_sub(1);
+        if requires_success {
+            task.wait_success = task.wait_success.saturating_sub(1);
+        }
+        task.updated = now;
+        if task.wait_finished > 0 {
+            return Ok(());
+        }
+        task.until = task.until.filter(|time| *time > now);
+        if task.status == TaskStatus::Waiting {
+            task.status = TaskStatus::Pending;
+            self.settled.readied += 1;
+        } else {
+            task.paused_from = Some(TaskStatus::Pending);
+        }
+        Ok(())
+    }
+
+    /// Tells whether everything after a task is over, and there is something.
+    fn is_dead_end(&mut self, txn: &mut WriteTxn<'_>, id: TaskId) -> Result<bool> {
+        let children = self.linked(txn, id, Direction::Down)?;
+        for (child, _) in &children {
+            if !self.task(txn, *child)?.status.is_terminal() {
+                return Ok(false);
+            }
+        }
+        Ok(!children.is_empty())
+    }
+
+    /// Settles what ended, and writes what changed.
+    pub(super) fn write(mut self, txn: &mut WriteTxn<'_>) -> Result<Settled> {
+        self.settle(txn)?;
+        let changed: Vec<&(Task, Task)> =
+            self.loaded.values().filter(|(before, now)| before != now).collect();
+        let mut rows = txn.collection(&self.tasks.rows)?;
+        for (_, task) in &changed {
+            rows.put(task.id, task.draft())?;
+        }
+        let shapes = Shapes::read(self.tasks, txn)?;
+        for (before, task) in changed.iter().filter(|(_, task)| shapes.has_kind(&task.kind)) {
+            if before.status == task.status && before.remaining() == task.remaining() {
+                continue;
+            }
+            let body = self.tasks.body_in(txn, task.id)?;
+            let mut rows = open(txn, &self.tasks.groups, groups::definition)?;
+            shapes.change(&mut rows, Some(before), Some((task, &body)))?;
+        }
+        for (id, attempt, trigger) in std::mem::take(&mut self.effects) {
+            let body = self.tasks.body_in(txn, id)?;
+            let actions = body.actions.iter().filter(|action| action.trigger == trigger);
+            for (number, action) in (1_u32..).zip(actions) {
+                let malformed =
+                    |error: serde_json::Error| TasksError::Malformed { task: id, what: error.to_string() };
+                let payload = serde_json::to_vec(&action.params).map_err(malformed)?;
+                let key = vec![id.into(), trigger.name().into(), attempt.into(), number.into()];
+                self.tasks.outbox.add(txn, Effect::new(key, payload).of(id))?;
+            }
+        }
+        Ok(self.settled)
+    }
+}
