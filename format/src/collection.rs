@@ -180,6 +180,13 @@ impl IndexDefinition {
         Ok(finished.collect())
     }
 
+    /// Tells whether which entries a row has depends on a field.
+    #[must_use]
+    pub fn goes_by(&self, field: &str) -> bool {
+        self.fields.iter().any(|(name, _)| name == field)
+            || self.only.as_ref().is_some_and(|only| only.field == field)
+    }
+
     /// Gives the key of the row that an entry is of; the entry begins with the number of the index.
     #[must_use]
     pub fn row_of<'e>(&self, entry: &'e [u8]) -> Option<&'e [u8]> {
@@ -273,8 +280,18 @@ impl AggregateDefinition {
         Ok(key)
     }
 
-    /// What a row adds to which group.
-    fn share(&self, fields: &Labelled) -> Result<Option<(Vec<u8>, i128)>, TupleError> {
+    /// Tells whether what a row adds depends on a field.
+    #[must_use]
+    pub fn goes_by(&self, field: &str) -> bool {
+        self.group.iter().chain(&self.sum).any(|name| name == field)
+            || self.only.as_ref().is_some_and(|only| only.field == field)
+    }
+
+    /// Gives what a row adds to which group.
+    ///
+    /// # Errors
+    /// [`TupleError`] where a value has no encoding.
+    pub fn share(&self, fields: &Labelled) -> Result<Option<(Vec<u8>, i128)>, TupleError> {
         if self.only.as_ref().is_some_and(|only| !only.admits(fields)) {
             return Ok(None);
         }

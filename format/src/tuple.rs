@@ -474,6 +474,17 @@ pub struct Labelled {
     tuple: Tuple,
 }
 
+/// Takes a pair of a label and a part apart.
+fn labelled(pair: &Part) -> Option<(&str, &Part)> {
+    match pair {
+        Part::List(pair) => match pair.as_slice() {
+            [Part::String(label), part] => Some((label, part)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 impl Labelled {
     /// Makes the canonical form of labels and parts, of which there may be none.
     ///
@@ -549,22 +560,41 @@ impl Labelled {
 
     /// Iterates over the labels and their parts, in the order of the labels.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Part)> {
-        let list = match self.tuple.parts() {
-            [Part::List(list)] => list.as_slice(),
+        self.pairs().iter().filter_map(labelled)
+    }
+
+    fn pairs(&self) -> &[Part] {
+        match self.tuple.parts() {
+            [Part::List(list)] => list,
             _ => &[],
-        };
-        list.iter().filter_map(|pair| match pair {
-            Part::List(pair) => match pair.as_slice() {
-                [Part::String(label), part] => Some((label.as_str(), part)),
-                _ => None,
-            },
-            _ => None,
-        })
+        }
     }
 
     /// Returns the part of this label.
     pub fn get(&self, label: &str) -> Option<&Part> {
-        self.iter().find(|(other, _)| *other == label).map(|(_, part)| part)
+        let list = self.pairs();
+        let by_label = |pair: &Part| labelled(pair).map(|(label, _)| label).cmp(&Some(label));
+        let at = list.binary_search_by(by_label).ok()?;
+        labelled(list.get(at)?).map(|(_, part)| part)
+    }
+
+    /// Returns the labels that only one of two has, or that have different parts, in their order.
+    pub fn differing<'l>(&'l self, other: &'l Labelled) -> Vec<&'l str> {
+        let (mut ours, mut theirs) = (self.iter().peekable(), other.iter().peekable());
+        let mut differing = Vec::new();
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (None, None) => return differing,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+            };
+            let our = if order == Ordering::Greater { None } else { ours.next() };
+            let their = if order == Ordering::Less { None } else { theirs.next() };
+            if our != their {
+                differing.extend(our.or(their).map(|(label, _)| label));
+            }
+        }
     }
 
     /// Returns the tuple that it encodes to.

@@ -184,7 +184,7 @@ fn s2_5_no_increment_is_lost_or_counted_twice() {
 }
 
 /// S2-27: wide, deep, in one transaction each, without recursion. How long it takes: `cargo bench -p larder-benches --bench
-/// targets -- tasks`.
+/// layers`.
 #[test]
 fn s2_27_wide_and_deep_graphs() {
     let (larder, ana, tasks) = store();

@@ -6,7 +6,7 @@
 //!          [collection number u64 big-endian][number u16 big-endian, from 8000 on][values]       -> an aggregate
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -103,7 +103,7 @@ pub(crate) fn derived_of_row(
 }
 
 /// What a row adds to the aggregates of its collection, by what they lie under.
-pub(crate) fn shares_of(
+fn shares_of(
     collection: &DefinedCollection,
     key: &[u8],
     fields: &Labelled,
@@ -112,6 +112,65 @@ pub(crate) fn shares_of(
     let length = key.len() + value.len();
     let shares = collection.definition.shares(fields, length).map_err(|error| unencodable(&error))?;
     Ok(shares.into_iter().map(|(key, sum)| (row_key(collection.id, &key), sum)).collect())
+}
+
+/// What follows when a row turns into another, is new, or goes.
+#[derive(Default)]
+pub(crate) struct RowChange {
+    /// Entries that are no longer there.
+    pub(crate) gone: Vec<Bytes>,
+    /// Entries that are there now.
+    pub(crate) come: Vec<Bytes>,
+    /// How many rows, and how much, are added to which aggregates.
+    pub(crate) shares: BTreeMap<Bytes, (i8, i128)>,
+}
+
+impl RowChange {
+    /// Derives what follows; what does not depend on a field that differs is not looked at.
+    pub(crate) fn new(
+        collection: &DefinedCollection,
+        key: &[u8],
+        old: Option<&RowContent>,
+        new: Option<&RowContent>,
+    ) -> Result<Self> {
+        let differing = match (old, new) {
+            (Some(old), Some(new)) => Some(old.fields.differing(&new.fields)),
+            _ => None,
+        };
+        let concerns = |goes_by: &dyn Fn(&str) -> bool| {
+            differing.as_ref().is_none_or(|fields| fields.iter().any(|field| goes_by(field)))
+        };
+        let mut change = Self::default();
+        let total = row_key(collection.id, &CollectionDefinition::total_key());
+        for (content, weight) in [(old, -1_i8), (new, 1)] {
+            let Some(RowContent { fields, value }) = content else { continue };
+            let length = (key.len() + value.len()) as i128;
+            let mut add = |at: Bytes, sum: i128| {
+                let (rows, sums) = change.shares.entry(at).or_default();
+                *rows += weight;
+                *sums = sums.saturating_add(sum.saturating_mul(i128::from(weight)));
+            };
+            add(total.clone(), length);
+            let aggregates = collection.definition.aggregates.iter();
+            for aggregate in aggregates.filter(|aggregate| concerns(&|field| aggregate.goes_by(field))) {
+                let share = aggregate.share(fields).map_err(|error| unencodable(&error))?;
+                share.into_iter().for_each(|(at, sum)| add(row_key(collection.id, &at), sum));
+            }
+            let indexes = collection.definition.indexes.iter();
+            for index in indexes.filter(|index| concerns(&|field| index.goes_by(field))) {
+                let entries = index.entries(key, fields).map_err(|error| unencodable(&error))?;
+                let entries = entries.iter().map(|entry| row_key(collection.id, &entry.key));
+                if weight < 0 { change.gone.extend(entries) } else { change.come.extend(entries) }
+            }
+        }
+        change.shares.retain(|_, share| *share != (0, 0));
+        let kept: BTreeSet<Bytes> =
+            change.gone.iter().filter(|entry| change.come.contains(entry)).cloned().collect();
+        for entries in [&mut change.gone, &mut change.come] {
+            entries.retain(|entry| !kept.contains(entry));
+        }
+        Ok(change)
+    }
 }
 
 fn unencodable(error: &TupleError) -> ErrorKind {

@@ -16,7 +16,7 @@ use crate::edit::IntoKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{New, Proposal, Verdict};
 use crate::primitives::{
-    DefinedCollection, Groups, OpenedCollection, derived_of_row, row_key, row_key_of, shares_of,
+    DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, row_key, row_key_of,
 };
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
@@ -479,33 +479,20 @@ impl<'s> CollectionMut<'_, 's> {
             return Ok(());
         }
         let encoded = key.encoded();
-        let derived = |content: Option<&RowContent>| match content {
-            None => Ok(Vec::new()),
-            Some(content) => derived_of_row(&self.collection, encoded, content),
-        };
-        let (old_entries, new_entries) = (derived(old.as_ref())?, derived(new.as_ref())?);
+        let change = RowChange::new(&self.collection, encoded, old.as_ref(), new.as_ref())?;
         self.check_unique(encoded, new.as_ref().map(|new| &new.fields))?;
-        let mut shares: BTreeMap<Bytes, (i8, i128)> = BTreeMap::new();
-        for (content, weight) in [(&old, -1_i8), (&new, 1)] {
-            let Some(content) = content else { continue };
-            for (at, sum) in shares_of(&self.collection, encoded, &content.fields, &content.value)? {
-                let share = shares.entry(at).or_default();
-                *share = (share.0 + weight, share.1.saturating_add(sum.saturating_mul(i128::from(weight))));
-            }
-        }
-        for (at, (weight, sum)) in shares.into_iter().filter(|(_, share)| *share != (0, 0)) {
-            let was = self.txn.reading().aggregate_at(&at)?;
-            let is = was.with(weight, sum);
+        for (at, (rows, sum)) in change.shares {
+            let is = self.txn.reading().aggregate_at(&at)?.with(rows, sum);
             match is.count {
                 0 => self.txn.changes.remove(Table::Entries, at),
                 _ => self.txn.changes.put(Table::Entries, at, Bytes::copy_from_slice(&is.encode())),
             }
         }
-        for entry in old_entries.iter().filter(|entry| !new_entries.contains(entry)) {
-            self.txn.changes.remove(Table::Entries, entry.key.clone());
+        for entry in change.gone {
+            self.txn.changes.remove(Table::Entries, entry);
         }
-        for entry in new_entries.iter().filter(|entry| !old_entries.contains(entry)) {
-            self.txn.put_entry(entry.key.clone());
+        for entry in change.come {
+            self.txn.put_entry(entry);
         }
         self.changed().rows.insert(key.encoded_bytes(), new.is_some());
         let at = row_key(self.collection.id, encoded);
