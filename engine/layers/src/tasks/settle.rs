@@ -33,6 +33,8 @@ pub(super) struct Work<'w> {
     now: Micros,
     loaded: BTreeMap<TaskId, (Task, Task)>,
     ended: VecDeque<TaskId>,
+    /// Tasks that ended while others before them had not.
+    orphaned: Vec<TaskId>,
     effects: Vec<(TaskId, u32, Trigger)>,
     settled: Settled,
 }
@@ -44,6 +46,7 @@ impl<'w> Work<'w> {
             now: txn.info().time,
             loaded: BTreeMap::new(),
             ended: VecDeque::new(),
+            orphaned: Vec::new(),
             effects: Vec::new(),
             settled: Settled::default(),
         }
@@ -90,7 +93,8 @@ impl<'w> Work<'w> {
         task.status = status;
         (task.updated, task.ended, task.until) = (now, Some(now), None);
         (task.fence, task.paused_from) = (0, None);
-        (task.wait_finished, task.wait_success) = (0, 0);
+        let has_open_parents = std::mem::take(&mut task.wait_finished) > 0;
+        task.wait_success = 0;
         if let Some(reason) = reason {
             task.set_reason(reason);
         }
@@ -99,6 +103,9 @@ impl<'w> Work<'w> {
             triggers.iter().for_each(|trigger| self.trigger(&task, *trigger));
         }
         self.ended.push_back(id);
+        if has_open_parents {
+            self.orphaned.push(id);
+        }
         Ok(())
     }
 
@@ -118,19 +125,18 @@ impl<'w> Work<'w> {
 
     /// Tells the tasks after those that ended, and then those before.
     fn settle(&mut self, txn: &mut WriteTxn<'_>) -> Result<()> {
-        let mut ended = BTreeSet::new();
         while let Some(id) = self.ended.pop_front() {
-            ended.insert(id);
             let is_success = self.task(txn, id)?.status == TaskStatus::Success;
             for (child, requires_success) in self.linked(txn, id, Direction::Down)? {
                 self.tell(txn, child, id, is_success, requires_success)?;
             }
         }
         let mut above = BTreeSet::new();
-        for id in ended {
-            above.extend(self.linked(txn, id, Direction::Up)?.into_iter().map(|(parent, _)| parent));
-        }
-        while let Some(id) = above.pop_last() {
+        loop {
+            for id in std::mem::take(&mut self.orphaned) {
+                above.extend(self.linked(txn, id, Direction::Up)?.into_iter().map(|(parent, _)| parent));
+            }
+            let Some(id) = above.pop_last() else { break };
             let task = self.task(txn, id)?;
             let is_barrier = task.is_barrier;
             if task.status.is_terminal() || !self.is_dead_end(txn, id)? {
@@ -138,8 +144,8 @@ impl<'w> Work<'w> {
             }
             self.end(txn, id, TaskStatus::Canceled, Some(DEAD_END), &[Trigger::Cancel])?;
             self.settled.canceled += 1;
-            if !is_barrier {
-                above.extend(self.linked(txn, id, Direction::Up)?.into_iter().map(|(parent, _)| parent));
+            if is_barrier {
+                self.orphaned.clear();
             }
         }
         // Whatever was called off has nobody after it who is not over.
@@ -162,6 +168,7 @@ impl<'w> Work<'w> {
             return Ok(());
         }
         if requires_success && !is_success {
+            task.wait_finished = task.wait_finished.saturating_sub(1);
             let reason = format!("Required parent task {parent} failed");
             self.settled.failed += 1;
             return self.end(txn, child, TaskStatus::Failure, Some(&reason), &[]);
