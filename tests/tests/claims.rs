@@ -231,6 +231,29 @@ fn s1_2_c_a_slot_past_its_time_is_taken_over_and_the_late_one_is_fenced() {
     verified(&larder);
 }
 
+/// Each holder has a key of his own: what is past its time makes room, and is over.
+#[test]
+fn s1_2_c_a_slot_of_another_key_past_its_time_is_taken_over_too() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder = Options::new().inline().clock(Arc::clone(&clock) as _).open_in_memory().unwrap();
+    let ana = larder.session("ana").unwrap();
+    let ask = |n: u64, time: u64| {
+        ana.claim(format!("w/{n}").as_str()).in_group("slots", 2).for_at_most(Duration::from_secs(time))
+    };
+    let (first, second) = (ask(1, 60).unwrap(), ask(2, 30).unwrap());
+    assert_eq!(kind_of(ask(3, 60)), "GroupFull");
+    clock.advance(60_000_000);
+    // Both are past their time; for one more, the one that has been for longer goes.
+    let third = ask(3, 60).unwrap();
+    assert!(second.put("late").unwrap().is_fenced());
+    assert!(!first.annotate_missing().is_fenced(), "there is room for it still");
+    let fourth = ask(4, 60).unwrap();
+    assert!(first.annotate_missing().is_fenced());
+    assert_eq!(kind_of(ask(5, 60)), "GroupFull");
+    assert!(!third.put("in time").unwrap().is_fenced() && !fourth.put("in time").unwrap().is_fenced());
+    verified(&larder);
+}
+
 /// What a worker does that has nothing to show yet.
 trait AtWork {
     fn annotate_missing(&self) -> Fenceable<()>;

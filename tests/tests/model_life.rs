@@ -311,6 +311,16 @@ impl Pair {
                     let fence = claim.detach();
                     assert!(self.last_fence.values().all(|other| *other < fence), "never used before");
                     self.last_fence.insert(at, fence);
+                    let members =
+                        self.model.claims.iter().filter(|(other, held)| **other != key && held.in_group);
+                    let (live, mut late): (Vec<_>, Vec<_>) = members
+                        .map(|(other, held)| (held.until, *other))
+                        .partition(|(until, _)| *until > now);
+                    late.sort_unstable();
+                    let too_many = (live.len() + late.len() + 1).saturating_sub(GROUP_LIMIT);
+                    for (_, other) in late.into_iter().take(if *in_group { too_many } else { 0 }) {
+                        self.model.revoke(other);
+                    }
                     self.model.revoke(key);
                     let until = now + i64::try_from(*for_micros).unwrap();
                     self.model.claims.insert(key, Held { fence, until, in_group: *in_group });

@@ -23,7 +23,7 @@ impl WriteTxn<'_> {
     /// Claims the right to write under a key until a time from now has passed, and gives the fence: a number that is
     /// never used again in this file. With a group, at most `limit` claims of it hold at the same time.
     ///
-    /// A claim that is past its time is taken over.
+    /// A claim that is past its time is taken over; in a group that has no other room, so is one of another key.
     ///
     /// # Errors
     /// [`Claimed`](ErrorKind::Claimed), [`GroupFull`](ErrorKind::GroupFull), [`AccessDenied`](ErrorKind::AccessDenied),
@@ -55,9 +55,7 @@ impl WriteTxn<'_> {
         }
         if let Some((group, limit)) = group {
             check_group(group)?;
-            if self.live_in(group, key)? >= limit {
-                return Err(ErrorKind::GroupFull { group: group.to_owned(), limit }.into());
-            }
+            self.make_room_in(group, key, limit)?;
         }
         if let Some(claim) = held {
             let by = self.caller.name().to_owned();
@@ -255,20 +253,35 @@ impl WriteTxn<'_> {
         }
     }
 
-    /// Counts the claims of a group that are not past their time, but for that of a key.
-    fn live_in(&self, group: &str, but: &Key) -> Result<u64> {
+    /// Sees that there is room for one more in a group, besides the claim of a key: those that are past their time are
+    /// revoked as far as it takes, the longest first.
+    fn make_room_in(&mut self, group: &str, but: &Key, limit: u64) -> Result<()> {
         let front = group_prefix(group);
-        let mut count = 0;
+        let (mut live, mut late) = (0, Vec::new());
         for row in self.view.prefix(Some(&self.changes), Table::Claims, &front)? {
             let (row_key, _) = row?;
             let Some(encoded) = row_key.strip_prefix(&front[..]).filter(|key| *key != but.encoded()) else {
                 continue;
             };
             let claim = self.view.get(Some(&self.changes), Table::Claims, &ClaimRow::key(encoded))?;
-            let claim = claim.map(|row| ClaimRow::decode(&row)).transpose()?;
-            count += u64::from(claim.is_some_and(|claim| claim.until > self.info.time));
+            match claim.map(|row| ClaimRow::decode(&row)).transpose()? {
+                Some(claim) if claim.until > self.info.time => live += 1,
+                Some(claim) => late.push((claim.until, Bytes::copy_from_slice(encoded), claim)),
+                None => {}
+            }
         }
-        Ok(count)
+        if live >= limit {
+            return Err(ErrorKind::GroupFull { group: group.to_owned(), limit }.into());
+        }
+        late.sort_by(|(a, a_key, _), (b, b_key, _)| (a, a_key).cmp(&(b, b_key)));
+        let room = usize::try_from(limit - live - 1).unwrap_or(usize::MAX);
+        let too_many = late.len().saturating_sub(room);
+        for (_, encoded, claim) in late.into_iter().take(too_many) {
+            let key = Key::decode(&encoded).map_err(|error| crate::store::corrupt(error.to_string()))?;
+            let by = self.caller.name().to_owned();
+            self.revoke(&key, &claim, by);
+        }
+        Ok(())
     }
 
     fn until(&self, for_at_most: Duration) -> Result<Micros> {
