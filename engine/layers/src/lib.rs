@@ -3,6 +3,7 @@
 //! - [`queue`]: a message queue, with leases, retries, dead letters and back-pressure.
 //! - [`remember`]: a cache of computations, with single flight and eviction.
 //! - [`tasks`]: tasks that wait for each other: batches, rules, propagation, cancellation, retries, counters.
+//! - [`runs`]: what pipelines make, and from what; barriers, gates, approvals, routes, schedules.
 //! - [`outbox`]: effects that are to be carried out because of what was committed, once under an idempotency key.
 //! - [`once`]: decisions that are made once; [`rate`]: so many in a window of time.
 //!
@@ -39,6 +40,7 @@ mod place;
 pub mod queue;
 pub mod rate;
 pub mod remember;
+pub mod runs;
 pub mod tasks;
 
 /// The code of the guide is run with the tests.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     CollectionDefinition, CollectionMut, IndexDefinition, IntoKey, IntoRowKey, Key, Micros, Part, ReadTxn,
-    Result, Row, RowDraft, RowRange, WriteTxn,
+    Result, Row, RowDraft, RowRange, Tuple, WriteTxn,
 };
 
 use crate::place::{after, found, open};
@@ -86,6 +86,33 @@ impl Decisions {
         self.remove(txn, |rows| {
             rows.find("age", &RowRange::all().at_most(time.saturating_sub(1)).limit(limit))
         })
+    }
+
+    /// As [`Decisions::remove_before`], but only those that may be removed, which is asked for each.
+    ///
+    /// # Errors
+    /// As [`CollectionMut::remove`].
+    pub fn remove_before_where(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        time: Micros,
+        limit: usize,
+        mut may_go: impl FnMut(&mut WriteTxn<'_>, &Tuple) -> bool,
+    ) -> Result<u64> {
+        drop(open(txn, &self.key, decisions)?);
+        let (mut removed, mut range) = (0, RowRange::all().at_most(time.saturating_sub(1)).limit(limit));
+        loop {
+            let page = txn.collection(&self.key)?.find("age", &range)?;
+            for row in &page.rows {
+                if removed < limit as u64 && may_go(txn, row.key()) {
+                    removed += u64::from(txn.collection(&self.key)?.remove(row.key())?);
+                }
+            }
+            match page.next {
+                Some(next) if removed < limit as u64 => range = range.after(next),
+                _ => return Ok(removed),
+            }
+        }
     }
 
     /// Removes decisions that do not hold any more, at most `limit` of them; gives how many.

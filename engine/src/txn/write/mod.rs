@@ -151,6 +151,12 @@ impl<'s> WriteTxn<'s> {
         self.info
     }
 
+    /// Gives the name of whoever this is done by.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        self.caller.name()
+    }
+
     /// Gives an asset as it is now, in this transaction.
     ///
     /// # Errors
