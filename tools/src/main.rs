@@ -11,6 +11,7 @@ mod change;
 mod condition;
 mod export;
 mod govern;
+mod graph;
 mod import;
 mod keep;
 mod layers;
@@ -19,6 +20,7 @@ mod look;
 mod mend;
 mod output;
 mod recover;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -128,6 +130,12 @@ enum Verb {
     /// Caches of computations: list, show, explain, forget.
     #[command(subcommand)]
     Cache(layers::Cache),
+    /// Tasks that wait for each other: list, count, show, draw, find the longest way, explain.
+    #[command(subcommand)]
+    Tasks(work::Tasks),
+    /// Runs and what they made: list, show, trace, draw; gates, barriers, health.
+    #[command(subcommand)]
+    Runs(work::Runs),
     /// Access rules: show, set, explain.
     #[command(subcommand)]
     Acl(govern::Acl),
@@ -243,6 +251,8 @@ fn work() -> ExitCode {
         Verb::Index(verb) => verb.run(&context),
         Verb::Queue(verb) => verb.run(&context),
         Verb::Cache(verb) => verb.run(&context),
+        Verb::Tasks(verb) => verb.run(&context),
+        Verb::Runs(verb) => verb.run(&context),
         Verb::Acl(verb) => verb.run(&context),
         Verb::Limits(verb) => verb.run(&context, larder::DocumentKind::Limits),
         Verb::Registry(verb) => verb.run(&context, larder::DocumentKind::Registry),

@@ -479,3 +479,94 @@ fn queues_caches_rows_and_indexes_are_shown_and_mended() {
     has(&["cache", "invalidate", file, "cache/n", "--tag", "even"], &["0 forgotten"]);
     has(&["cache", "invalidate", file, "cache/n"], &["1 forgotten"]);
 }
+
+#[test]
+fn tasks_and_runs_are_shown_drawn_and_explained() {
+    use larder::{Options, Part};
+    use larder_layers::runs::{Asset, BarrierDraft, GateDraft, Produced, RunState, Runs, RunsError};
+    use larder_layers::tasks::{TaskDraft, TaskOutcome, Tasks, TasksError, Trigger};
+
+    let kitchen = Kitchen::new();
+    let larder = Options::new().open(kitchen.at("w.larder")).unwrap();
+    let ana = larder.session("ana").unwrap();
+    let tasks = Tasks::at("tasks").unwrap();
+    let batch = [
+        TaskDraft::new("a", "peel <leeks> \"two\"", "cut").metadata("table", 7).action(Trigger::Start, "go"),
+        TaskDraft::new("b", "cook", "heat").after_success_of("a"),
+        TaskDraft::new("c", "serve", "carry").after_end_of("b").after_end_of("a"),
+    ];
+    let created = ana.try_write(|txn| tasks.create(txn, &batch)).unwrap().value;
+    let ids: Vec<String> = created.tasks.iter().map(|task| task.id().to_string()).collect();
+    let batch = created.batch.to_string();
+    ana.try_write(|txn| -> Result<(), TasksError> {
+        let claimed = tasks.claim(txn)?.unwrap();
+        tasks.run(txn, claimed.token())?;
+        tasks.finish(txn, claimed.token(), &TaskOutcome::Success).map(|_| ())
+    })
+    .unwrap();
+    let runs = Runs::at("runs").unwrap();
+    let (orders, report) = (Asset::of("orders", 7).unwrap(), Asset::of("report", Part::Nil).unwrap());
+    ana.try_write(|txn| -> Result<(), RunsError> {
+        runs.set_run(txn, "r1", RunState::Running)?;
+        for (asset, from) in [(&orders, vec![]), (&report, vec![orders.clone()])] {
+            let ticket = runs.start(txn, asset, "r1")?;
+            let _ = runs.commit(txn, &ticket, Produced::new("text", "soup").from(from))?;
+        }
+        runs.open_gate(txn, &GateDraft::new("r1", "secret"))?;
+        let barrier = runs.open_barrier(txn, &BarrierDraft::new("r1", orders.clone()))?;
+        let _ = runs.add_items(txn, barrier, &[1.into(), 2.into()], None)?;
+        let _ = runs.complete_item(txn, barrier, &1.into(), "")?;
+        Ok(())
+    })
+    .unwrap();
+    larder.close().unwrap();
+
+    let has = |arguments: &[&str], words: &[&str]| {
+        let text = kitchen.ok(arguments);
+        words.iter().for_each(|word| assert!(text.contains(word), "{word} in {text}"));
+        text
+    };
+    let file = "w.larder";
+    has(&["tasks", "ls", file, "tasks"], &["success", "cook", "waiting"]);
+    assert_eq!(kitchen.ok(&["tasks", "ls", file, "tasks", "--status", "pending"]).lines().count(), 1);
+    assert_eq!(kitchen.ok(&["tasks", "ls", file, "tasks", "--limit", "2"]).lines().count(), 2);
+    kitchen.fails(2, &["tasks", "ls", file, "tasks", "--status", "lost"]);
+    has(&["tasks", "stat", file, "tasks"], &["1 success", "1 pending", &format!("batch {batch}")]);
+    has(&["tasks", "show", file, "tasks", &ids[0]], &["metadata", "table", "effect", "waiting"]);
+    kitchen.fails(2, &["tasks", "show", file, "tasks", "1"]);
+    has(&["--json", "tasks", "show", file, "tasks", &ids[1]], &["\"status\":\"pending\"", "\"after\":["]);
+    has(&["tasks", "graph", file, "tasks", &batch], &[&format!("after [{}, {}]", ids[0], ids[1])]);
+    let dot = has(
+        &["tasks", "graph", file, "tasks", &batch, "--format", "dot"],
+        &["digraph", "n0 -> n1;", "n1 -> n2 [style=dashed]"],
+    );
+    assert!(dot.contains("peel <leeks> \\\"two\\\""), "{dot}");
+    has(
+        &["tasks", "graph", file, "tasks", &batch, "--format", "svg"],
+        &["<svg", "peel &lt;leeks&gt; &quot;two&quot;", "</svg>"],
+    );
+    has(&["tasks", "critical-path", file, "tasks", &batch], &["cook", "serve", "ms"]);
+    has(&["tasks", "why-blocked", file, "tasks", &ids[1]], &["nobody has claimed it"]);
+    let why = kitchen.run(&["tasks", "why-blocked", file, "tasks", &ids[2]]);
+    assert_eq!(why.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&why.stdout).contains(&format!("waits for [{}]", ids[1])));
+
+    has(&["runs", "ls", file, "runs"], &["running", "r1"]);
+    has(&["runs", "show", file, "runs", "r1"], &["success", "orders[7]", "made", "ana"]);
+    has(&["runs", "lineage", file, "runs", "report"], &["1  orders[7]"]);
+    let seven = ["--partition", "7", "--partition-type", "integer"];
+    has(
+        &[&["runs", "lineage", file, "runs", "orders", "--down", "--format", "dot"], &seven[..]].concat(),
+        &["n0 -> n1"],
+    );
+    has(&[&["runs", "impact", file, "runs", "orders"], &seven[..]].concat(), &["success", "report"]);
+    kitchen.fails(
+        2,
+        &["runs", "impact", file, "runs", "orders", "--partition", "x", "--partition-type", "integer"],
+    );
+    let gates = has(&["runs", "gates", file, "runs"], &["r1"]);
+    assert!(!gates.contains("secret"), "a token is not shown");
+    has(&["runs", "barriers", file, "runs", "r1"], &["open", "1 of 2 done"]);
+    has(&["runs", "health", file, "runs"], &["1 runs", "2 made", "1 gates"]);
+    has(&["verify", file], &["nothing"]);
+}
