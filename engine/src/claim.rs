@@ -143,6 +143,7 @@ fn is_taken(error: &Error) -> bool {
 
 /// The right to write under a key, until it is given back or revoked. Dropping it gives it back.
 #[derive(Debug)]
+#[must_use]
 pub struct Claim {
     session: Session,
     key: Key,

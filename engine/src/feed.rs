@@ -150,6 +150,7 @@ pub enum Notice {
 }
 
 /// A live feed of what happens at and below a place.
+#[must_use]
 pub struct Subscription {
     shared: Arc<Shared>,
     caller: Caller,

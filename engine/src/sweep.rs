@@ -148,6 +148,7 @@ pub(crate) fn fire(shared: &Arc<Shared>, due: &[Due]) -> Result<SweepReport> {
 
 /// A thread that sweeps, until it is stopped or dropped, or the store is closed.
 #[derive(Debug)]
+#[must_use]
 pub struct Sweeper {
     stop: Sender<()>,
     thread: Option<JoinHandle<()>>,

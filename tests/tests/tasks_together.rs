@@ -350,6 +350,165 @@ fn s2_29_statistics_are_those_of_a_count() {
     assert!(all.len() > 500);
 }
 
+/// What the rules of propagation say, word by word, without rows: recursive, and asking everybody each time.
+#[derive(Default)]
+struct Model {
+    tasks: BTreeMap<TaskId, ModelTask>,
+    ended: Vec<TaskId>,
+}
+
+struct ModelTask {
+    status: TaskStatus,
+    /// What it was before it was paused.
+    was: Option<TaskStatus>,
+    is_barrier: bool,
+    parents: Vec<(TaskId, bool)>,
+    /// Who of them has not told it yet.
+    open: std::collections::BTreeSet<TaskId>,
+}
+
+impl Model {
+    fn status(&self, id: TaskId) -> TaskStatus {
+        self.tasks[&id].status
+    }
+
+    fn children(&self, id: TaskId) -> Vec<(TaskId, bool)> {
+        let link =
+            |task: &ModelTask| task.parents.iter().find(|(parent, _)| *parent == id).map(|link| link.1);
+        self.tasks.iter().filter_map(|(child, task)| Some((*child, link(task)?))).collect()
+    }
+
+    fn end(&mut self, id: TaskId, status: TaskStatus) {
+        let task = self.tasks.get_mut(&id).unwrap();
+        (task.status, task.was) = (status, None);
+        self.ended.push(id);
+        for (child, requires_success) in self.children(id) {
+            let task = self.tasks.get_mut(&child).unwrap();
+            task.open.remove(&id);
+            if task.status != TaskStatus::Waiting && task.was != Some(TaskStatus::Waiting) {
+                continue;
+            }
+            if requires_success && status != TaskStatus::Success {
+                self.end(child, TaskStatus::Failure);
+            } else if task.open.is_empty() {
+                match task.status {
+                    TaskStatus::Paused => task.was = Some(TaskStatus::Pending),
+                    _ => task.status = TaskStatus::Pending,
+                }
+            }
+        }
+    }
+
+    /// Ends a task, and then those before it that nobody waits for any more.
+    fn settle(&mut self, id: TaskId, status: TaskStatus) {
+        self.end(id, status);
+        while let Some(ended) = self.ended.pop() {
+            for (parent, _) in self.tasks[&ended].parents.clone() {
+                let is_over = |(child, _): &(TaskId, bool)| self.status(*child).is_terminal();
+                if !self.status(parent).is_terminal() && self.children(parent).iter().all(is_over) {
+                    let task = self.tasks.get_mut(&parent).unwrap();
+                    (task.status, task.was) = (TaskStatus::Canceled, None);
+                    if !task.is_barrier {
+                        self.ended.push(parent);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// T46.
+#[test]
+fn t46_statuses_are_those_of_a_model() {
+    let programs = if cfg!(debug_assertions) { 20 } else { 400 };
+    for seed in 0..programs {
+        let (_larder, ana, tasks) = store();
+        let (mut random, mut model) = (Random::new(4_600 + seed), Model::default());
+        let count = 2 + random.below(12);
+        let (mut batch, mut links, mut barriers) = (Vec::new(), Vec::new(), Vec::new());
+        for n in 0..count {
+            let mut draft = work(format!("t{n}"));
+            let mut parents = Vec::new();
+            for parent in 0..n {
+                if random.percent(35) {
+                    let (name, requires_success) = (format!("t{parent}"), random.percent(50));
+                    draft = if requires_success {
+                        draft.after_success_of(name)
+                    } else {
+                        draft.after_end_of(name)
+                    };
+                    parents.push((parent, requires_success));
+                }
+            }
+            let is_barrier = random.percent(20);
+            batch.push(if is_barrier { draft.barrier() } else { draft });
+            links.push(parents);
+            barriers.push(is_barrier);
+        }
+        let ids = create(&ana, &tasks, &batch);
+        for (n, id) in ids.iter().enumerate() {
+            let parents: Vec<_> =
+                links[n].iter().map(|(parent, required)| (ids[*parent], *required)).collect();
+            let status = if parents.is_empty() { TaskStatus::Pending } else { TaskStatus::Waiting };
+            let open = parents.iter().map(|(parent, _)| *parent).collect();
+            let task = ModelTask { status, was: None, is_barrier: barriers[n], parents, open };
+            model.tasks.insert(*id, task);
+        }
+        for step in 0..40 {
+            let id = ids[random.below(ids.len())];
+            let (status, was) = (model.status(id), model.tasks[&id].was);
+            match random.below(5) {
+                0 | 1 if status == TaskStatus::Pending => {
+                    let claimed = ana.try_write(|txn| tasks.claim_task(txn, id)).unwrap().value;
+                    assert!(matches!(claimed, larder_layers::tasks::TaskClaim::Claimed(_)));
+                    model.tasks.get_mut(&id).unwrap().status = TaskStatus::Claimed;
+                }
+                0 | 1 if status == TaskStatus::Claimed => {
+                    let token = tasks.get(&ana.snapshot().unwrap(), id).unwrap().unwrap().token();
+                    let (outcome, status) = match random.below(2) {
+                        0 => (TaskOutcome::Success, TaskStatus::Success),
+                        _ => (TaskOutcome::Failure("no".to_owned()), TaskStatus::Failure),
+                    };
+                    let _ = ana.try_write(|txn| tasks.finish(txn, token, &outcome)).unwrap();
+                    model.settle(id, status);
+                }
+                2 => {
+                    let done = ana.try_write(|txn| tasks.cancel(txn, id, "no"));
+                    let may = !status.is_terminal() && status != TaskStatus::Waiting;
+                    assert_eq!(done.is_ok(), may, "{status:?}");
+                    if may {
+                        model.settle(id, TaskStatus::Canceled);
+                    }
+                }
+                3 => {
+                    let done = ana.try_write(|txn| tasks.pause(txn, id));
+                    let may = !status.is_terminal() && status != TaskStatus::Paused;
+                    assert_eq!(done.is_ok(), may, "{status:?}");
+                    if may {
+                        let task = model.tasks.get_mut(&id).unwrap();
+                        (task.status, task.was) = (TaskStatus::Paused, Some(status));
+                    }
+                }
+                4 => {
+                    let done = ana.try_write(|txn| tasks.resume(txn, id));
+                    assert_eq!(done.is_ok(), status == TaskStatus::Paused);
+                    if let Some(was) = was {
+                        let task = model.tasks.get_mut(&id).unwrap();
+                        task.was = None;
+                        task.status = if was == TaskStatus::Claimed { TaskStatus::Pending } else { was };
+                    }
+                }
+                _ => {}
+            }
+            let view = ana.snapshot().unwrap();
+            for id in &ids {
+                let task = tasks.get(&view, *id).unwrap().unwrap();
+                assert_eq!(task.status, model.status(*id), "task {id}, seed {seed}, step {step}");
+            }
+        }
+    }
+}
+
 /// Counts by status, by kind, what is waited for, and who is blocked by nobody.
 fn recount(ana: &Session, tasks: &Tasks) {
     let view = ana.snapshot().unwrap();

@@ -179,7 +179,7 @@ fn build_until_done(session: &Session) -> Outcome<()> {
         };
         // What was built, and that it was, are one commit. Whoever was too slow has built for nothing.
         let finished = session.try_write(|txn| {
-            txn.put(&format!("built/{}", claimed.task.id), digest.clone())?;
+            txn.put(format!("built/{}", claimed.task.id), digest.clone())?;
             tasks.finish(txn, claimed.token(), &outcome)
         });
         match finished {

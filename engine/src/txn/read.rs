@@ -25,6 +25,7 @@ use crate::why::{Former, Why};
 /// It never waits for writers and never makes one wait. While it is held the file cannot reuse what it sees, so
 /// it has a greatest age ([`Options::reader_age_max`](crate::Options::reader_age_max)). The rules that apply are
 /// those that are in force when a method is called.
+#[must_use]
 pub struct ReadTxn {
     shared: Arc<Shared>,
     caller: Caller,

@@ -286,6 +286,7 @@ pub enum Load {
 
 /// The right to compute a value, and to store it. Dropping it leaves that to others.
 #[derive(Debug)]
+#[must_use]
 pub struct Computation {
     namespace: Namespace,
     fingerprint: Fingerprint,
