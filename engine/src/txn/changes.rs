@@ -12,7 +12,7 @@ use crate::store::Table;
 /// Rows to put and to remove.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    rows: BTreeMap<(Table, Bytes), Option<Bytes>>,
+    rows: BTreeMap<Table, BTreeMap<Bytes, Option<Bytes>>>,
     removed: Vec<RemovedRange>,
     bytes: usize,
 }
@@ -27,7 +27,7 @@ struct RemovedRange {
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.removed.is_empty()
+        self.rows.values().all(BTreeMap::is_empty) && self.removed.is_empty()
     }
 
     /// Gives about how many bytes the rows have.
@@ -37,33 +37,32 @@ impl Changes {
 
     pub(crate) fn put(&mut self, table: Table, key: impl Into<Bytes>, body: impl Into<Bytes>) {
         let (key, body) = (key.into(), body.into());
-        self.bytes += key.len() + body.len() + 16;
-        self.rows.insert((table, key), Some(body));
+        self.set(table, key, Some(body));
     }
 
     pub(crate) fn remove(&mut self, table: Table, key: impl Into<Bytes>) {
-        let key = key.into();
-        self.bytes += key.len() + 8;
-        self.rows.insert((table, key), None);
+        self.set(table, key.into(), None);
+    }
+
+    fn set(&mut self, table: Table, key: Bytes, body: Option<Bytes>) {
+        let bytes = |body: &Option<Bytes>| body.as_ref().map_or(8, |body| body.len() + 16);
+        let (length, added) = (key.len(), key.len() + bytes(&body));
+        // What is put again, as an aggregate is with every row, is there once.
+        let before = self.rows.entry(table).or_default().insert(key, body);
+        self.bytes = self.bytes + added - before.map_or(0, |before| length + bytes(&before));
     }
 
     /// Removes everything from `start` up to, and without, `end`; what was put there before goes too.
     pub(crate) fn remove_range(&mut self, table: Table, start: Bytes, end: Option<Bytes>, count: u64) {
-        self.rows.retain(|(row_table, key), _| {
-            *row_table != table
-                || key.as_ref() < start.as_ref()
-                || end.as_ref().is_some_and(|end| key.as_ref() >= end.as_ref())
-        });
+        if let Some(rows) = self.rows.get_mut(&table) {
+            rows.retain(|key, _| *key < start || end.as_ref().is_some_and(|end| key >= end));
+        }
         self.bytes += start.len() * 2 + 24;
         self.removed.push(RemovedRange { table, start, end, count });
     }
 
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Said {
-        if self.is_empty() {
-            return Said::Nothing;
-        }
-        // A key of Bytes is needed to look a pair up; small keys are copied, which is cheaper than a second index.
-        match self.rows.get(&(table, Bytes::copy_from_slice(key))) {
+        match self.rows.get(&table).and_then(|rows| rows.get(key)) {
             Some(Some(body)) => Said::Is(body.clone()),
             Some(None) => Said::Gone,
             None if self.is_removed(table, key) => Said::Gone,
@@ -81,21 +80,13 @@ impl Changes {
 
     /// Gives the first key at or behind a bound that was changed.
     pub(crate) fn next(&self, table: Table, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Option<(Bytes, Said)> {
-        if self.rows.is_empty() {
-            return None;
-        }
-        let from = match start {
-            Bound::Included(key) => Bound::Included((table, Bytes::copy_from_slice(key))),
-            Bound::Excluded(key) => Bound::Excluded((table, Bytes::copy_from_slice(key))),
-            Bound::Unbounded => Bound::Included((table, Bytes::new())),
-        };
-        let ((found, key), body) = self.rows.range((from, Bound::Unbounded)).next()?;
+        let (key, body) = self.rows.get(&table)?.range::<[u8], _>((start, Bound::Unbounded)).next()?;
         let beyond = match end {
             Bound::Included(end) => key.as_ref() > end,
             Bound::Excluded(end) => key.as_ref() >= end,
             Bound::Unbounded => false,
         };
-        if *found != table || beyond {
+        if beyond {
             return None;
         }
         Some((key.clone(), body.clone().map_or(Said::Gone, Said::Is)))
@@ -106,10 +97,12 @@ impl Changes {
         for range in &self.removed {
             builder.delete_range(range.table.number(), &range.start, range.end.as_deref(), range.count)?;
         }
-        for ((table, key), body) in &self.rows {
-            match body {
-                Some(body) => builder.put(table.number(), key, body)?,
-                None => builder.delete(table.number(), key)?,
+        for (table, rows) in &self.rows {
+            for (key, body) in rows {
+                match body {
+                    Some(body) => builder.put(table.number(), key, body)?,
+                    None => builder.delete(table.number(), key)?,
+                }
             }
         }
         Ok(())
