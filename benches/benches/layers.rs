@@ -13,6 +13,7 @@ use std::time::Instant;
 use larder::{
     Direction, Durability, Graph, Larder, Options, RowDraft, Session, WalkLimits, graph_definition,
 };
+use larder_benches::{Run, median, percentile, run_wanted};
 use larder_layers::tasks::{
     Counts, CreatedTask, Matcher, Rule, TaskDraft, TaskId, TaskOutcome, TaskStatus, TaskToken, Tasks,
 };
@@ -20,9 +21,7 @@ use larder_layers::tasks::{
 const ROUNDS: usize = 5;
 
 fn main() {
-    let wanted: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runs: [(&str, fn(&Path)); 6] = [
+    let runs: &[Run] = &[
         ("claims", claims),
         ("wide", wide),
         ("deep", deep),
@@ -30,23 +29,7 @@ fn main() {
         ("lineage", lineage),
         ("retention", retention),
     ];
-    for (name, run) in runs {
-        if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
-            let folder = tempfile::tempdir().expect("a folder for temporary files");
-            println!("\n{name}");
-            run(folder.path());
-        }
-    }
-}
-
-fn median(samples: &mut [f64]) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
-}
-
-fn percentile(samples: &mut [f64], part: f64) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[((samples.len() - 1) as f64 * part) as usize]
+    run_wanted(runs).expect("a folder for temporary files");
 }
 
 fn store(folder: &Path) -> (Larder, Session, Tasks) {

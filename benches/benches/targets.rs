@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use larder_benches::{Run, median, percentile, run_wanted};
 use larder_layers::queue::{Message, Queue, QueueError, QueueSettings, Queues};
 use larder_layers::remember::{Cache, Parts, Remember, RememberError};
 
@@ -29,9 +30,7 @@ fn main() {
     if let Ok(path) = std::env::var(FILLED) {
         return fill(Path::new(&path));
     }
-    let wanted: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runs: [(&str, fn(&Path)); 10] = [
+    let runs: &[Run] = &[
         ("durable", durable),
         ("overhead", overhead),
         ("stream", stream),
@@ -43,23 +42,7 @@ fn main() {
         ("queue", queue),
         ("remember", remember),
     ];
-    for (name, run) in runs {
-        if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
-            let folder = tempfile::tempdir().expect("a folder for temporary files");
-            println!("\n{name}");
-            run(folder.path());
-        }
-    }
-}
-
-fn median(samples: &mut [f64]) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
-}
-
-fn percentile(samples: &mut [f64], part: f64) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[((samples.len() - 1) as f64 * part) as usize]
+    run_wanted(runs).expect("a folder for temporary files");
 }
 
 /// 1 KiB that does not repeat itself.

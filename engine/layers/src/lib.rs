@@ -41,6 +41,7 @@ pub mod queue;
 pub mod rate;
 pub mod remember;
 pub mod runs;
+mod state;
 pub mod tasks;
 
 /// The code of the guide is run with the tests.

@@ -33,6 +33,7 @@ use larder::{
 
 use crate::place::{after, found, open};
 use crate::queue::Backoff;
+use crate::state::states;
 
 /// How long whoever takes an effect has for it, if nothing else is said.
 const TIME: Duration = Duration::from_secs(30);
@@ -44,41 +45,24 @@ const TIME_OVER: &str = "its time was over";
 const EFFECTS: u32 = 0;
 const ATTEMPTS: u32 = 1;
 
-/// Where an effect is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum EffectState {
-    /// It is to be done, now or later.
-    Waiting,
-    /// Somebody is at it.
-    InFlight,
-    /// It is done.
-    Done,
-    /// It has failed too often.
-    Dead,
+states! {
+    /// Where an effect is.
+    #[non_exhaustive]
+    EffectState {
+        /// It is to be done, now or later.
+        Waiting => "waiting",
+        /// Somebody is at it.
+        InFlight => "in flight",
+        /// It is done.
+        Done => "done",
+        /// It has failed too often.
+        Dead => "dead",
+    }
 }
 
 impl EffectState {
-    const ALL: [Self; 4] = [Self::Waiting, Self::InFlight, Self::Done, Self::Dead];
-
-    fn number(self) -> u32 {
-        self as u32
-    }
-
     fn of(row: &Row) -> Self {
-        let is = |state: &Self| row.integer("s") == Some(i64::from(state.number()));
-        Self::ALL.into_iter().find(is).unwrap_or(Self::Dead)
-    }
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::InFlight => "in flight",
-            Self::Done => "done",
-            Self::Dead => "dead",
-        }
+        Self::of_number(row.integer("s")).unwrap_or(Self::Dead)
     }
 }
 

@@ -9,6 +9,7 @@ use larder::{Micros, Part, Row, RowDraft};
 
 use super::error::{QueueError, invalid, micros};
 use super::settings::Backoff;
+use crate::state::states;
 
 /// The least and the greatest priority.
 const PRIORITIES: std::ops::RangeInclusive<i64> = -1_000..=1_000;
@@ -101,34 +102,18 @@ impl<P: Into<Bytes>> From<P> for Message {
     }
 }
 
-/// Where a message is on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum MessageState {
-    /// It can be taken.
-    Ready,
-    /// It waits for its time.
-    Delayed,
-    /// Somebody has it.
-    InFlight,
-    /// It was delivered as often as it may be.
-    Dead,
-}
-
-impl MessageState {
-    pub(super) const fn number(self) -> i64 {
-        match self {
-            Self::Ready => 0,
-            Self::Delayed => 1,
-            Self::InFlight => 2,
-            Self::Dead => 3,
-        }
-    }
-
-    fn from_number(number: i64) -> Option<Self> {
-        [Self::Ready, Self::Delayed, Self::InFlight, Self::Dead]
-            .into_iter()
-            .find(|state| state.number() == number)
+states! {
+    /// Where a message is on its way.
+    #[non_exhaustive]
+    MessageState {
+        /// It can be taken.
+        Ready => "ready",
+        /// It waits for its time.
+        Delayed => "delayed",
+        /// Somebody has it.
+        InFlight => "in flight",
+        /// It was delivered as often as it may be.
+        Dead => "dead",
     }
 }
 
@@ -311,7 +296,7 @@ impl Envelope {
         };
         Some(Self {
             id: u64::try_from(*id).ok()?,
-            state: MessageState::from_number(row.integer("s")?)?,
+            state: MessageState::of_number(row.integer("s"))?,
             priority: row.integer("p")?,
             attempts: small("a")?,
             enqueued: row.integer("e")?,

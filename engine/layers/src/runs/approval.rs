@@ -9,54 +9,35 @@ use larder::{
 
 use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::place::{after, found, open};
+use crate::state::states;
 
 const REASON_LENGTH_MAX: usize = 1_000;
 
-/// How an approval is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ApprovalState {
-    /// Nobody has decided.
-    Pending,
-    /// Somebody else is to decide.
-    Escalated,
-    /// Yes.
-    Approved,
-    /// Yes, with changes.
-    Modified,
-    /// No.
-    Rejected,
-    /// Nobody has decided in time.
-    Expired,
+states! {
+    /// How an approval is.
+    ApprovalState {
+        /// Nobody has decided.
+        Pending => "pending",
+        /// Somebody else is to decide.
+        Escalated => "escalated",
+        /// Yes.
+        Approved => "approved",
+        /// Yes, with changes.
+        Modified => "modified",
+        /// No.
+        Rejected => "rejected",
+        /// Nobody has decided in time.
+        Expired => "expired",
+    }
 }
 
 impl ApprovalState {
-    const ALL: [Self; 6] =
-        [Self::Pending, Self::Escalated, Self::Approved, Self::Modified, Self::Rejected, Self::Expired];
-
-    fn number(self) -> u32 {
-        self as u32
-    }
-
     fn of(row: &Row) -> Self {
-        let is = |state: &Self| row.integer("s") == Some(i64::from(state.number()));
-        Self::ALL.into_iter().find(is).unwrap_or(Self::Expired)
+        Self::of_number(row.integer("s")).unwrap_or(Self::Expired)
     }
 
     fn is_open(self) -> bool {
         matches!(self, Self::Pending | Self::Escalated)
-    }
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Escalated => "escalated",
-            Self::Approved => "approved",
-            Self::Modified => "modified",
-            Self::Rejected => "rejected",
-            Self::Expired => "expired",
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use larder::{
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::place::{after, found, open};
+use crate::state::states;
 
 /// The number of a barrier.
 pub type BarrierId = u64;
@@ -34,66 +35,33 @@ const TIME: Duration = Duration::from_secs(30 * 60);
 const DEPTH_MAX: usize = 64;
 const ERROR_LENGTH_MAX: usize = 4_096;
 
-/// How a barrier is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BarrierState {
-    /// Items may come, or are not done.
-    Open,
-    /// All items are done, and none has failed.
-    Completed,
-    /// All items are done; so many have failed as may.
-    PartialFailure,
-    /// All items are done, and more have failed than may; or its time is over.
-    Failed,
-    /// It was called off.
-    Cancelled,
-}
-
-impl BarrierState {
-    const ALL: [Self; 5] = [Self::Open, Self::Completed, Self::PartialFailure, Self::Failed, Self::Cancelled];
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Completed => "completed",
-            Self::PartialFailure => "partial failure",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
+states! {
+    /// How a barrier is.
+    BarrierState {
+        /// Items may come, or are not done.
+        Open => "open",
+        /// All items are done, and none has failed.
+        Completed => "completed",
+        /// All items are done; so many have failed as may.
+        PartialFailure => "partial failure",
+        /// All items are done, and more have failed than may; or its time is over.
+        Failed => "failed",
+        /// It was called off.
+        Cancelled => "cancelled",
     }
 }
 
-/// How an item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ItemState {
-    /// Nobody is at it.
-    Pending,
-    /// Somebody is.
-    Executing,
-    /// It is done.
-    Completed,
-    /// It has failed.
-    Failed,
-}
-
-impl ItemState {
-    const ALL: [Self; 4] = [Self::Pending, Self::Executing, Self::Completed, Self::Failed];
-
-    fn number(self) -> u32 {
-        self as u32
-    }
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Executing => "executing",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-        }
+states! {
+    /// How an item is.
+    ItemState {
+        /// Nobody is at it.
+        Pending => "pending",
+        /// Somebody is.
+        Executing => "executing",
+        /// It is done.
+        Completed => "completed",
+        /// It has failed.
+        Failed => "failed",
     }
 }
 
@@ -264,7 +232,7 @@ fn number(row: &Row, name: &str) -> u64 {
 }
 
 fn item_of(row: &Row) -> Result<Item> {
-    let state = ItemState::ALL.into_iter().find(|state| row.integer("s") == Some(i64::from(state.number())));
+    let state = ItemState::of_number(row.integer("s"));
     let (Some(state), Some(key)) = (state, row.key().parts().get(2)) else {
         return Err(RunsError::Malformed { what: "a barrier's item" });
     };
@@ -290,8 +258,7 @@ fn barrier_of(rows: &mut impl Rows, id: BarrierId) -> Result<(Row, Barrier)> {
 fn barrier_of_row(rows: &mut impl Rows, id: BarrierId, row: &Row) -> Result<Barrier> {
     let malformed = || RunsError::Malformed { what: "a barrier" };
     let [pending, executing, completed, failed] = counts(rows, id)?;
-    let state =
-        BarrierState::ALL.into_iter().find(|state| row.integer("q") == Some(i64::from(*state as u32)));
+    let state = BarrierState::of_number(row.integer("q"));
     let asset = row.field("n").and_then(Asset::of_node).ok_or_else(malformed)?;
     let threshold = match row.field("h") {
         Some(Part::Float(threshold)) => *threshold,
@@ -368,7 +335,7 @@ impl Runs {
         let mut row = RowDraft::default()
             .field("u", draft.run.as_str())
             .field("n", draft.asset.node())
-            .field("q", BarrierState::Open as u32)
+            .field("q", BarrierState::Open.number())
             .field("h", draft.threshold)
             .field("m", draft.key_length_max as u64)
             .field("d", draft.batch)
@@ -643,7 +610,7 @@ fn settle(rows: &mut CollectionMut<'_, '_>, id: BarrierId) -> Result<Progress> {
 fn end(rows: &mut CollectionMut<'_, '_>, row: Row, barrier: &Barrier, state: BarrierState) -> Result<()> {
     let (mut row, mut parent, mut state) = (row, barrier.parent.clone(), state);
     for _ in 0..DEPTH_MAX {
-        rows.put(row.key(), row.to_draft().field("q", state as u32).without("t"))?;
+        rows.put(row.key(), row.to_draft().field("q", state.number()).without("t"))?;
         let Some((id, key)) = parent else { return Ok(()) };
         let Some(item) = rows.get(item_key(id, &key))? else { return Ok(()) };
         let is_done = matches!(item_of(&item)?.state, ItemState::Completed | ItemState::Failed);

@@ -12,46 +12,30 @@ use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::outbox::Retry;
 use crate::place::{after, found, open};
 use crate::queue::Backoff;
+use crate::state::states;
 
 /// The most bytes of a token.
 const TOKEN_LENGTH_MAX: usize = 1_024;
 /// How long a gate waits, if nothing else is said.
 const TIME: Duration = Duration::from_secs(3_600);
 
-/// How a gate is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GateState {
-    /// Nobody has said the token.
-    Waiting,
-    /// Somebody has.
-    Signaled,
-    /// Nobody has in time.
-    TimedOut,
-    /// It was called off.
-    Cancelled,
+states! {
+    /// How a gate is.
+    GateState {
+        /// Nobody has said the token.
+        Waiting => "waiting",
+        /// Somebody has.
+        Signaled => "signaled",
+        /// Nobody has in time.
+        TimedOut => "timed out",
+        /// It was called off.
+        Cancelled => "cancelled",
+    }
 }
 
 impl GateState {
-    const ALL: [Self; 4] = [Self::Waiting, Self::Signaled, Self::TimedOut, Self::Cancelled];
-
-    fn number(self) -> u32 {
-        self as u32
-    }
-
     fn of(row: &Row) -> Self {
-        let is = |state: &Self| row.integer("s") == Some(i64::from(state.number()));
-        Self::ALL.into_iter().find(is).unwrap_or(Self::Cancelled)
-    }
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Signaled => "signaled",
-            Self::TimedOut => "timed out",
-            Self::Cancelled => "cancelled",
-        }
+        Self::of_number(row.integer("s")).unwrap_or(Self::Cancelled)
     }
 }
 

@@ -10,6 +10,7 @@ use larder::{
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, lineage, text_of};
 use crate::place::{after, found, open};
+use crate::state::states;
 
 /// How long whoever makes something has for it, if he says nothing.
 const TIME: Duration = Duration::from_secs(30 * 60);
@@ -17,44 +18,25 @@ const TIME: Duration = Duration::from_secs(30 * 60);
 const VALUE_LENGTH_MAX: u64 = 16 << 20;
 const REASON_LENGTH_MAX: usize = 1_000;
 
-/// How making something is going.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MadeState {
-    /// Somebody is at it.
-    Running,
-    /// It was made.
-    Success,
-    /// It was not.
-    Failed,
-    /// Somebody is to approve of it.
-    WaitingApproval,
-    /// It was decided that it is not to be made in this run.
-    Skipped,
+states! {
+    /// How making something is going.
+    MadeState {
+        /// Somebody is at it.
+        Running => "running",
+        /// It was made.
+        Success => "success",
+        /// It was not.
+        Failed => "failed",
+        /// Somebody is to approve of it.
+        WaitingApproval => "waiting for approval",
+        /// It was decided that it is not to be made in this run.
+        Skipped => "skipped",
+    }
 }
 
 impl MadeState {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Running, Self::Success, Self::Failed, Self::WaitingApproval, Self::Skipped];
-
-    pub(super) fn number(self) -> u32 {
-        self as u32
-    }
-
     fn of(row: &Row) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| row.integer("s") == Some(i64::from(state.number())))
-    }
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Success => "success",
-            Self::Failed => "failed",
-            Self::WaitingApproval => "waiting for approval",
-            Self::Skipped => "skipped",
-        }
+        Self::of_number(row.integer("s"))
     }
 }
 

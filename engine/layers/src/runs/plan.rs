@@ -11,6 +11,7 @@ use larder::{
 use super::{Asset, GateState, MadeState, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::once::Decision;
 use crate::place::{after, found, open};
+use crate::state::states;
 
 const RUN: &str = "r";
 const STEP: &str = "s";
@@ -18,39 +19,23 @@ const CONFIG: &str = "c";
 /// How many of what is overdue are counted for a report.
 const COUNTED_MAX: usize = 1_000;
 
-/// How a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunState {
-    /// It goes on.
-    Running,
-    /// It has reached its end.
-    Succeeded,
-    /// It has not.
-    Failed,
-    /// It does not go on now.
-    Paused,
+states! {
+    /// How a run is.
+    RunState {
+        /// It goes on.
+        Running => "running",
+        /// It has reached its end.
+        Succeeded => "succeeded",
+        /// It has not.
+        Failed => "failed",
+        /// It does not go on now.
+        Paused => "paused",
+    }
 }
 
 impl RunState {
-    const ALL: [Self; 4] = [Self::Running, Self::Succeeded, Self::Failed, Self::Paused];
-
-    fn number(self) -> u32 {
-        self as u32
-    }
-
     fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
-    }
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Paused => "paused",
-        }
     }
 }
 
@@ -145,8 +130,7 @@ fn schedules_definition() -> CollectionDefinition {
 }
 
 fn run_of(row: &Row) -> Option<Run> {
-    let state =
-        RunState::ALL.into_iter().find(|state| row.integer("s") == Some(i64::from(state.number())))?;
+    let state = RunState::of_number(row.integer("s"))?;
     let name = text_of(row.key().parts().get(1));
     Some(Run { name, state, started: row.integer("g")?, ended: row.integer("e") })
 }

@@ -93,7 +93,7 @@ fn shape_of(row: &larder::Row) -> Option<(u64, Matcher)> {
     let [_, Part::Integer(status), Part::String(kind), Part::List(fields)] = row.key().parts() else {
         return None;
     };
-    let status = TaskStatus::ALL.into_iter().find(|known| i128::from(known.number()) == *status)?;
+    let status = TaskStatus::of_number(i64::try_from(*status).ok())?;
     let name = |part: &Part| match part {
         Part::String(name) => Some(name.clone()),
         _ => None,

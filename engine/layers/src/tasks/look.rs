@@ -317,8 +317,7 @@ impl Tasks {
         let mut kinds = Vec::new();
         for (group, aggregate) in rows.groups("kind")? {
             if let [Part::String(kind), Part::Integer(status)] = group.parts()
-                && let Some(status) =
-                    TaskStatus::ALL.into_iter().find(|known| i128::from(known.number()) == *status)
+                && let Some(status) = TaskStatus::of_number(i64::try_from(*status).ok())
             {
                 kinds.push((kind.clone(), status, aggregate.count));
             }

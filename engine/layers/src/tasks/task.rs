@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{Action, Result, Rule, TaskDraft, TasksError};
 use crate::outbox::Retry;
 use crate::place::after;
+use crate::state::states;
 
 /// The number of a task: of two, the one that was created later has the greater one.
 pub type TaskId = u64;
@@ -20,56 +21,31 @@ const BODY: &str = "b";
 /// The first part of the keys of attempts.
 const ATTEMPT: &str = "h";
 
-/// How a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaskStatus {
-    /// It waits for others.
-    Waiting,
-    /// It can be claimed, now or from a time on.
-    Pending,
-    /// Somebody has it, and it does not run yet.
-    Claimed,
-    /// It runs.
-    Running,
-    /// It can neither be claimed nor time out, until it is resumed.
-    Paused,
-    /// It has succeeded.
-    Success,
-    /// It has failed, timed out, or what it needed has.
-    Failure,
-    /// It was called off.
-    Canceled,
+states! {
+    /// How a task is.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    TaskStatus {
+        /// It waits for others.
+        Waiting => "waiting",
+        /// It can be claimed, now or from a time on.
+        Pending => "pending",
+        /// Somebody has it, and it does not run yet.
+        Claimed => "claimed",
+        /// It runs.
+        Running => "running",
+        /// It can neither be claimed nor time out, until it is resumed.
+        Paused => "paused",
+        /// It has succeeded.
+        Success => "success",
+        /// It has failed, timed out, or what it needed has.
+        Failure => "failure",
+        /// It was called off.
+        Canceled => "canceled",
+    }
 }
 
 impl TaskStatus {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Waiting,
-        Self::Pending,
-        Self::Claimed,
-        Self::Running,
-        Self::Paused,
-        Self::Success,
-        Self::Failure,
-        Self::Canceled,
-    ];
-
-    /// Gives the name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Pending => "pending",
-            Self::Claimed => "claimed",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Canceled => "canceled",
-        }
-    }
-
     /// Tells whether a task of this status is over.
     #[must_use]
     pub fn is_terminal(self) -> bool {
@@ -79,14 +55,6 @@ impl TaskStatus {
     /// Tells whether somebody is at it.
     pub(super) fn is_begun(self) -> bool {
         matches!(self, Self::Claimed | Self::Running)
-    }
-
-    pub(super) fn number(self) -> u32 {
-        self as u32
-    }
-
-    fn from_number(number: i64) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| i64::from(status.number()) == number)
     }
 }
 
@@ -315,7 +283,7 @@ impl Task {
             id,
             name: row.text("n")?.to_owned(),
             kind: row.text("k")?.to_owned(),
-            status: TaskStatus::from_number(row.integer("s")?)?,
+            status: TaskStatus::of_number(row.integer("s"))?,
             batch: u64::try_from(row.integer("b")?).ok()?,
             priority: i32::try_from(row.integer("p")?).ok()?,
             timeout: time(row.integer("w")?)?,
@@ -333,7 +301,7 @@ impl Task {
             attempts: count("m")?,
             is_barrier: is("d"),
             fence: row.integer("v").and_then(|fence| u64::try_from(fence).ok()).unwrap_or(0),
-            paused_from: row.integer("q").and_then(TaskStatus::from_number),
+            paused_from: TaskStatus::of_number(row.integer("q")),
             has_rules: is("h"),
             has_actions: is("l"),
             retry,
