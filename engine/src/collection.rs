@@ -250,14 +250,14 @@ impl RowRange {
         self
     }
 
-    /// Asks for this many at most: 1 to 10 000; 100 if nothing is said.
+    /// Asks for this many at most: up to 10 000; 100 if nothing is said. Of none there is no next page.
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = Some(limit);
         self
     }
 
     pub(crate) fn effective_limit(&self) -> usize {
-        self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+        self.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX)
     }
 }
 

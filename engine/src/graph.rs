@@ -202,7 +202,11 @@ impl<R: Rows> Graph<R> {
                 if seen.contains(next) {
                     continue;
                 }
-                if depth >= limits.depth_max || walked.reached.len() >= limits.nodes_max {
+                if walked.reached.len() >= limits.nodes_max {
+                    walked.is_cut = true;
+                    return Ok(walked);
+                }
+                if depth >= limits.depth_max {
                     walked.is_cut = true;
                     break;
                 }
@@ -388,9 +392,9 @@ impl Below {
         for (parent, children) in self.children.iter().enumerate().filter(|(parent, _)| is_left(parent)) {
             parent_of.extend(children.iter().filter(|child| is_left(child)).map(|child| (*child, parent)));
         }
-        let mut way: Vec<usize> = Vec::new();
+        let (mut way, mut seen) = (Vec::new(), BTreeSet::new());
         let mut at = parent_of.keys().next().copied();
-        while let Some(number) = at.filter(|number| !way.contains(number)) {
+        while let Some(number) = at.filter(|number| seen.insert(*number)) {
             way.push(number);
             at = parent_of.get(&number).copied();
         }

@@ -162,6 +162,34 @@ fn dead_effects_stay_until_they_are_revived_and_done_ones_go_with_their_attempts
     verified(&larder);
 }
 
+/// Whoever is ended by what he carries out does not carry it out for ever.
+#[test]
+fn an_effect_of_which_nothing_is_heard_too_often_is_dead() {
+    let (larder, ana, clock) = store();
+    let outbox = Outbox::at("outbox").unwrap();
+    let retry = Retry { backoff: Backoff::NONE, retries_max: 2 };
+    assert!(ana.write(|txn| outbox.add(txn, Effect::new("a", "x").retry(retry))).unwrap().value);
+    let take = || ana.write(|txn| outbox.take(txn, 10)).unwrap().value.len();
+    for _ in 0..3 {
+        assert_eq!(take(), 1);
+        clock.advance(30 * SECOND);
+    }
+    assert_eq!(take(), 0);
+    let view = ana.snapshot().unwrap();
+    assert_eq!(outbox.get(&view, "a").unwrap().unwrap().state, EffectState::Dead);
+    assert_eq!(outbox.attempts(&view, "a").unwrap().len(), 3);
+    assert_eq!(ana.write(|txn| outbox.begin(txn, "a")).unwrap().value, Begun::Dead);
+    // What nobody has begun can be taken back; and what has no room to be begun is not added.
+    assert!(ana.write(|txn| outbox.add(txn, Effect::new("b", "y"))).unwrap().value);
+    let withdraw = |key: &str| ana.write(|txn| outbox.withdraw(txn, key)).unwrap().value;
+    assert_eq!([withdraw("a"), withdraw("b"), withdraw("b")], [false, true, false]);
+    for effect in [Effect::new("k".repeat(3_000), "z"), Effect::new("c", "z").of("o".repeat(3_000))] {
+        assert!(ana.write(|txn| outbox.add(txn, effect.clone())).is_err());
+    }
+    assert_eq!(take(), 0);
+    verified(&larder);
+}
+
 #[test]
 fn s1_10_decisions_are_made_once_and_removed_by_age_by_run_and_in_batches() {
     let (larder, ana, clock) = store();

@@ -643,6 +643,8 @@ fn scatter_barriers_can_be_items_of_others() {
         let parent =
             world.barrier(&BarrierDraft::new("r", asset("all")).threshold(0.5), &[0.into(), 1.into()]);
         let draft = |n: u64| BarrierDraft::new("r", asset("part")).under(parent, n).batch(2);
+        let orphan = world.act(|runs, txn| runs.open_barrier(txn, &draft(7)));
+        assert!(matches!(orphan, Err(RunsError::NotFound { what: "item", .. })));
         let children: Vec<u64> = (0..2).map(|n| world.barrier(&draft(n), &keys(&["x", "y", "z"]))).collect();
         let batches: Vec<u64> = world
             .runs
@@ -662,7 +664,7 @@ fn scatter_barriers_can_be_items_of_others() {
             ((2, 1, 1), BarrierState::PartialFailure)
         );
         let orphan = world.act(|runs, txn| runs.open_barrier(txn, &draft(7)));
-        assert!(matches!(orphan, Err(RunsError::NotFound { what: "item", .. })));
+        assert!(matches!(orphan, Err(RunsError::InvalidState { .. })), "it is over");
         let barriers = world.runs.barriers(&world.ana.snapshot().unwrap(), "r").unwrap();
         assert_eq!(barriers.len(), 3);
         assert_eq!(barriers[1].parent, Some((parent, 0.into())));
@@ -1104,6 +1106,135 @@ fn audit_says_who_did_what_and_is_trimmed_by_age() {
         assert_eq!(remove(now), 0);
         world.act(|runs, txn| runs.skip(txn, &it, "r2", "no")).unwrap();
         assert_eq!(world.events("r2"), ["started", "skipped"]);
+    });
+}
+
+/// What waits for somebody's approval is made by nobody else.
+#[test]
+fn what_waits_for_approval_is_not_begun_again() {
+    play(|world| {
+        let it = asset("a");
+        let ticket = world.start(&it, "r");
+        world.act(|runs, txn| runs.wait_for_approval(txn, &ticket)).unwrap();
+        world.clock.advance(86_400 * SECOND);
+        let again = world.act(|runs, txn| runs.start(txn, &it, "r")).unwrap_err();
+        assert!(matches!(again, RunsError::InvalidState { state: "waiting for approval", .. }), "{again}");
+        assert!(world.act(|runs, txn| runs.skip(txn, &it, "r", "no")).is_err());
+        let _ = world.act(|runs, txn| runs.commit(txn, &ticket, Produced::new("t", "good"))).unwrap();
+    });
+}
+
+/// What was made from a value that had been replaced meanwhile is stale, unless it is known which one was read.
+#[test]
+fn what_was_made_from_an_old_value_is_stale() {
+    play(|world| {
+        let (orders, report) = (asset("orders"), asset("report"));
+        world.make(&orders, "r", "v1", &[]);
+        let stale = |world: &World<'_>| world.runs.is_stale(&world.ana.snapshot().unwrap(), &report).unwrap();
+        let ticket = world.start(&report, "r");
+        world.make(&orders, "r2", "v2", &[]);
+        let made = Produced::new("t", "of v1").from([orders.clone()]);
+        let _ = world.act(|runs, txn| runs.commit(txn, &ticket, made)).unwrap();
+        assert!(stale(world));
+        let ticket = world.start(&report, "r3");
+        world.make(&orders, "r3", "v3", &[]);
+        let version = world.runs.version(&world.ana.snapshot().unwrap(), &orders).unwrap().unwrap();
+        let made = Produced::new("t", "of v3").from_version(orders.clone(), version);
+        let _ = world.act(|runs, txn| runs.commit(txn, &ticket, made)).unwrap();
+        assert!(!stale(world));
+        world.make(&orders, "r4", "v4", &[]);
+        assert!(stale(world));
+    });
+}
+
+/// Slots of a name are of one store.
+#[test]
+fn slots_of_two_stores_are_two() {
+    play(|world| {
+        let other = Runs::at("other").unwrap();
+        let take = |runs: &Runs, holder: &str| {
+            world
+                .ana
+                .try_write(|txn| runs.take_slot(txn, "db", 1, holder, minutes(1)))
+                .unwrap()
+                .value
+                .is_some()
+        };
+        assert!(take(&world.runs, "w1") && take(&other, "w1"));
+        assert!(!take(&world.runs, "w2") && !take(&other, "w2"));
+    });
+}
+
+/// However large a barrier is, calling it off is one row; and what is an item of it gives nothing out any more.
+#[test]
+fn scatter_a_large_barrier_is_called_off_at_once() {
+    play(|world| {
+        let parent = world.barrier(&BarrierDraft::new("r", asset("all")), &[1.into(), 2.into()]);
+        let many: Vec<Part> = (0..2_000).map(Part::from).collect();
+        let child = world.barrier(&BarrierDraft::new("r", asset("part")).under(parent, 1), &many);
+        let taken = world.act(|runs, txn| runs.take_items(txn, child, 3)).unwrap();
+        let _ = world.complete(child, 0).unwrap();
+        assert!(world.act(|runs, txn| runs.release_item(txn, child, &taken[1].key)).unwrap());
+        assert!(!world.act(|runs, txn| runs.release_item(txn, child, &taken[1].key)).unwrap());
+        let again = world.act(|runs, txn| runs.take_items(txn, child, 1)).unwrap();
+        assert_eq!(again[0].key, taken[1].key, "in its old place");
+        assert_eq!(world.act(|runs, txn| runs.take_items(txn, child, 0)).unwrap(), []);
+        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, parent)).unwrap(), 2);
+        let refused = world.act(|runs, txn| runs.take_items(txn, child, 1));
+        assert!(matches!(refused, Err(RunsError::InvalidState { state: "cancelled", .. })), "{refused:?}");
+        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, child)).unwrap(), 1_999);
+        assert_eq!(world.counts(child), (2_000, 1, 1_999));
+        let view = world.ana.snapshot().unwrap();
+        let count = |state| world.runs.items_in(&view, child, state, 10_000).unwrap().len();
+        assert_eq!(
+            (count(ItemState::Pending), count(ItemState::Completed), count(ItemState::Failed)),
+            (0, 1, 1_999)
+        );
+        assert!(
+            world
+                .act(|runs, txn| runs.open_barrier(txn, &BarrierDraft::new("r", asset("x")).under(parent, 2)))
+                .is_err()
+        );
+    });
+}
+
+/// Whoever finishes a barrier that finishes others is told of all.
+#[test]
+fn scatter_who_finishes_barriers_above_is_told() {
+    play(|world| {
+        let top = world.barrier(&BarrierDraft::new("r", asset("top")), &keys(&["m"]));
+        let mid = world.barrier(&BarrierDraft::new("r", asset("mid")).under(top, "m"), &keys(&["l"]));
+        let low = world.barrier(&BarrierDraft::new("r", asset("low")).under(mid, "l"), &keys(&["x"]));
+        let all = [low, mid, top].map(|id| (id, BarrierState::Completed)).to_vec();
+        assert_eq!(world.complete(low, "x").unwrap(), Progress::FinishedUpTo(all));
+    });
+}
+
+/// A run of which nothing was said goes on as long as somebody is at something of it.
+#[test]
+fn s1_10_routes_of_a_run_that_nobody_registered_are_kept_while_it_goes_on() {
+    play(|world| {
+        let (it, router) = (asset("a"), asset("router"));
+        let ticket = world.start(&it, "r");
+        let _ = world.act(|runs, txn| runs.route(txn, "r", &router, Some("left"))).unwrap();
+        world.clock.advance(SECOND);
+        let forget = || {
+            let now = world.clock.now();
+            world.act(|runs, txn| runs.forget_routes_before(txn, now, 10)).unwrap()
+        };
+        assert_eq!(forget(), 0);
+        world.act(|runs, txn| runs.fail(txn, &ticket, &"\u{1f980}".repeat(2_000))).unwrap();
+        assert_eq!(forget(), 1);
+    });
+}
+
+/// A token is as good as a key: whoever asks for a second gate of the same is not told the first one's.
+#[test]
+fn s1_5_an_error_does_not_tell_a_token() {
+    play(|world| {
+        world.gate(&GateDraft::new("r", "very-secret").of("a")).unwrap();
+        let error = world.gate(&GateDraft::new("r", "other").of("a")).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("very-secret"), "{error:?}");
     });
 }
 

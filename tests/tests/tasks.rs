@@ -207,7 +207,7 @@ fn recount_groups(view: &larder::ReadTxn, place: &str, tasks: &Tasks, all: &BTre
                 members.insert((*task as TaskId, *shape as i64));
                 assert_eq!(row.integer("r"), Some(all[&(*task as TaskId)].remaining()));
             }
-            [_, Part::Integer(status), Part::String(kind), Part::List(fields)] => {
+            [_, Part::String(kind), Part::Integer(status), Part::List(fields)] => {
                 shapes.push((row.integer("i").unwrap(), *status as usize, kind.clone(), fields.clone()));
             }
             other => panic!("{other:?}"),
@@ -218,7 +218,9 @@ fn recount_groups(view: &larder::ReadTxn, place: &str, tasks: &Tasks, all: &BTre
         let body = tasks.body(view, task.id).unwrap();
         for (number, status, kind, fields) in &shapes {
             let asked = TaskStatus::ALL[*status];
-            let is_asked = asked == task.status || (asked == Running && task.status == Claimed);
+            let is_begun = |status| matches!(status, Claimed | Running);
+            let is_at_work = is_begun(task.status) || task.paused_from.is_some_and(is_begun);
+            let is_asked = asked == task.status || (asked == Running && is_at_work);
             let has = |field: &Part| match field {
                 Part::String(name) => body.metadata.contains_key(name),
                 _ => false,
@@ -1269,14 +1271,156 @@ fn s2_8_the_outcome_of_an_action_is_committed_with_the_state_it_causes() {
 }
 
 #[test]
-fn test_requeue_claimed_has_effects_of_its_own() {
+fn test_requeue_claimed_skips_on_start_when_idempotent() {
     play(|world| {
         let id = world.one(task("a").action(Trigger::Start, json!({})));
         assert_eq!(world.claim(), Some(id));
         world.clock.advance(30 * SECOND);
         assert_eq!(world.sweep(), (1, 0, 0));
+        assert!(world.effects(id).is_empty(), "nobody had begun it, and nobody is to");
         assert_eq!(world.claim(), Some(id));
-        assert_eq!(world.effects(id), ["start", "start"], "of two attempts, told apart by their keys");
+        let taken = world.act(|tasks, txn| Ok(tasks.outbox().take(txn, 10)?)).unwrap();
+        assert_eq!(taken.len(), 1);
+        world.clock.advance(30 * SECOND);
+        assert_eq!(world.sweep(), (1, 0, 0));
+        assert_eq!(world.claim(), Some(id));
+        assert_eq!(
+            world.effects(id),
+            ["start", "start"],
+            "what was begun stays, and is told apart by its key"
+        );
+    });
+}
+
+/// A task that is retried by hand has effects of its own, and what was is known.
+#[test]
+fn s2_15_a_retry_by_hand_starts_anew_and_forgets_nothing() {
+    play(|world| {
+        let retry = Retry { backoff: Backoff::NONE, retries_max: 1 };
+        let id = world.one(
+            task("a").retry(retry).action(Trigger::Start, json!({})).action(Trigger::Failure, json!({})),
+        );
+        assert_eq!(world.fail(id), Finished::RetryAt(world.clock.now()));
+        assert!(matches!(world.fail(id), Finished::Ended(_)));
+        assert_eq!(world.effects(id), ["start", "start", "failure"]);
+        world.act(|tasks, txn| tasks.retry(txn, id)).unwrap();
+        assert_eq!(world.fail(id), Finished::RetryAt(world.clock.now()), "as often as before");
+        assert!(matches!(world.fail(id), Finished::Ended(_)));
+        assert_eq!(world.effects(id).len(), 6);
+        let attempts = world.tasks.attempts(&world.ana.snapshot().unwrap(), id).unwrap();
+        assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    });
+}
+
+/// A task that is claimed and given up by those who claimed it has not failed.
+#[test]
+fn s2_15_what_nobody_began_does_not_count_as_a_try() {
+    play(|world| {
+        let retry = Retry { backoff: Backoff::NONE, retries_max: 1 };
+        let id = world.one(task("a").retry(retry));
+        for _ in 0..3 {
+            assert_eq!(world.claim(), Some(id));
+            world.clock.advance(30 * SECOND);
+            assert_eq!(world.sweep(), (1, 0, 0));
+        }
+        assert_eq!(world.fail(id), Finished::RetryAt(world.clock.now()));
+        assert!(matches!(world.fail(id), Finished::Ended(_)));
+    });
+}
+
+#[test]
+fn s2_15_a_retry_by_hand_looks_at_what_the_task_waits_for() {
+    play(|world| {
+        let ids = world.create(&[
+            task("a"),
+            task("c"),
+            task("b").after_success_of("a").after_success_of("c"),
+            task("d").after_end_of("c"),
+            task("e").after_end_of("c"),
+        ]);
+        let _ = world.fail(ids[0]);
+        assert_eq!(world.statuses(&ids), [Failure, Pending, Failure, Waiting, Waiting]);
+        let retry = |id| world.act(|tasks, txn| tasks.retry(txn, id));
+        let refused = retry(ids[2]).unwrap_err();
+        assert!(matches!(refused, TasksError::InvalidState { task, .. } if task == ids[0]), "{refused}");
+        // What it needs can be tried again only with those that wait for it; so this one is lost, and another can be made.
+        assert!(matches!(retry(ids[0]), Err(TasksError::ChildrenEnded { .. })));
+        // A task that was called off waits for those that are still to end.
+        let x = world.one(task("x").after_task(ids[1], false));
+        let y = world.one(task("y").after_task(x, true).after_task(ids[1], false));
+        world.act(|tasks, txn| tasks.pause(txn, x)).unwrap();
+        world.cancel(x).unwrap();
+        assert_eq!(world.statuses(&[x, y]), [Canceled, Failure]);
+        let x = world.one(task("x").after_task(ids[1], false));
+        world.act(|tasks, txn| tasks.pause(txn, x)).unwrap();
+        world.cancel(x).unwrap();
+        retry(x).unwrap();
+        assert_eq!((world.task(x).status, world.waits(x)), (Waiting, (1, 0)));
+        let _ = world.succeed(ids[1]);
+        assert_eq!(world.task(x).status, Pending);
+    });
+}
+
+/// Who is paused keeps what he has, and so counts as one who is at work.
+#[test]
+fn s2_24_a_pause_makes_no_room() {
+    play(|world| {
+        let ids: Vec<_> = (0..2).map(|_| world.one(task("a").expected(5).rule(at_most(1, &[])))).collect();
+        world.start(ids[0]);
+        world.act(|tasks, txn| tasks.pause(txn, ids[0])).unwrap();
+        assert_eq!(world.claim_task(ids[1]), TaskClaim::Blocked(Blocked::Concurrency { count: 1, max: 1 }));
+        // Also for a rule that is new.
+        let capped = world.one(task("c").expected(1).rule(capacity(5, &[])));
+        assert_eq!(world.claim_task(capped), TaskClaim::Blocked(Blocked::Capacity { remaining: 5, max: 5 }));
+        assert_eq!(world.act(|tasks, txn| tasks.resume(txn, ids[0])).unwrap(), Running);
+        let _ = world.end(world.task(ids[0]).token(), TaskOutcome::Success).unwrap();
+        assert!(matches!(world.claim_task(ids[1]), TaskClaim::Claimed(_)));
+        // One that was claimed and goes back makes some.
+        world.act(|tasks, txn| tasks.pause(txn, ids[1])).unwrap();
+        world.act(|tasks, txn| tasks.resume(txn, ids[1])).unwrap();
+        assert_eq!(world.claim(), Some(ids[1]));
+    });
+}
+
+/// S2-9, S2-22: who goes on after a batch was refused has nothing of it.
+#[test]
+fn s2_22_a_refused_batch_leaves_nothing_in_the_callers_transaction() {
+    play(|world| {
+        let lost = world.one(task("lost"));
+        let _ = world.fail(lost);
+        let bad = [task("a"), task("b").after_success_of("a"), task("c").after_task(lost, true)];
+        let unknown = [task("a"), task("b").after_task(12_345, true)];
+        let created = world
+            .act(|tasks, txn| {
+                assert!(matches!(tasks.create(txn, &bad), Err(TasksError::Invalid { .. })));
+                assert!(matches!(tasks.create(txn, &unknown), Err(TasksError::NoSuchTask { .. })));
+                tasks.create(txn, &[task("good")])
+            })
+            .unwrap();
+        assert_eq!(world.list(&TaskFilter::new()), [lost, created.tasks[0].id()]);
+    });
+}
+
+/// Two that were not created can be the same task: whoever waits for both waits for it once.
+#[test]
+fn test_dedupe_of_two_that_somebody_waits_for() {
+    play(|world| {
+        let there = world.one(task("x").metadata("user", 1));
+        let same = |name: &str| task(name).metadata("user", 1).unless(matcher(Pending, &["user"]));
+        let ids = world.create(&[same("a"), same("b"), task("c").after_end_of("a").after_success_of("b")]);
+        assert_eq!((ids[0], ids[1], world.waits(ids[2])), (there, there, (1, 1)));
+    });
+}
+
+/// Nobody asks for nothing, and many are many.
+#[test]
+fn as_many_as_are_asked_for() {
+    play(|world| {
+        let batch: Vec<_> = (0..1_200).map(|n| task(&format!("t{n}"))).collect();
+        world.create(&batch);
+        let claim = |limit| world.act(|tasks, txn| tasks.claim_up_to(txn, limit)).unwrap().len();
+        assert_eq!((claim(0), claim(1_150), claim(100)), (0, 1_150, 50));
+        assert_eq!(world.act(|tasks, txn| tasks.sweep(txn, 0)).unwrap().requeued, 0);
     });
 }
 

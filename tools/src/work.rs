@@ -273,7 +273,10 @@ impl Tasks {
                     WhyNot::NotClaimed { before } => {
                         (format!("nothing: nobody has claimed it; {before} are claimed before it"), false)
                     }
-                    WhyNot::Status(status) => (format!("it is {}", status.name()), status.is_terminal()),
+                    WhyNot::Status(status) => {
+                        let is_kept = status.is_terminal() || *status == TaskStatus::Paused;
+                        (format!("it is {}", status.name()), is_kept)
+                    }
                     other => (format!("{other:?}"), true),
                 };
                 context

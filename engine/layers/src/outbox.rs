@@ -27,20 +27,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    AggregateDefinition, CollectionDefinition, CollectionMut, IndexDefinition, IntoKey, IntoRowKey, Key,
-    Micros, Part, ReadTxn, Result, Row, RowDraft, RowRange, Rows, Tuple, WriteTxn,
+    AggregateDefinition, CollectionDefinition, CollectionMut, ErrorKind, IndexDefinition, IntoKey,
+    IntoRowKey, Key, Micros, Part, ReadTxn, Result, Row, RowDraft, RowRange, Rows, Tuple, WriteTxn,
 };
 
-use crate::place::{after, found, open};
+use crate::place::{after, cut, found, open};
 use crate::queue::Backoff;
 use crate::state::states;
 
 /// How long whoever takes an effect has for it, if nothing else is said.
 const TIME: Duration = Duration::from_secs(30);
-/// The most characters that are kept of the reason of a failure.
+/// The most bytes that are kept of the reason of a failure.
 const REASON_LENGTH_MAX: usize = 500;
 /// Why an attempt ended of which nothing was heard.
 const TIME_OVER: &str = "its time was over";
+
+/// The most bytes of an effect's key, and of what it is of.
+const KEY_LENGTH_MAX: usize = 3_000;
 
 const EFFECTS: u32 = 0;
 const ATTEMPTS: u32 = 1;
@@ -325,6 +328,13 @@ impl Outbox {
     pub fn add(&self, txn: &mut WriteTxn<'_>, effect: Effect) -> Result<bool> {
         let now = txn.info().time;
         let key = effect.key?;
+        // So that there is room for what is written of it later.
+        let of = Tuple::encode(effect.of.as_slice()).map(|of| of.len());
+        if key.encoded().len() > KEY_LENGTH_MAX || of.as_ref().is_ok_and(|length| *length > KEY_LENGTH_MAX) {
+            let expected = format!("a key, and what the effect is of, of at most {KEY_LENGTH_MAX} bytes");
+            let got = format!("{} and {} bytes", key.encoded().len(), of.unwrap_or(0));
+            return Err(ErrorKind::InvalidArgument { argument: "effect", expected, got }.into());
+        }
         let mut rows = open(txn, &self.key, definition)?;
         if rows.get(effect_key(&key))?.is_some() {
             return Ok(false);
@@ -345,7 +355,7 @@ impl Outbox {
     }
 
     /// Takes up to so many effects that are to be done now: those that nobody has begun, those whose wait is over, and those
-    /// whose taker has let his time pass; the longest due first.
+    /// whose taker has let his time pass and that may be tried again; the longest due first.
     ///
     /// # Errors
     /// As [`CollectionMut::put`].
@@ -356,6 +366,10 @@ impl Outbox {
         let mut taken = Vec::with_capacity(due.len());
         for row in due {
             let info = EffectInfo::of(&row)?;
+            if self.is_spent(&row) {
+                bury(&mut rows, &info.key, &row)?;
+                continue;
+            }
             let until = after(now, self.time);
             let (attempt, token) = begin(&mut rows, &info.key, Some(&row), until)?;
             let EffectInfo { key, of, payload, .. } = info;
@@ -379,6 +393,10 @@ impl Outbox {
                 EffectState::Dead => return Ok(Begun::Dead),
                 EffectState::InFlight if until > now => return Ok(Begun::InProgress { until }),
                 EffectState::Waiting if until > now => return Ok(Begun::Waiting { until }),
+                EffectState::InFlight if self.is_spent(row) => {
+                    bury(&mut rows, &key, row)?;
+                    return Ok(Begun::Dead);
+                }
                 _ => {}
             }
         }
@@ -433,6 +451,24 @@ impl Outbox {
         let at = after(now, backoff.wait(attempts));
         rows.put(effect_key(&key), draft.field("s", EffectState::Waiting.number()).field("t", at))?;
         Ok(Failed::RetryAt(at))
+    }
+
+    /// Tells whether nothing was heard of the last attempt that there may be.
+    fn is_spent(&self, row: &Row) -> bool {
+        let retry = row.field("m").and_then(Retry::from_part).unwrap_or(self.retry);
+        EffectState::of(row) == EffectState::InFlight && small(row, "a") > retry.retries_max
+    }
+
+    /// Removes an effect that nobody has begun; tells whether it was there.
+    ///
+    /// # Errors
+    /// As [`CollectionMut::remove`].
+    pub fn withdraw(&self, txn: &mut WriteTxn<'_>, key: impl IntoRowKey) -> Result<bool> {
+        let Some(mut rows) = found(txn.collection(&self.key))? else { return Ok(false) };
+        let key = effect_key(&key.into_row_key()?);
+        let row = rows.get(key.clone())?;
+        let is_new = |row: &Row| EffectState::of(row) == EffectState::Waiting && small(row, "h") == 0;
+        if row.as_ref().is_some_and(is_new) { rows.remove(key) } else { Ok(false) }
     }
 
     /// Lets an effect that is dead be tried again, from now on; tells whether it was.
@@ -565,13 +601,21 @@ fn begin(
     Ok((attempt, token))
 }
 
+/// Ends what nothing was heard of for good.
+fn bury(rows: &mut CollectionMut<'_, '_>, key: &Tuple, row: &Row) -> Result<()> {
+    let now = rows.txn().info().time;
+    end_attempt(rows, key, row, Some(TIME_OVER))?;
+    let draft = row.to_draft().without("f").field("s", EffectState::Dead.number()).field("t", now);
+    rows.put(effect_key(key), draft).map(drop)
+}
+
 fn end_attempt(rows: &mut CollectionMut<'_, '_>, key: &Tuple, row: &Row, reason: Option<&str>) -> Result<()> {
     let now = rows.txn().info().time;
     let number = small(row, "h");
     let attempt = rows.get(attempt_key(key, number))?;
     let mut draft = attempt.map_or_else(RowDraft::default, |attempt| attempt.to_draft()).field("e", now);
     if let Some(reason) = reason {
-        draft = draft.field("r", reason.chars().take(REASON_LENGTH_MAX).collect::<String>());
+        draft = draft.field("r", cut(reason, REASON_LENGTH_MAX));
     }
     rows.put(attempt_key(key, number), draft)?;
     Ok(())

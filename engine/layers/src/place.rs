@@ -21,6 +21,13 @@ pub(crate) fn after(now: Micros, time: Duration) -> Micros {
     now.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// Gives the beginning of a text, of so many bytes at most.
+pub(crate) fn cut(text: &str, length_max: usize) -> &str {
+    let end = text.char_indices().map(|(at, character)| at + character.len_utf8());
+    let end = end.take_while(|end| *end <= length_max).last().unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
 /// Gives what was found; nothing where nothing is.
 pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
     match result {

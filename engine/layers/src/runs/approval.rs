@@ -8,7 +8,7 @@ use larder::{
 };
 
 use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
-use crate::place::{after, found, open};
+use crate::place::{after, cut, found, open};
 use crate::state::states;
 
 const REASON_LENGTH_MAX: usize = 1_000;
@@ -150,7 +150,8 @@ impl Runs {
         Ok(())
     }
 
-    /// Decides, once, in the caller's name.
+    /// Decides, once, in the caller's name. One whose time is over and that was not [seen to](Runs::expire_approvals) can be
+    /// decided still.
     ///
     /// # Errors
     /// [`NotFound`](RunsError::NotFound); [`InvalidState`](RunsError::InvalidState) if it was decided or has expired;
@@ -165,7 +166,7 @@ impl Runs {
                     draft.value(changes.clone()).field("s", ApprovalState::Modified.number())
                 }
                 Decided::Rejected(reason) => {
-                    let reason: String = reason.chars().take(REASON_LENGTH_MAX).collect();
+                    let reason = cut(reason, REASON_LENGTH_MAX);
                     draft.field("s", ApprovalState::Rejected.number()).field("r", reason)
                 }
             }

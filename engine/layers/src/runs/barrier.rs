@@ -17,7 +17,7 @@ use larder::{
 };
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
-use crate::place::{after, found, open};
+use crate::place::{after, cut, found, open};
 use crate::state::states;
 
 /// The number of a barrier.
@@ -31,8 +31,6 @@ const KEY_LENGTH_MAX: usize = 2_048;
 const KEY_LENGTH_LIMIT: usize = 3_500;
 /// How long a barrier stays open, if nothing else is said.
 const TIME: Duration = Duration::from_secs(30 * 60);
-/// How deep barriers may be items of others.
-const DEPTH_MAX: usize = 64;
 const ERROR_LENGTH_MAX: usize = 4_096;
 
 states! {
@@ -150,7 +148,7 @@ pub struct Added {
 }
 
 /// What became of a barrier when something was done with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Progress {
     /// It is open: so many items are not done, or more may come.
@@ -160,6 +158,8 @@ pub enum Progress {
     },
     /// This finished it. Nobody else is told so.
     Finished(BarrierState),
+    /// This finished it, and with it others that it is an item of: all of them, from this one up. Nobody else is told so.
+    FinishedUpTo(Vec<(BarrierId, BarrierState)>),
     /// The item was done before: nothing was changed.
     AlreadyDone(ItemState),
 }
@@ -231,13 +231,17 @@ fn number(row: &Row, name: &str) -> u64 {
     row.integer(name).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
 }
 
-fn item_of(row: &Row) -> Result<Item> {
-    let state = ItemState::of_number(row.integer("s"));
-    let (Some(state), Some(key)) = (state, row.key().parts().get(2)) else {
+/// Reads an item of a barrier in a state. What is not done of one that is not open has failed with it.
+fn item_of(row: &Row, barrier: BarrierState) -> Result<Item> {
+    let (Some(state), Some(key)) = (ItemState::of_number(row.integer("s")), row.key().parts().get(2)) else {
         return Err(RunsError::Malformed { what: "a barrier's item" });
     };
     let (place, batch) = (number(row, "o"), number(row, "d"));
-    Ok(Item { key: key.clone(), state, place, batch, result: row.value().clone() })
+    let item = Item { key: key.clone(), state, place, batch, result: row.value().clone() };
+    if barrier == BarrierState::Open || matches!(state, ItemState::Completed | ItemState::Failed) {
+        return Ok(item);
+    }
+    Ok(Item { state: ItemState::Failed, result: barrier.name().into(), ..item })
 }
 
 fn counts(rows: &mut impl Rows, id: BarrierId) -> Result<[u64; 4]> {
@@ -271,15 +275,18 @@ fn barrier_of_row(rows: &mut impl Rows, id: BarrierId, row: &Row) -> Result<Barr
         },
         _ => None,
     };
+    let state = state.ok_or_else(malformed)?;
+    // What is not done of a barrier that is not open has failed with it.
+    let given_up = if state == BarrierState::Open { 0 } else { pending + executing };
     Ok(Barrier {
         id,
         run: text_of(row.field("u")),
         asset,
-        state: state.ok_or_else(malformed)?,
+        state,
         is_closed: row.field("x").is_some(),
         total: pending + executing + completed + failed,
         completed,
-        failed,
+        failed: failed + given_up,
         threshold,
         until: row.integer("t"),
         checkpoint: row.value().clone(),
@@ -345,9 +352,15 @@ impl Runs {
             row = row.field("z", true);
         }
         if let Some((parent, key)) = &draft.parent {
-            if rows.get(item_key(*parent, key))?.is_none() {
-                let name = format!("{key:?} of the barrier {parent}");
-                return Err(RunsError::NotFound { what: "item", name });
+            let above = barrier_of(&mut rows, *parent)?.1;
+            above.demand_open()?;
+            let name = || format!("{key:?} of the barrier {parent}");
+            let item = rows.get(item_key(*parent, key))?;
+            let item = item.ok_or_else(|| RunsError::NotFound { what: "item", name: name() })?;
+            let item = item_of(&item, above.state)?;
+            if matches!(item.state, ItemState::Completed | ItemState::Failed) {
+                let (name, state) = (name(), item.state.name());
+                return Err(RunsError::InvalidState { what: "the item", name, state, expected: "not done" });
             }
             row = row.field("w", vec![(*parent).into(), key.clone()]);
         }
@@ -382,6 +395,7 @@ impl Runs {
             let size = Tuple::encode(std::slice::from_ref(key)).map_or(usize::MAX, |encoded| encoded.len());
             if size > limit {
                 if !may_warn || size > KEY_LENGTH_LIMIT {
+                    let limit = if may_warn { KEY_LENGTH_LIMIT } else { limit };
                     return Err(RunsError::KeyTooLarge { barrier: id, index, size, limit });
                 }
                 added.oversize += 1;
@@ -422,18 +436,39 @@ impl Runs {
     /// Takes up to so many items that nobody is at, in their order.
     ///
     /// # Errors
-    /// As [`Runs::close_barrier`].
+    /// As [`Runs::close_barrier`]; also if a barrier that it is an item of is not open.
     pub fn take_items(&self, txn: &mut WriteTxn<'_>, id: BarrierId, limit: usize) -> Result<Vec<Item>> {
         let mut rows = open(txn, &self.barriers, definition)?;
-        barrier_of(&mut rows, id)?.1.demand_open()?;
+        let mut above = Some(id);
+        while let Some(id) = above {
+            let barrier = barrier_of(&mut rows, id)?.1;
+            barrier.demand_open()?;
+            above = barrier.parent.map(|(id, _)| id);
+        }
         let range = RowRange::all().with(id).with(ItemState::Pending.number()).limit(limit);
         let pending = rows.find("states", &range)?.rows;
         let mut taken = Vec::with_capacity(pending.len());
         for row in pending {
             rows.put(row.key(), row.to_draft().field("s", ItemState::Executing.number()))?;
-            taken.push(Item { state: ItemState::Executing, ..item_of(&row)? });
+            taken.push(Item { state: ItemState::Executing, ..item_of(&row, BarrierState::Open)? });
         }
         Ok(taken)
+    }
+
+    /// Gives an item back that was taken, for others; tells whether somebody was at it.
+    ///
+    /// # Errors
+    /// As [`Runs::complete_item`].
+    pub fn release_item(&self, txn: &mut WriteTxn<'_>, id: BarrierId, key: &Part) -> Result<bool> {
+        let mut rows = open(txn, &self.barriers, definition)?;
+        barrier_of(&mut rows, id)?.1.demand_open()?;
+        let missing = || RunsError::NotFound { what: "item", name: format!("{key:?} of the barrier {id}") };
+        let row = rows.get(item_key(id, key))?.ok_or_else(missing)?;
+        if ItemState::of_number(row.integer("s")) != Some(ItemState::Executing) {
+            return Ok(false);
+        }
+        rows.put(row.key(), row.to_draft().field("s", ItemState::Pending.number()))?;
+        Ok(true)
     }
 
     /// Says that an item is done, and what came of it. Whoever finishes the barrier with it is told, once.
@@ -462,7 +497,7 @@ impl Runs {
         key: &Part,
         error: &str,
     ) -> Result<Progress> {
-        let error: String = error.chars().take(ERROR_LENGTH_MAX).collect();
+        let error = cut(error, ERROR_LENGTH_MAX).to_owned();
         self.end_item(txn, id, key, ItemState::Failed, error.into())
     }
 
@@ -478,7 +513,7 @@ impl Runs {
         let (_, barrier) = barrier_of(&mut rows, id)?;
         let missing = || RunsError::NotFound { what: "item", name: format!("{key:?} of the barrier {id}") };
         let row = rows.get(item_key(id, key))?.ok_or_else(missing)?;
-        let item = item_of(&row)?;
+        let item = item_of(&row, barrier.state)?;
         if matches!(item.state, ItemState::Completed | ItemState::Failed) {
             return Ok(Progress::AlreadyDone(item.state));
         }
@@ -487,17 +522,18 @@ impl Runs {
         settle(&mut rows, id)
     }
 
-    /// Calls a barrier off: items that are not done have failed. Gives how many these were.
+    /// Calls a barrier off: items that are not done have failed. Gives how many these were. Of barriers that are items of it,
+    /// nothing can be taken any more.
     ///
     /// # Errors
     /// As [`Runs::close_barrier`].
     pub fn cancel_barrier(&self, txn: &mut WriteTxn<'_>, id: BarrierId) -> Result<u64> {
         let mut rows = open(txn, &self.barriers, definition)?;
         barrier_of(&mut rows, id)?.1.demand_open()?;
-        give_up(&mut rows, id, BarrierState::Cancelled)
+        Ok(give_up(&mut rows, id, BarrierState::Cancelled)?.0)
     }
 
-    /// Calls off barriers whose time is over, at most `limit` of them; gives their numbers.
+    /// Calls off barriers whose time is over, at most `limit` of them; gives the numbers of all that ended.
     ///
     /// # Errors
     /// [`Store`](RunsError::Store).
@@ -510,12 +546,14 @@ impl Runs {
             _ => None,
         };
         let ids: Vec<BarrierId> = due.iter().filter_map(id).collect();
-        for id in &ids {
-            if barrier_of(&mut rows, *id)?.1.state == BarrierState::Open {
-                give_up(&mut rows, *id, BarrierState::Failed)?;
+        let mut ended = Vec::new();
+        for id in ids {
+            if barrier_of(&mut rows, id)?.1.state == BarrierState::Open {
+                let (_, finished) = give_up(&mut rows, id, BarrierState::Failed)?;
+                ended.extend(finished.into_iter().map(|(id, _)| id));
             }
         }
-        Ok(ids)
+        Ok(ended)
     }
 
     /// Goes on with what comes after a barrier that is finished; true for one caller, ever.
@@ -566,16 +604,18 @@ impl Runs {
     /// Gives all items of a barrier in their order, with what came of them.
     ///
     /// # Errors
-    /// [`Store`](RunsError::Store).
+    /// [`NotFound`](RunsError::NotFound), [`Store`](RunsError::Store).
     pub fn items(&self, view: &ReadTxn, id: BarrierId) -> Result<Vec<Item>> {
         let Some(mut rows) = found(view.collection(&self.barriers))? else { return Ok(Vec::new()) };
-        rows.all(Some("items"), &RowRange::all().with(id))?.iter().map(item_of).collect()
+        let state = barrier_of(&mut rows, id)?.1.state;
+        let items = rows.all(Some("items"), &RowRange::all().with(id))?;
+        items.iter().map(|row| item_of(row, state)).collect()
     }
 
     /// Gives the items of a barrier in a state, in their order, at most `limit` of them.
     ///
     /// # Errors
-    /// [`Store`](RunsError::Store).
+    /// [`NotFound`](RunsError::NotFound), [`Store`](RunsError::Store).
     pub fn items_in(
         &self,
         view: &ReadTxn,
@@ -583,9 +623,21 @@ impl Runs {
         state: ItemState,
         limit: usize,
     ) -> Result<Vec<Item>> {
-        let Some(rows) = found(view.collection(&self.barriers))? else { return Ok(Vec::new()) };
-        let range = RowRange::all().with(id).with(state.number()).limit(limit);
-        rows.find("states", &range)?.rows.iter().map(item_of).collect()
+        let Some(mut rows) = found(view.collection(&self.barriers))? else { return Ok(Vec::new()) };
+        let barrier = barrier_of(&mut rows, id)?.1.state;
+        let states = match (barrier, state) {
+            (BarrierState::Open, state) => vec![state],
+            (_, ItemState::Failed) => vec![ItemState::Failed, ItemState::Pending, ItemState::Executing],
+            (_, ItemState::Completed) => vec![state],
+            _ => Vec::new(),
+        };
+        let mut items: Vec<Item> = Vec::new();
+        for state in states {
+            let range = RowRange::all().with(id).with(state.number()).limit(limit - items.len());
+            let page = rows.find("states", &range)?.rows;
+            items.extend(page.iter().map(|row| item_of(row, barrier)).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(items)
     }
 
     pub(super) fn overdue_barriers(&self, view: &ReadTxn, now: Micros, limit: usize) -> Result<u64> {
@@ -602,46 +654,50 @@ fn settle(rows: &mut CollectionMut<'_, '_>, id: BarrierId) -> Result<Progress> {
         return Ok(Progress::Open { left });
     }
     let state = barrier.outcome();
-    end(rows, row, &barrier, state)?;
-    Ok(Progress::Finished(state))
+    let finished = end(rows, row, &barrier, state)?;
+    Ok(if finished.len() > 1 { Progress::FinishedUpTo(finished) } else { Progress::Finished(state) })
 }
 
-/// Ends a barrier, and the item of another one that it is, and that one if it is finished with it, and so on.
-fn end(rows: &mut CollectionMut<'_, '_>, row: Row, barrier: &Barrier, state: BarrierState) -> Result<()> {
+/// Ends a barrier, and the item of another one that it is, and that one if it is finished with it, and so on; gives all that
+/// ended.
+fn end(
+    rows: &mut CollectionMut<'_, '_>,
+    row: Row,
+    barrier: &Barrier,
+    state: BarrierState,
+) -> Result<Vec<(BarrierId, BarrierState)>> {
+    let mut finished = vec![(barrier.id, state)];
     let (mut row, mut parent, mut state) = (row, barrier.parent.clone(), state);
-    for _ in 0..DEPTH_MAX {
+    loop {
         rows.put(row.key(), row.to_draft().field("q", state.number()).without("t"))?;
-        let Some((id, key)) = parent else { return Ok(()) };
-        let Some(item) = rows.get(item_key(id, &key))? else { return Ok(()) };
-        let is_done = matches!(item_of(&item)?.state, ItemState::Completed | ItemState::Failed);
-        if is_done || barrier_of(rows, id)?.1.state != BarrierState::Open {
-            return Ok(());
+        let Some((id, key)) = parent else { return Ok(finished) };
+        let above = barrier_of(rows, id)?.1;
+        let Some(item) = rows.get(item_key(id, &key))? else { return Ok(finished) };
+        let is_done = matches!(item_of(&item, above.state)?.state, ItemState::Completed | ItemState::Failed);
+        if is_done || above.state != BarrierState::Open {
+            return Ok(finished);
         }
         let is_good = matches!(state, BarrierState::Completed | BarrierState::PartialFailure);
         let ended = if is_good { ItemState::Completed } else { ItemState::Failed };
         rows.put(item.key(), item.to_draft().field("s", ended.number()))?;
-        let above = barrier_of(rows, id)?;
-        if above.1.left() > 0 || !above.1.is_closed {
-            return Ok(());
+        let (above_row, above) = barrier_of(rows, id)?;
+        if above.left() > 0 || !above.is_closed {
+            return Ok(finished);
         }
-        state = above.1.outcome();
-        (row, parent) = (above.0, above.1.parent);
+        state = above.outcome();
+        finished.push((id, state));
+        (row, parent) = (above_row, above.parent);
     }
-    Ok(())
 }
 
-/// Lets all items fail that are not done, and ends the barrier.
-fn give_up(rows: &mut CollectionMut<'_, '_>, id: BarrierId, state: BarrierState) -> Result<u64> {
-    let mut count = 0;
-    for open in [ItemState::Pending, ItemState::Executing] {
-        let range = RowRange::all().with(id).with(open.number());
-        for row in Rows::all(rows, Some("states"), &range)? {
-            let draft = row.to_draft().value(state.name().to_owned());
-            rows.put(row.key(), draft.field("s", ItemState::Failed.number()))?;
-            count += 1;
-        }
-    }
+/// Ends a barrier whatever is not done: that has failed with it, without a look at each item. Gives how many these are, and
+/// all barriers that ended.
+fn give_up(
+    rows: &mut CollectionMut<'_, '_>,
+    id: BarrierId,
+    state: BarrierState,
+) -> Result<(u64, Vec<(BarrierId, BarrierState)>)> {
     let (row, barrier) = barrier_of(rows, id)?;
-    end(rows, row, &barrier, state)?;
-    Ok(count)
+    let finished = end(rows, row, &barrier, state)?;
+    Ok((barrier.left(), finished))
 }

@@ -10,7 +10,7 @@ use larder::{
 
 use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::outbox::Retry;
-use crate::place::{after, found, open};
+use crate::place::{after, cut, found, open};
 use crate::queue::Backoff;
 use crate::state::states;
 
@@ -184,6 +184,13 @@ impl Runs {
         if let Some(row) = rows.get(key)? {
             return Err(duplicate(format!("{:?}", row.field("m").unwrap_or(&Part::Nil))));
         }
+        if let Some(of) = &draft.of {
+            let others = rows.find("of", &RowRange::all().with(of.clone()).limit(1))?.rows;
+            if let Some(other) = others.first() {
+                // A token is as good as a key: whose it is does not tell it.
+                return Err(duplicate(format!("the run {}", text_of(other.key().parts().first()))));
+            }
+        }
         let mut row = RowDraft::default()
             .field("s", GateState::Waiting.number())
             .field("c", now)
@@ -196,12 +203,8 @@ impl Runs {
             OnTimeout::Cancel => row = row.field("z", false),
             OnTimeout::Retry(retry) => row = row.field("z", retry.to_part()),
         }
-        match rows.put(key, row) {
-            Err(error) if matches!(error.kind(), larder::ErrorKind::NotUnique { .. }) => {
-                Err(duplicate(error.to_string()))
-            }
-            result => Ok(result.map(drop)?),
-        }
+        rows.put(key, row)?;
+        Ok(())
     }
 
     fn waiting(
@@ -238,7 +241,7 @@ impl Runs {
         match Self::waiting(&rows, run, token)? {
             Ok(row) => {
                 let draft = row.to_draft().value(payload).field("s", GateState::Signaled.number());
-                let source: String = source.chars().take(NAME_LENGTH_MAX).collect();
+                let source = cut(source, NAME_LENGTH_MAX);
                 rows.put((run, token), draft.field("g", now).field("x", source).without("t"))?;
                 Ok(Signaled::First)
             }

@@ -1,5 +1,6 @@
 //! Making things: a value, its state, what it was made from, and the audit of it, in one commit.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use larder::{
 };
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, lineage, text_of};
-use crate::place::{after, found, open};
+use crate::place::{after, cut, found, open};
 use crate::state::states;
 
 /// How long whoever makes something has for it, if he says nothing.
@@ -17,6 +18,7 @@ const TIME: Duration = Duration::from_secs(30 * 60);
 /// The most bytes of a value.
 const VALUE_LENGTH_MAX: u64 = 16 << 20;
 const REASON_LENGTH_MAX: usize = 1_000;
+const HASH_LENGTH_MAX: usize = 64;
 
 states! {
     /// How making something is going.
@@ -58,7 +60,7 @@ pub struct Ticket {
 pub struct Produced {
     format: String,
     value: Bytes,
-    from: Vec<Asset>,
+    from: Vec<(Asset, Option<u64>)>,
     hash: Option<Vec<u8>>,
     metadata: Bytes,
     mode: LineageMode,
@@ -88,13 +90,20 @@ impl Produced {
         }
     }
 
-    /// Says what it was made from.
+    /// Says what it was made from: the values that there were when its making began. If one was made again meanwhile, this is
+    /// [stale](Runs::is_stale) from the beginning.
     pub fn from(mut self, assets: impl IntoIterator<Item = Asset>) -> Self {
-        self.from.extend(assets);
+        self.from.extend(assets.into_iter().map(|asset| (asset, None)));
         self
     }
 
-    /// Says under which hash of its dependencies it was made.
+    /// Says what it was made from, and which [version](Runs::version) of it was read.
+    pub fn from_version(mut self, asset: Asset, version: u64) -> Self {
+        self.from.push((asset, Some(version)));
+        self
+    }
+
+    /// Says under which hash of its dependencies it was made: 64 bytes at most.
     pub fn hash(mut self, hash: impl Into<Vec<u8>>) -> Self {
         self.hash = Some(hash.into());
         self
@@ -238,7 +247,7 @@ impl Materialization {
             draft = draft.field("f", self.fence);
         }
         if let Some(reason) = &self.reason {
-            draft = draft.field("r", reason.chars().take(REASON_LENGTH_MAX).collect::<String>());
+            draft = draft.field("r", cut(reason, REASON_LENGTH_MAX));
         }
         if let Some(hash) = &self.hash {
             draft = draft.field("h", hash.clone());
@@ -264,8 +273,8 @@ impl Runs {
     /// and stays until then.
     ///
     /// # Errors
-    /// [`AlreadyRunning`](RunsError::AlreadyRunning); [`InvalidName`](RunsError::InvalidName) for the run;
-    /// [`Store`](RunsError::Store).
+    /// [`AlreadyRunning`](RunsError::AlreadyRunning); [`InvalidState`](RunsError::InvalidState) if it waits for somebody's
+    /// approval; [`InvalidName`](RunsError::InvalidName) for the run; [`Store`](RunsError::Store).
     pub fn start_for(
         &self,
         txn: &mut WriteTxn<'_>,
@@ -282,6 +291,10 @@ impl Runs {
                 before.until.filter(|until| before.state == MadeState::Running && *until > now)
             {
                 return Err(RunsError::AlreadyRunning { until });
+            }
+            if before.state == MadeState::WaitingApproval {
+                let (what, name, state) = ("the making of", asset.to_string(), before.state.name());
+                return Err(RunsError::InvalidState { what, name, state, expected: "decided first" });
             }
         }
         let made = Materialization {
@@ -348,23 +361,26 @@ impl Runs {
         if size > VALUE_LENGTH_MAX {
             return Err(RunsError::ValueTooLarge { size, limit: VALUE_LENGTH_MAX });
         }
-        let now = txn.info().time;
+        if hash.as_ref().is_some_and(|hash| hash.len() > HASH_LENGTH_MAX) {
+            let (expected, got) = (format!("at most {HASH_LENGTH_MAX} bytes"), "more".to_owned());
+            return Err(RunsError::InvalidName { argument: "hash", expected, got });
+        }
+        let (now, version) = (txn.info().time, txn.unique_number());
         let states = [MadeState::Running, MadeState::WaitingApproval];
         let made = self.change(txn, ticket, &states, |made| {
             (made.state, made.ended, made.until) = (MadeState::Success, Some(now), None);
             (made.hash, made.metadata) = (hash, metadata);
         })?;
         let asset = &ticket.asset;
-        let draft =
-            RowDraft::new(value).field("f", format).field("o", ticket.fence).field("u", made.run.as_str());
+        let draft = RowDraft::new(value).field("f", format).field("o", version).field("u", made.run.as_str());
         open(txn, &self.values, values_definition)?.put(asset.parts(), draft)?;
-        let lineage_error = match self.set_lineage(txn, asset, &made.run, &from) {
+        let lineage_error = match self.set_lineage(txn, ticket, &from) {
             Ok(count) => {
                 self.change(txn, ticket, &[MadeState::Success], |made| made.from = count)?;
                 None
             }
             Err(error) if mode == LineageMode::BestEffort => {
-                self.set_lineage(txn, asset, &made.run, &[])?;
+                self.set_lineage(txn, ticket, &[])?;
                 self.note(txn, "lineage failed", &made.run, Some(asset), &error.to_string())?;
                 Some(error)
             }
@@ -378,31 +394,33 @@ impl Runs {
     fn set_lineage(
         &self,
         txn: &mut WriteTxn<'_>,
-        asset: &Asset,
-        run: &str,
-        from: &[Asset],
+        ticket: &Ticket,
+        from: &[(Asset, Option<u64>)],
     ) -> larder::Result<u64> {
-        let (now, node) = (txn.info().time, asset.node());
-        let mut edges = Vec::with_capacity(from.len());
-        for upstream in from {
+        let (now, node) = (txn.info().time, ticket.asset.node());
+        let mut edges = BTreeMap::new();
+        for (upstream, version) in from {
             let value = match found(txn.collection(&self.values))? {
                 Some(values) => values.get(upstream.parts())?,
                 None => None,
             };
-            let draft = RowDraft::default().field("u", run).field("c", now);
-            // Which of its values was read: a later one makes this one stale.
-            let draft = value.iter().fold(draft, |draft, value| draft.field("o", order_of(value)));
-            edges.push((upstream.node(), draft));
+            // Which of its values was read: a later one makes this one stale. Of one that came after the making began, it is
+            // not known that it was.
+            let seen = value.as_ref().map(|value| order_of(value).min(ticket.fence));
+            let mut draft = RowDraft::default().field("u", ticket.run.as_str()).field("c", now);
+            if let Some(version) = version.or(seen) {
+                draft = draft.field("o", version);
+            }
+            edges.insert(upstream.node(), draft);
         }
         let mut graph = Graph::over(open(txn, &self.lineage, lineage::definition)?);
         let before = graph.edges(lineage::MADE_FROM, node.clone(), Direction::Up)?;
-        for edge in before.iter().filter(|edge| !edges.iter().any(|(from, _)| *from == edge.from)) {
+        for edge in before.iter().filter(|edge| !edges.contains_key(&edge.from)) {
             graph.disconnect(lineage::MADE_FROM, edge.from.clone(), node.clone())?;
         }
-        let mut count = 0;
-        for (at, (from, draft)) in edges.iter().enumerate() {
-            graph.connect(lineage::MADE_FROM, from.clone(), node.clone(), draft.clone())?;
-            count += u64::from(!edges.iter().take(at).any(|(other, _)| other == from));
+        let count = edges.len() as u64;
+        for (from, draft) in edges {
+            graph.connect(lineage::MADE_FROM, from, node.clone(), draft)?;
         }
         Ok(count)
     }
@@ -453,6 +471,15 @@ impl Runs {
     pub fn value(&self, view: &ReadTxn, asset: &Asset) -> Result<Option<(String, Bytes)>> {
         let Some(values) = found(view.collection(&self.values))? else { return Ok(None) };
         Ok(values.get(asset.parts())?.map(|row| (text_of(row.field("f")), row.value().clone())))
+    }
+
+    /// Gives the version of what was made last of an asset: a number that the next one does not have.
+    ///
+    /// # Errors
+    /// [`Store`](RunsError::Store).
+    pub fn version(&self, view: &ReadTxn, asset: &Asset) -> Result<Option<u64>> {
+        let Some(values) = found(view.collection(&self.values))? else { return Ok(None) };
+        Ok(values.get(asset.parts())?.as_ref().map(order_of))
     }
 
     /// Tells whether a value is there.

@@ -16,6 +16,8 @@ use crate::state::states;
 const RUN: &str = "r";
 const STEP: &str = "s";
 const CONFIG: &str = "c";
+/// The most bytes of the name of slots.
+const SLOT_LENGTH_MAX: usize = 200;
 /// How many of what is overdue are counted for a report.
 const COUNTED_MAX: usize = 1_000;
 
@@ -328,9 +330,21 @@ impl Runs {
     }
 
     fn goes_on(&self, txn: &mut WriteTxn<'_>, run: &str) -> Result<Option<RunState>> {
-        let Some(rows) = found(txn.collection(&self.runs))? else { return Ok(None) };
-        let run = rows.get((RUN, run))?.as_ref().and_then(run_of);
-        Ok(run.map(|run| run.state).filter(|state| !state.is_over()))
+        let known = match found(txn.collection(&self.runs))? {
+            Some(rows) => rows.get((RUN, run))?.as_ref().and_then(run_of),
+            None => None,
+        };
+        if let Some(known) = known {
+            return Ok(Some(known.state).filter(|state| !state.is_over()));
+        }
+        // Of which nothing was said goes on as long as somebody is at something of it.
+        let Some(rows) = found(txn.collection(&self.made))? else { return Ok(None) };
+        for state in [MadeState::Running, MadeState::WaitingApproval] {
+            if rows.aggregate("run", &[run.into(), state.number().into()])?.count > 0 {
+                return Ok(Some(RunState::Running));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes one of so many slots of a name for a time, in a holder's name; `None` if all are taken. One whose time is over is
@@ -347,9 +361,12 @@ impl Runs {
         holder: &str,
         time: Duration,
     ) -> Result<Option<Slot>> {
-        check_name("slot", name, NAME_LENGTH_MAX)?;
+        check_name("slot", name, SLOT_LENGTH_MAX)?;
         let key = self.slot_key(name, holder)?;
-        match txn.claim(&key, time, Some((name, slots))) {
+        // Groups are of the whole file; slots of one store are not those of another.
+        let store = blake3::hash(self.slots.as_str().as_bytes()).to_hex();
+        let group = format!("{} {name}", store.get(..32).unwrap_or_default());
+        match txn.claim(&key, time, Some((&group, slots))) {
             Ok(fence) => Ok(Some(Slot { name: name.to_owned(), holder: holder.to_owned(), fence })),
             Err(error) if matches!(error.kind(), ErrorKind::GroupFull { .. }) => Ok(None),
             Err(error) => Err(error.into()),

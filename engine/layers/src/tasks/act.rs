@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use larder::{Direction, Graph, Micros, ReadTxn, RowDraft, RowRange, Rows, WriteTxn};
+use larder::{Direction, Micros, ReadTxn, RowDraft, RowRange, Rows, WriteTxn};
 
 use super::draft::PRIORITY_MAX;
 use super::groups::{self, Shapes};
 use super::settle::{Settled, Work};
-use super::task::{Task, TaskBody, TaskId, TaskStatus, TaskToken, attempt_key, id_of};
-use super::{LINK, Result, Rule, Tasks, TasksError, Trigger};
+use super::task::{Task, TaskBody, TaskId, TaskStatus, TaskToken, attempt_key, effect_key};
+use super::{Result, Rule, Tasks, TasksError, Trigger};
 use crate::place::{after, found};
 
 /// How many tasks that cannot be claimed now are looked at, at most, for those that can.
@@ -124,30 +124,30 @@ impl Tasks {
     /// finishes it; else others can claim it.
     ///
     /// Rules are looked at in the same transaction, so what they limit is never exceeded; of tasks that a rule blocks, 1 000
-    /// are passed over at most.
+    /// are passed over at most. Tasks whose time to wait is over are let in first, as many as are asked for, and 100 at least.
     ///
     /// # Errors
     /// [`Store`](TasksError::Store).
     pub fn claim_up_to(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<Vec<ClaimedTask>> {
         let mut claimed = Vec::new();
-        if found(txn.collection(&self.rows))?.is_none() {
+        if limit == 0 || found(txn.collection(&self.rows))?.is_none() {
             return Ok(claimed);
         }
-        self.release_due(txn, PAGE)?;
-        let shapes = Shapes::read(self, txn)?;
-        let mut range = RowRange::all().limit(limit.clamp(1, PAGE));
-        let mut looked_at = 0;
-        while claimed.len() < limit && looked_at < LOOKED_AT_MAX {
+        self.release_due(txn, limit.max(PAGE))?;
+        let mut shapes = Shapes::default();
+        let mut range = RowRange::all().limit(limit.min(PAGE));
+        let mut passed_over = 0;
+        while claimed.len() < limit && passed_over < LOOKED_AT_MAX {
             let page = txn.collection(&self.rows)?.find("ready", &range)?;
             for row in &page.rows {
                 if claimed.len() == limit {
                     break;
                 }
-                looked_at += 1;
                 let task = Task::of(row)?;
                 let body = self.body_in(txn, task.id)?;
-                if self.blocked(txn, &shapes, &task, &body)?.is_none() {
-                    claimed.push(self.claim_one(txn, task, body)?);
+                match self.blocked(txn, &mut shapes, &task, &body)? {
+                    None => claimed.push(self.claim_one(txn, task, body)?),
+                    Some(_) => passed_over += 1,
                 }
             }
             let Some(next) = page.next else { break };
@@ -169,9 +169,8 @@ impl Tasks {
         if let Some(time) = task.until.filter(|time| *time > now) {
             return Ok(TaskClaim::NotBefore(time));
         }
-        let shapes = Shapes::read(self, txn)?;
         let body = self.body_in(txn, id)?;
-        match self.blocked(txn, &shapes, &task, &body)? {
+        match self.blocked(txn, &mut Shapes::default(), &task, &body)? {
             Some(blocked) => Ok(TaskClaim::Blocked(blocked)),
             None => Ok(TaskClaim::Claimed(Box::new(self.claim_one(txn, task, body)?))),
         }
@@ -191,15 +190,29 @@ impl Tasks {
         Ok(ClaimedTask { task, body })
     }
 
+    /// Takes back what would start a task that nobody has any more, as far as nobody has begun it.
+    fn withdraw_starts(&self, txn: &mut WriteTxn<'_>, task: &Task) -> Result<()> {
+        if !task.has_actions {
+            return Ok(());
+        }
+        let body = self.body_in(txn, task.id)?;
+        let starts = body.actions.iter().filter(|action| action.trigger == Trigger::Start);
+        for (number, _) in (1..).zip(starts) {
+            self.outbox.withdraw(txn, effect_key(task.id, task.attempts, Trigger::Start, number))?;
+        }
+        Ok(())
+    }
+
     /// Tells which rule does not let a task be claimed.
     fn blocked(
         &self,
         txn: &mut WriteTxn<'_>,
-        shapes: &Shapes,
+        shapes: &mut Shapes,
         task: &Task,
         body: &TaskBody,
     ) -> Result<Option<Blocked>> {
         for rule in &body.rules {
+            shapes.read(self, txn, &rule.matcher().kind)?;
             let group = match shapes.group(rule.matcher(), &body.metadata) {
                 Some(Ok(group)) => group,
                 Some(Err(field)) => return Ok(Some(Blocked::MissingField { field })),
@@ -315,7 +328,8 @@ impl Tasks {
             }
             txn.collection(&self.rows)?.put(attempt_key(task.id, task.attempts), draft)?;
         }
-        if task.attempts > task.retry.retries_max {
+        work.task(txn, task.id)?.tries_failed = task.tries_failed.saturating_add(1);
+        if task.tries_failed >= task.retry.retries_max {
             work.end(txn, task.id, TaskStatus::Failure, Some(reason), triggers)?;
             return Ok(None);
         }
@@ -323,7 +337,7 @@ impl Tasks {
         if triggers.contains(&Trigger::Cancel) {
             work.trigger(task, Trigger::Cancel);
         }
-        let at = after(now, task.retry.backoff.wait(task.attempts));
+        let at = after(now, task.retry.backoff.wait(task.tries_failed.saturating_add(1)));
         let task = work.task(txn, task.id)?;
         (task.status, task.fence, task.updated) = (TaskStatus::Pending, 0, now);
         (task.started, task.until) = (None, Some(at).filter(|at| *at > now));
@@ -393,16 +407,20 @@ impl Tasks {
             }
             _ => {}
         }
-        let status = task.status;
+        let (status, resumed) = (task.status, task.clone());
+        if was == TaskStatus::Claimed {
+            self.withdraw_starts(txn, &resumed)?;
+        }
         let _ = work.write(txn)?;
         Ok(status)
     }
 
-    /// Lets a task that has failed or was called off be claimed again, if all that wait for it still do.
+    /// Lets a task that has failed or was called off be claimed again, if all that wait for it still do, and all that it needs
+    /// have not failed; as soon as those that it waits for have ended. It may be retried as often as before.
     ///
     /// # Errors
-    /// [`ChildrenEnded`](TasksError::ChildrenEnded); [`InvalidState`](TasksError::InvalidState) if it has not failed;
-    /// [`NoSuchTask`](TasksError::NoSuchTask); [`Store`](TasksError::Store).
+    /// [`ChildrenEnded`](TasksError::ChildrenEnded); [`InvalidState`](TasksError::InvalidState) if it has not failed, or what
+    /// it needs has; [`NoSuchTask`](TasksError::NoSuchTask); [`Store`](TasksError::Store).
     pub fn retry(&self, txn: &mut WriteTxn<'_>, id: TaskId) -> Result<()> {
         let mut work = Work::new(self, txn);
         let now = work.now();
@@ -410,16 +428,25 @@ impl Tasks {
         if !matches!(task.status, TaskStatus::Failure | TaskStatus::Canceled) {
             return Err(wrong_state(task, "one that has failed or was called off"));
         }
-        let edges = Graph::over(txn.collection(&self.links)?).edges(LINK, id, Direction::Down)?;
+        let (mut wait_finished, mut wait_success) = (0, 0);
+        for (parent, requires_success) in work.linked(txn, id, Direction::Up)? {
+            let parent = work.task(txn, parent)?;
+            if !parent.status.is_terminal() {
+                wait_finished += 1;
+                wait_success += u32::from(requires_success);
+            } else if requires_success && parent.status != TaskStatus::Success {
+                return Err(wrong_state(parent, "one that has succeeded, or has not ended"));
+            }
+        }
         let mut count = 0;
-        for edge in &edges {
-            let Some(child) = id_of(&edge.to) else { continue };
+        for (child, requires_success) in work.linked(txn, id, Direction::Down)? {
             let child = work.task(txn, child)?;
             let is_ready = child.status == TaskStatus::Pending;
             if !is_ready && !child.is_waiting() && child.paused_from != Some(TaskStatus::Pending) {
                 count += 1;
             }
             child.wait_finished += 1;
+            child.wait_success += u32::from(requires_success);
             if is_ready {
                 child.status = TaskStatus::Waiting;
             }
@@ -429,8 +456,9 @@ impl Tasks {
             return Err(TasksError::ChildrenEnded { task: id, count });
         }
         let task = work.task(txn, id)?;
-        (task.status, task.updated, task.ended, task.started) = (TaskStatus::Pending, now, None, None);
-        task.attempts = 0;
+        (task.updated, task.ended, task.started, task.tries_failed) = (now, None, None, 0);
+        (task.wait_finished, task.wait_success) = (wait_finished, wait_success);
+        task.status = if wait_finished > 0 { TaskStatus::Waiting } else { TaskStatus::Pending };
         work.write(txn).map(drop)
     }
 
@@ -475,6 +503,7 @@ impl Tasks {
         for row in &due.rows {
             let task = work.take(Task::of(row)?).clone();
             if task.status == TaskStatus::Claimed {
+                self.withdraw_starts(txn, &task)?;
                 let task = work.task(txn, task.id)?;
                 (task.status, task.fence, task.until) = (TaskStatus::Pending, 0, None);
                 task.updated = now;

@@ -45,10 +45,18 @@ pub struct Created {
     pub tasks: Vec<CreatedTask>,
 }
 
+/// A task that is to be created, and whom it waits for.
+struct Planned<'d> {
+    task: Task,
+    draft: &'d TaskDraft,
+    parents: BTreeMap<TaskId, bool>,
+}
+
 impl Tasks {
     /// Creates tasks, which may wait for earlier ones of them: all, or none.
     ///
-    /// A task that is not created because another one matches is that one for those that wait for it.
+    /// A task that is not created because another one matches is that one for those that wait for it. When a matcher asks for
+    /// something for the first time, all tasks that have it become known for it, which takes as long as there are such tasks.
     ///
     /// # Errors
     /// [`Invalid`](TasksError::Invalid) with everything that is wrong with any of them;
@@ -66,84 +74,98 @@ impl Tasks {
             let message = format!("expected at most {BATCH_MAX} tasks, got {}", batch.len());
             wrong = vec![Problem { index: BATCH_MAX, field: "batch", message }];
         }
+        if !wrong.is_empty() {
+            return Err(TasksError::Invalid { problems: wrong });
+        }
         let number = txn.unique_number();
-        let mut shapes = Shapes::read(self, txn)?;
-        let mut ids: BTreeMap<&str, TaskId> = BTreeMap::new();
+        let mut shapes = Shapes::default();
+        drop(open(txn, &self.rows, super::definition)?);
+        drop(open(txn, &self.links, links_definition)?);
+        // First what becomes of each; nothing of the batch is written before all of that is known.
+        let mut planned: Vec<Planned<'_>> = Vec::new();
         let mut created = Vec::with_capacity(batch.len());
-        // What is wrong with what is waited for is only seen here, and told with the rest.
-        if wrong.is_empty() {
-            drop(open(txn, &self.rows, super::definition)?);
-            drop(open(txn, &self.links, links_definition)?);
-            for (index, draft) in batch.iter().enumerate() {
-                let known = self.match_of(txn, &mut shapes, draft)?;
-                let one = match known {
-                    Some(id) => CreatedTask::Skipped(id),
-                    None => CreatedTask::New(self.create_one(
-                        txn,
-                        &mut shapes,
-                        &ids,
-                        number,
-                        (index, draft),
-                        &mut wrong,
-                    )?),
-                };
-                ids.insert(&draft.local, one.id());
-                created.push(one);
-            }
+        let mut ids: BTreeMap<&str, TaskId> = BTreeMap::new();
+        for (index, draft) in batch.iter().enumerate() {
+            let one = match self.match_of(txn, &mut shapes, draft, &planned)? {
+                Some(id) => CreatedTask::Skipped(id),
+                None => {
+                    let one = self.plan(txn, &ids, (index, draft), &planned, &mut wrong)?;
+                    let id = one.task.id;
+                    planned.push(one);
+                    CreatedTask::New(id)
+                }
+            };
+            ids.insert(&draft.local, one.id());
+            created.push(one);
         }
         if !wrong.is_empty() {
-            wrong.sort();
             return Err(TasksError::Invalid { problems: wrong });
+        }
+        for mut one in planned {
+            one.task.batch = number;
+            self.create_one(txn, &mut shapes, one)?;
         }
         Ok(Created { batch: number, tasks: created })
     }
 
-    /// Finds a task that is there already.
+    /// Finds a task that is there already, or is to be created before this one.
     fn match_of(
         &self,
         txn: &mut WriteTxn<'_>,
         shapes: &mut Shapes,
         draft: &TaskDraft,
+        planned: &[Planned<'_>],
     ) -> Result<Option<TaskId>> {
         for matcher in &draft.dedupe {
+            let is_match = |one: &&Planned<'_>| {
+                one.task.kind == matcher.kind
+                    && one.task.counts_as(matcher.status)
+                    && groups::is_same_group(matcher, &one.draft.metadata, &draft.metadata)
+            };
+            if let Some(one) = planned.iter().rev().find(is_match) {
+                return Ok(Some(one.task.id));
+            }
             shapes.add(self, txn, matcher)?;
             let Some(Ok(group)) = shapes.group(matcher, &draft.metadata) else { continue };
             let mut rows = open(txn, &self.groups, groups::definition)?;
-            if groups::members(&mut rows, &group)?.count > 0 {
-                return groups::last_member(&mut rows, &group);
+            if let Some(id) = groups::last_member(&mut rows, &group)? {
+                return Ok(Some(id));
             }
         }
         Ok(None)
     }
 
-    fn create_one(
+    /// Finds out whom a task waits for, and whether it can be created.
+    fn plan<'d>(
         &self,
         txn: &mut WriteTxn<'_>,
-        shapes: &mut Shapes,
         ids: &BTreeMap<&str, TaskId>,
-        batch: u64,
-        (index, draft): (usize, &TaskDraft),
+        (index, draft): (usize, &'d TaskDraft),
+        planned: &[Planned<'_>],
         wrong: &mut Vec<Problem>,
-    ) -> Result<TaskId> {
+    ) -> Result<Planned<'d>> {
         let id = txn.unique_number();
-        let mut task = Task::new(id, batch, draft, txn.info().time);
+        let mut task = Task::new(id, 0, draft, txn.info().time);
+        // Two that were not created may be the same one: whoever needs either needs it.
+        let mut parents: BTreeMap<TaskId, bool> = BTreeMap::new();
         for (on, requires_success) in &draft.after {
             let parent = match on {
                 On::Local(local) => ids.get(local.as_str()).copied().unwrap_or(0),
                 On::Task(parent) => *parent,
             };
-            let row = txn.collection(&self.rows)?.get(parent)?;
-            let parent = Task::of(&row.ok_or(TasksError::NoSuchTask { task: parent })?)?;
-            if parent.status.is_terminal() && *requires_success && parent.status != TaskStatus::Success {
-                let message = format!("it needs the task {}, which has failed", parent.id);
+            *parents.entry(parent).or_default() |= *requires_success;
+        }
+        for (parent, requires_success) in &parents {
+            let of_batch = planned.binary_search_by_key(parent, |one| one.task.id);
+            let status = match of_batch {
+                Ok(_) => TaskStatus::Pending,
+                Err(_) => self.task_in(txn, *parent)?.status,
+            };
+            if *requires_success && matches!(status, TaskStatus::Failure | TaskStatus::Canceled) {
+                let message = format!("it needs the task {parent}, which has failed");
                 wrong.push(Problem { index, field: "after", message });
             }
-            let mut graph = Graph::over(txn.collection(&self.links)?);
-            if graph.connect(LINK, parent.id, id, link(*requires_success))? {
-                let message = format!("it waits for the task {} twice", parent.id);
-                wrong.push(Problem { index, field: "after", message });
-            }
-            if !parent.status.is_terminal() {
+            if !status.is_terminal() {
                 task.wait_finished += 1;
                 task.wait_success += u32::from(*requires_success);
             }
@@ -151,9 +173,16 @@ impl Tasks {
         if task.wait_finished > 0 {
             task.status = TaskStatus::Waiting;
         }
-        for rule in &draft.rules {
-            shapes.add(self, txn, rule.matcher())?;
-        }
+        Ok(Planned { task, draft, parents })
+    }
+
+    fn create_one(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        shapes: &mut Shapes,
+        Planned { task, draft, parents }: Planned<'_>,
+    ) -> Result<()> {
+        let id = task.id;
         let body = TaskBody {
             metadata: draft.metadata.clone(),
             actions: draft.actions.clone(),
@@ -164,11 +193,20 @@ impl Tasks {
         if body != TaskBody::default() {
             rows.put(body_key(id), body.encode(id)?)?;
         }
-        if shapes.has_kind(&task.kind) {
+        if !parents.is_empty() {
+            let mut graph = Graph::over(txn.collection(&self.links)?);
+            for (parent, requires_success) in parents {
+                graph.connect(LINK, parent, id, link(requires_success))?;
+            }
+        }
+        for rule in &draft.rules {
+            shapes.add(self, txn, rule.matcher())?;
+        }
+        if shapes.read(self, txn, &task.kind)? {
             let mut rows = open(txn, &self.groups, groups::definition)?;
             shapes.change(&mut rows, None, Some((&task, &body)))?;
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Lets a task wait for another one, too, as long as nobody has it.
@@ -221,7 +259,7 @@ impl Tasks {
     /// # Errors
     /// [`InvalidArgument`](TasksError::InvalidArgument), [`Store`](TasksError::Store).
     pub fn set_rules(&self, txn: &mut WriteTxn<'_>, batch: u64, kind: &str, rules: &[Rule]) -> Result<u64> {
-        let mut shapes = Shapes::read(self, txn)?;
+        let mut shapes = Shapes::default();
         let mut problem = None;
         for rule in rules {
             check_matcher(rule.matcher(), &mut |_, message| problem = Some(message));

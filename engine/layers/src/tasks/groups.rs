@@ -5,9 +5,11 @@
 //! the shape's kind and status. Members are rows, and how many a group has is an aggregate of them, which `verify` recounts.
 //!
 //! ```text
-//! shape:  ["s", status, kind, [fields]] -> "i": its number
-//! member: [task, number of the shape]   -> "g": [number of the shape, values], "r": how many items the task has left
+//! shape:  ["s", kind, status, [fields]] -> "i": its number
+//! member: [task, number of the shape]   -> "g": [number of the shape, values], "t": the task, "r": how many items it has left
 //! ```
+
+use std::collections::BTreeMap;
 
 use larder::{
     AggregateDefinition, CollectionDefinition, CollectionMut, IndexDefinition, Part, ReadTxn, RowDraft,
@@ -26,24 +28,19 @@ const VALUE_LENGTH_MAX: usize = 200;
 
 pub(super) fn definition() -> CollectionDefinition {
     CollectionDefinition::new()
-        .index(IndexDefinition::new(GROUP).by("g"))
+        .index(IndexDefinition::new(GROUP).by("g").by_descending("t"))
         .aggregate(AggregateDefinition::new(GROUP).group_by("g").sum("r"))
 }
 
-/// Shapes that matchers have.
+/// Shapes that matchers have, of the kinds that were asked for.
 #[derive(Debug, Default)]
-pub(super) struct Shapes(Vec<(u64, Matcher)>);
+pub(super) struct Shapes(BTreeMap<String, Vec<(u64, Matcher)>>);
 
 /// How many tasks a group has, and how many items they have left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Members {
     pub(super) count: u64,
     pub(super) remaining: i128,
-}
-
-/// Tells whether a status is what a matcher asks for.
-fn admits(asked: TaskStatus, status: TaskStatus) -> bool {
-    asked == status || (asked == TaskStatus::Running && status == TaskStatus::Claimed)
 }
 
 fn value_part(value: &Value) -> Part {
@@ -79,7 +76,7 @@ fn group_of(
 
 fn shape_key(matcher: &Matcher) -> Vec<Part> {
     let fields = matcher.fields.iter().map(|field| Part::from(field.as_str())).collect();
-    vec![SHAPE.into(), matcher.status.number().into(), matcher.kind.as_str().into(), Part::List(fields)]
+    vec![SHAPE.into(), matcher.kind.as_str().into(), matcher.status.number().into(), Part::List(fields)]
 }
 
 /// A matcher as its shape is kept: the order of fields does not matter.
@@ -90,7 +87,7 @@ fn normal(matcher: &Matcher) -> Matcher {
 }
 
 fn shape_of(row: &larder::Row) -> Option<(u64, Matcher)> {
-    let [_, Part::Integer(status), Part::String(kind), Part::List(fields)] = row.key().parts() else {
+    let [_, Part::String(kind), Part::Integer(status), Part::List(fields)] = row.key().parts() else {
         return None;
     };
     let status = TaskStatus::of_number(i64::try_from(*status).ok())?;
@@ -103,46 +100,59 @@ fn shape_of(row: &larder::Row) -> Option<(u64, Matcher)> {
 }
 
 impl Shapes {
-    pub(super) fn read(tasks: &Tasks, txn: &mut WriteTxn<'_>) -> Result<Self> {
-        match found(txn.collection(&tasks.groups))? {
-            Some(mut rows) => Self::of(&mut rows),
-            None => Ok(Self::default()),
+    /// Reads the shapes of a kind, unless they are known.
+    fn of_kind(&mut self, rows: &mut impl Rows, kind: &str) -> Result<()> {
+        if !self.0.contains_key(kind) {
+            let rows = rows.all(None, &RowRange::all().with(SHAPE).with(kind))?;
+            self.0.insert(kind.to_owned(), rows.iter().filter_map(shape_of).collect());
         }
+        Ok(())
     }
 
-    fn of(rows: &mut impl Rows) -> Result<Self> {
-        let rows = rows.all(None, &RowRange::all().with(SHAPE))?;
-        Ok(Self(rows.iter().filter_map(shape_of).collect()))
+    /// Gives the shapes of a kind.
+    pub(super) fn read(&mut self, tasks: &Tasks, txn: &mut WriteTxn<'_>, kind: &str) -> Result<bool> {
+        match found(txn.collection(&tasks.groups))? {
+            Some(mut rows) => self.of_kind(&mut rows, kind)?,
+            None => return Ok(false),
+        }
+        Ok(self.known(kind).next().is_some())
+    }
+
+    fn known(&self, kind: &str) -> impl Iterator<Item = &(u64, Matcher)> {
+        self.0.get(kind).into_iter().flatten()
     }
 
     fn number(&self, matcher: &Matcher) -> Option<u64> {
-        self.0.iter().find(|(_, known)| known == matcher).map(|(number, _)| *number)
+        self.known(&matcher.kind).find(|(_, known)| known == matcher).map(|(number, _)| *number)
     }
 
-    /// Numbers the shape of a matcher, if it is new; then all tasks that have it become members.
+    /// Numbers the shape of a matcher, if it is new; then all tasks that have it become members, in this transaction.
     pub(super) fn add(&mut self, tasks: &Tasks, txn: &mut WriteTxn<'_>, matcher: &Matcher) -> Result<()> {
         let matcher = normal(matcher);
+        self.read(tasks, txn, &matcher.kind)?;
         if self.number(&matcher).is_some() {
             return Ok(());
         }
         let number = txn.unique_number();
         open(txn, &tasks.groups, definition)?
             .put(shape_key(&matcher), RowDraft::default().field("i", number))?;
-        for status in TaskStatus::ALL.into_iter().filter(|status| admits(matcher.status, *status)) {
+        // Whoever was at work when he was paused counts as one who is.
+        let asked = match matcher.status {
+            TaskStatus::Running => vec![TaskStatus::Claimed, TaskStatus::Running, TaskStatus::Paused],
+            status => vec![status],
+        };
+        for status in asked {
             let range = RowRange::all().with(status.number()).with(matcher.kind.as_str());
             for row in Rows::all(&mut txn.collection(&tasks.rows)?, Some("state"), &range)? {
                 let task = Task::of(&row)?;
-                let body = tasks.body_in(txn, task.id)?;
-                put_member(&mut txn.collection(&tasks.groups)?, (number, &matcher), &task, &body)?;
+                if task.counts_as(matcher.status) {
+                    let body = tasks.body_in(txn, task.id)?;
+                    put_member(&mut txn.collection(&tasks.groups)?, (number, &matcher), &task, &body)?;
+                }
             }
         }
-        self.0.push((number, matcher));
+        self.0.entry(matcher.kind.clone()).or_default().push((number, matcher));
         Ok(())
-    }
-
-    /// Tells whether tasks of a kind are members of anything.
-    pub(super) fn has_kind(&self, kind: &str) -> bool {
-        self.0.iter().any(|(_, matcher)| matcher.kind == kind)
     }
 
     /// Makes a task, which was in another state before or was not there, a member of what it is one of now.
@@ -155,9 +165,9 @@ impl Shapes {
         let Some(kind) = now.map(|(task, _)| &task.kind).or(before.map(|task| &task.kind)) else {
             return Ok(());
         };
-        for (number, matcher) in self.0.iter().filter(|(_, matcher)| matcher.kind == *kind) {
-            let was = before.is_some_and(|task| admits(matcher.status, task.status));
-            let is = now.filter(|(task, _)| admits(matcher.status, task.status));
+        for (number, matcher) in self.known(kind) {
+            let was = before.is_some_and(|task| task.counts_as(matcher.status));
+            let is = now.filter(|(task, _)| task.counts_as(matcher.status));
             match (was, is) {
                 (_, Some((task, body))) if !was || before.map(Task::remaining) != Some(task.remaining()) => {
                     put_member(rows, (*number, matcher), task, body)?;
@@ -191,7 +201,8 @@ fn put_member(
 ) -> Result<()> {
     // Whoever lacks a field belongs to no group.
     if let Ok(group) = group_of(number, matcher, &body.metadata) {
-        rows.put((task.id, number), RowDraft::default().field("g", group).field("r", task.remaining()))?;
+        let draft = RowDraft::default().field("g", group).field("t", task.id).field("r", task.remaining());
+        rows.put((task.id, number), draft)?;
     }
     Ok(())
 }
@@ -204,8 +215,8 @@ pub(super) fn members(rows: &mut impl Rows, group: &Part) -> Result<Members> {
 
 /// Gives the member of a group that was created last.
 pub(super) fn last_member(rows: &mut impl Rows, group: &Part) -> Result<Option<TaskId>> {
-    let members = rows.all(Some(GROUP), &RowRange::all().with(group.clone()))?;
-    Ok(members.last().and_then(|row| id_of(row.key().parts().first()?)))
+    let members = rows.find(GROUP, &RowRange::all().with(group.clone()).limit(1))?.rows;
+    Ok(members.first().and_then(|row| id_of(row.key().parts().first()?)))
 }
 
 /// Removes what is known of a task.
@@ -224,10 +235,17 @@ pub(super) fn view_group(
     metadata: &Map<String, Value>,
 ) -> Result<Option<std::result::Result<Members, String>>> {
     let Some(mut rows) = found(view.collection(&tasks.groups))? else { return Ok(None) };
-    let shapes = Shapes::of(&mut rows)?;
+    let mut shapes = Shapes::default();
+    shapes.of_kind(&mut rows, &matcher.kind)?;
     match shapes.group(matcher, metadata) {
         None => Ok(None),
         Some(Err(field)) => Ok(Some(Err(field))),
         Some(Ok(group)) => members(&mut rows, &group).map(|members| Some(Ok(members))),
     }
+}
+
+/// Tells whether two have the same values in the fields of a matcher; not if one lacks a field.
+pub(super) fn is_same_group(matcher: &Matcher, a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
+    let group = group_of(0, matcher, a);
+    group.is_ok() && group == group_of(0, matcher, b)
 }

@@ -356,7 +356,7 @@ impl Tasks {
         Ok(edges.iter().filter_map(link).collect())
     }
 
-    /// Gives all tasks of a batch, and who of them waits for whom.
+    /// Gives all tasks of a batch, and whom they wait for or waited for, of this batch or another.
     ///
     /// # Errors
     /// [`NoSuchBatch`](TasksError::NoSuchBatch), [`Store`](TasksError::Store).
@@ -372,8 +372,9 @@ impl Tasks {
         tasks.sort_by_key(|task| task.id);
         let mut links = Vec::new();
         for task in &tasks {
-            links.extend(self.links(view, task.id, Direction::Down)?);
+            links.extend(self.links(view, task.id, Direction::Up)?);
         }
+        links.sort();
         Ok((tasks, links))
     }
 
@@ -407,11 +408,12 @@ impl Tasks {
     pub fn why_not(&self, view: &ReadTxn, id: TaskId, now: Micros) -> Result<WhyNot> {
         let task = self.existing(view, id)?;
         if task.is_waiting() && task.status != TaskStatus::Paused {
-            let mut links = self.links(view, id, Direction::Up)?;
-            links.retain(|link| {
-                self.get(view, link.parent)
-                    .is_ok_and(|parent| parent.is_some_and(|parent| !parent.status.is_terminal()))
-            });
+            let mut links = Vec::new();
+            for link in self.links(view, id, Direction::Up)? {
+                if self.get(view, link.parent)?.is_some_and(|parent| !parent.status.is_terminal()) {
+                    links.push(link);
+                }
+            }
             return Ok(WhyNot::Waiting(links));
         }
         if task.status != TaskStatus::Pending {

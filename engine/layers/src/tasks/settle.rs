@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use larder::{Direction, Graph, Micros, WriteTxn};
 
 use super::groups::{self, Shapes};
-use super::task::id_of;
+use super::task::{effect_key, id_of};
 use super::{LINK, Result, Task, TaskId, TaskStatus, Tasks, TasksError, Trigger};
 use crate::outbox::Effect;
 use crate::place::open;
@@ -109,7 +109,7 @@ impl<'w> Work<'w> {
         Ok(())
     }
 
-    fn linked(
+    pub(super) fn linked(
         &self,
         txn: &mut WriteTxn<'_>,
         id: TaskId,
@@ -207,13 +207,19 @@ impl<'w> Work<'w> {
         self.settle(txn)?;
         let changed: Vec<&(Task, Task)> =
             self.loaded.values().filter(|(before, now)| before != now).collect();
+        if changed.is_empty() {
+            return Ok(self.settled);
+        }
         let mut rows = txn.collection(&self.tasks.rows)?;
         for (_, task) in &changed {
             rows.put(task.id, task.draft())?;
         }
-        let shapes = Shapes::read(self.tasks, txn)?;
-        for (before, task) in changed.iter().filter(|(_, task)| shapes.has_kind(&task.kind)) {
-            if before.status == task.status && before.remaining() == task.remaining() {
+        let mut shapes = Shapes::default();
+        for (before, task) in &changed {
+            let is_same = before.status == task.status && before.paused_from == task.paused_from;
+            if (is_same && before.remaining() == task.remaining())
+                || !shapes.read(self.tasks, txn, &task.kind)?
+            {
                 continue;
             }
             let body = self.tasks.body_in(txn, task.id)?;
@@ -227,8 +233,11 @@ impl<'w> Work<'w> {
                 let malformed =
                     |error: serde_json::Error| TasksError::Malformed { task: id, what: error.to_string() };
                 let payload = serde_json::to_vec(&action.params).map_err(malformed)?;
-                let key = vec![id.into(), trigger.name().into(), attempt.into(), number.into()];
-                self.tasks.outbox.add(txn, Effect::new(key, payload).of(id))?;
+                let key = effect_key(id, attempt, trigger, number);
+                if !self.tasks.outbox.add(txn, Effect::new(key, payload).of(id))? {
+                    let what = format!("its effect {} of attempt {attempt} is there already", trigger.name());
+                    return Err(TasksError::Malformed { task: id, what });
+                }
             }
         }
         Ok(self.settled)

@@ -6,15 +6,15 @@ use larder::{Micros, Part, Row, RowDraft, RowRange};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Action, Result, Rule, TaskDraft, TasksError};
+use super::{Action, Result, Rule, TaskDraft, TasksError, Trigger};
 use crate::outbox::Retry;
-use crate::place::after;
+use crate::place::{after, cut};
 use crate::state::states;
 
 /// The number of a task: of two, the one that was created later has the greater one.
 pub type TaskId = u64;
 
-/// The most characters that are kept of a reason.
+/// The most bytes that are kept of a reason.
 const REASON_LENGTH_MAX: usize = 500;
 /// The first part of the key of what hardly ever changes.
 const BODY: &str = "b";
@@ -126,8 +126,11 @@ pub struct Task {
     pub attempts: u32,
     /// Whether what makes tasks before it pointless ends with it.
     pub is_barrier: bool,
+    /// How often it failed since it was created, or tried again by hand.
+    pub tries_failed: u32,
+    /// How it was before it was paused.
+    pub paused_from: Option<TaskStatus>,
     pub(super) fence: u64,
-    pub(super) paused_from: Option<TaskStatus>,
     pub(super) has_rules: bool,
     pub(super) has_actions: bool,
     pub(super) retry: Retry,
@@ -151,6 +154,11 @@ pub(super) fn body_key(id: TaskId) -> (&'static str, TaskId) {
 
 pub(super) fn attempt_key(id: TaskId, attempt: u32) -> (&'static str, TaskId, u32) {
     (ATTEMPT, id, attempt)
+}
+
+/// What an effect of a task is done once under.
+pub(super) fn effect_key(id: TaskId, attempt: u32, trigger: Trigger, number: u32) -> Vec<Part> {
+    vec![id.into(), trigger.name().into(), attempt.into(), number.into()]
 }
 
 /// The range of the keys of attempts of a task.
@@ -189,6 +197,7 @@ impl Task {
             reason: None,
             attempts: 0,
             is_barrier: draft.is_barrier,
+            tries_failed: 0,
             fence: 0,
             paused_from: None,
             has_rules: !draft.rules.is_empty(),
@@ -215,8 +224,14 @@ impl Task {
         self.status == TaskStatus::Waiting || self.paused_from == Some(TaskStatus::Waiting)
     }
 
+    /// Tells whether it is what a matcher asks for: one that is claimed is at work, and so is one that was when it was paused.
+    pub(super) fn counts_as(&self, asked: TaskStatus) -> bool {
+        let is_begun = self.status.is_begun() || self.paused_from.is_some_and(TaskStatus::is_begun);
+        asked == self.status || (asked == TaskStatus::Running && is_begun)
+    }
+
     pub(super) fn set_reason(&mut self, reason: &str) {
-        self.reason = Some(reason.chars().take(REASON_LENGTH_MAX).collect());
+        self.reason = Some(cut(reason, REASON_LENGTH_MAX).to_owned());
     }
 
     /// Makes the row.
@@ -237,6 +252,7 @@ impl Task {
             ("f", Some(self.failures).filter(|count| *count > 0)),
             ("x", self.expected),
             ("m", Some(i64::from(self.attempts)).filter(|count| *count > 0)),
+            ("o", Some(i64::from(self.tries_failed)).filter(|count| *count > 0)),
             ("q", self.paused_from.map(|status| i64::from(status.number()))),
         ];
         let mut draft = RowDraft::default().field("n", self.name.as_str()).field("k", self.kind.as_str());
@@ -299,6 +315,7 @@ impl Task {
             expected: row.integer("x"),
             reason: row.text("r").map(str::to_owned),
             attempts: count("m")?,
+            tries_failed: count("o")?,
             is_barrier: is("d"),
             fence: row.integer("v").and_then(|fence| u64::try_from(fence).ok()).unwrap_or(0),
             paused_from: TaskStatus::of_number(row.integer("q")),
