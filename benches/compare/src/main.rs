@@ -14,6 +14,7 @@
 mod peers;
 mod queues;
 mod report;
+mod tasks;
 mod work;
 
 use std::path::{Path, PathBuf};

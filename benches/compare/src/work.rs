@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::peers::{Kind, Mode, Peer, Row, all as all_peers};
-use crate::queues;
+use crate::{queues, tasks};
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -21,15 +21,17 @@ pub struct Scale {
     records: u64,
     /// How many single reads a round has.
     reads: u64,
+    /// How many batches of tasks a round has.
+    pub batches: usize,
 }
 
 impl Scale {
     /// For a look.
     pub const QUICK: Self =
-        Self { rounds: 3, slice: Duration::from_millis(700), records: 20_000, reads: 20_000 };
+        Self { rounds: 3, slice: Duration::from_millis(700), records: 20_000, reads: 20_000, batches: 3 };
     /// For the record.
     pub const FULL: Self =
-        Self { rounds: 6, slice: Duration::from_secs(10), records: 1_000_000, reads: 200_000 };
+        Self { rounds: 6, slice: Duration::from_secs(10), records: 1_000_000, reads: 200_000, batches: 10 };
 }
 
 /// A figure of every peer.
@@ -85,6 +87,14 @@ pub fn all() -> Vec<Scenario> {
             "Messages of 1 KiB, everything on disk when the call returns: put in, taken out and acknowledged (two commits), and \
              both by half of the threads each. SQLite has one table with partial indexes, and one connection under a mutex.",
             queues::queues,
+        ),
+        scenario(
+            "tasks",
+            "Tasks that wait for each other, each operation one transaction, on disk when the call returns, one \
+             thread. SQLite has a table of tasks and one of links with the indexes that this needs, prepared \
+             statements and a recursive query for what fails; larder also keeps what is not asked for here: \
+             retries, an outbox, what is due, counts.",
+            tasks::tasks,
         ),
     ]
 }
