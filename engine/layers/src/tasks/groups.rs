@@ -111,9 +111,11 @@ impl Shapes {
 
     /// Gives the shapes of a kind.
     pub(super) fn read(&mut self, tasks: &Tasks, txn: &mut WriteTxn<'_>, kind: &str) -> Result<bool> {
-        match found(txn.collection(&tasks.groups))? {
-            Some(mut rows) => self.of_kind(&mut rows, kind)?,
-            None => return Ok(false),
+        if !self.0.contains_key(kind) {
+            match found(txn.collection(&tasks.groups))? {
+                Some(mut rows) => self.of_kind(&mut rows, kind)?,
+                None => drop(self.0.insert(kind.to_owned(), Vec::new())),
+            }
         }
         Ok(self.known(kind).next().is_some())
     }
