@@ -492,3 +492,36 @@ proptest! {
         verified(&larder);
     }
 }
+
+/// A collection that was opened before is opened as it is now, whatever the transaction did to it meanwhile.
+#[test]
+fn a_collection_is_opened_as_it_is_in_the_transaction() {
+    let (larder, _) = with_jobs();
+    let root = larder.root().unwrap();
+    let ana = larder.session("ana").unwrap();
+    let rows =
+        |txn: &mut larder::WriteTxn<'_>, key: &str| txn.collection(key)?.total().map(|total| total.count);
+    root.write(|txn| {
+        txn.collection("jobs")?.put(1, job("ready", 1, 1))?;
+        let _ = txn.annotate("jobs", larder::Annotation::new().attribute("of", "all of them"))?;
+        assert_eq!(txn.collection("jobs")?.record().attribute("of"), Some("all of them".into()));
+        let other = CollectionDefinition::new().index(IndexDefinition::new("by state").by("state"));
+        assert_eq!(txn.define_collection("jobs", &other)?, Defined::Changed);
+        assert_eq!(txn.collection("jobs")?.find("by state", &RowRange::all())?.rows.len(), 1);
+        let _ = txn.apply(larder::Edit::rename("jobs", "work"))?;
+        assert_eq!(kind_of(rows(txn, "jobs")), "NotFound");
+        assert_eq!(rows(txn, "work")?, 1);
+        let _ = txn.delete("work")?;
+        assert_eq!(kind_of(rows(txn, "work")), "NotFound");
+        let _ = txn.define_collection("work", &jobs())?;
+        assert_eq!(rows(txn, "work")?, 0, "another one");
+        let _ = txn.apply(larder::Edit::delete_tree("work"))?;
+        assert_eq!(kind_of(rows(txn, "work")), "NotFound");
+        let _ = txn.define_collection("work", &jobs())?;
+        Ok(())
+    })
+    .unwrap();
+    root.set_document(DocumentKind::Rules, "default = \"deny\"\n").unwrap();
+    assert_eq!(kind_of(ana.write(|txn| rows(txn, "work"))), "NotFound");
+    verified(&larder);
+}

@@ -338,6 +338,7 @@ impl WriteTxn<'_> {
             self.change_life(key, Some(record), None);
         }
         self.changes.remove_range(Table::Records, start.into(), end.map(Bytes::from), count);
+        self.rows.forget_all_opened();
         collections.into_iter().for_each(|id| self.drop_rows(id));
         self.statistics = self.statistics.with(&statistics);
         for tag_row in tag_rows {

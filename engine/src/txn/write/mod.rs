@@ -326,6 +326,7 @@ impl<'s> WriteTxn<'s> {
             self.changes.put(Table::Tags, row, Bytes::new());
         }
         self.change_life(key, old, new);
+        self.rows.forget_opened(key);
         self.change_collection(admitted.kind(), old, new);
         match (admitted.kind(), admitted.from()) {
             (EventKind::Renamed, Some(from)) => self.end_log(from, Some(key))?,
@@ -427,6 +428,7 @@ impl<'s> WriteTxn<'s> {
         let (key, row) = row_of(kind, &document);
         self.documents = Arc::new(documents.with(kind, document)?);
         self.documents_changed = true;
+        self.rows.forget_all_opened();
         self.changes.put(Table::Documents, key, row);
         self.events.push(EventRow {
             kind: EventKind::DocumentChanged,

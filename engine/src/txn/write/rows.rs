@@ -30,6 +30,8 @@ pub(super) struct RowsAtWork {
     fronts: HashMap<Bytes, Bytes>,
     /// Collections whose rows were changed, by their numbers.
     changed: BTreeMap<u64, ChangedRows>,
+    /// Collections that were opened, by their keys: a layer opens the same ones again and again.
+    opened: HashMap<Bytes, OpenedCollection>,
 }
 
 /// What was done to the rows of a collection.
@@ -62,6 +64,18 @@ impl RowsAtWork {
                 events.extend(EventRow::of_rows(kind, &key, id, rows));
             }
         }
+    }
+
+    /// Forgets how a collection was opened, whose record changes.
+    pub(super) fn forget_opened(&mut self, key: &Key) {
+        if !self.opened.is_empty() {
+            self.opened.remove(key.encoded());
+        }
+    }
+
+    /// Forgets how collections were opened: much has changed, or who may work with them.
+    pub(super) fn forget_all_opened(&mut self) {
+        self.opened.clear();
     }
 
     /// Takes over what is known, when the transaction has come to something.
@@ -207,7 +221,14 @@ impl<'s> WriteTxn<'s> {
     /// [`AccessDenied`](ErrorKind::AccessDenied).
     pub fn collection(&mut self, key: impl IntoKey) -> Result<CollectionMut<'_, 's>> {
         let key = key.into_key()?;
-        let collection = self.audited(self.reading().collection(&key))?;
+        let collection = match self.rows.opened.get(key.encoded()) {
+            Some(opened) => opened.clone(),
+            None => {
+                let opened = self.audited(self.reading().collection(&key))?;
+                self.rows.opened.insert(key.encoded_bytes(), opened.clone());
+                opened
+            }
+        };
         Ok(CollectionMut { txn: self, key, collection })
     }
 
