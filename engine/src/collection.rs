@@ -42,9 +42,7 @@ impl RowDraft {
 
     /// Sets a field; of two with the same name the last one counts.
     pub fn field(mut self, name: impl Into<String>, value: impl Into<Part>) -> Self {
-        let name = name.into();
-        self.fields.retain(|(other, _)| *other != name);
-        self.fields.push((name, value.into()));
+        self.fields.push((name.into(), value.into()));
         self
     }
 
@@ -61,7 +59,11 @@ impl RowDraft {
     }
 
     pub(crate) fn content(self) -> Result<RowContent> {
-        Ok(RowContent { fields: Labelled::new(self.fields).map_err(not_a_field)?, value: self.value })
+        let Self { mut fields, value } = self;
+        fields.reverse();
+        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        fields.dedup_by(|(earlier, _), (last, _)| earlier == last);
+        Ok(RowContent { fields: Labelled::new(fields).map_err(not_a_field)?, value })
     }
 }
 

@@ -836,14 +836,15 @@ impl<'a> Reader<'a> {
     fn escaped(&mut self) -> Result<Vec<u8>, TupleError> {
         let mut bytes = Vec::new();
         loop {
-            let byte = self.byte()?;
-            if byte != END {
-                bytes.push(byte);
-            } else if let Some((&ESCAPED, rest)) = self.rest.split_first() {
-                bytes.push(END);
-                self.rest = rest;
-            } else {
-                return Ok(bytes);
+            let run = self.rest.iter().position(|byte| *byte == END).unwrap_or(self.rest.len());
+            bytes.extend_from_slice(self.take(run)?);
+            self.byte()?;
+            match self.rest.split_first() {
+                Some((&ESCAPED, rest)) => {
+                    bytes.push(END);
+                    self.rest = rest;
+                }
+                _ => return Ok(bytes),
             }
         }
     }
@@ -852,7 +853,8 @@ impl<'a> Reader<'a> {
         if depth >= Tuple::DEPTH_MAX {
             return Err(TupleError::TooDeep { max: Tuple::DEPTH_MAX });
         }
-        let mut parts = Vec::new();
+        // Most lists are pairs of a label and a part, in a list of them.
+        let mut parts = Vec::with_capacity(if depth == 0 { 16 } else { 2 });
         loop {
             let position = self.position();
             match self.byte()? {
