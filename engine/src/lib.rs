@@ -43,7 +43,8 @@
 //!
 //! `larder-format` says what bytes mean and does nothing else. Here: `session` and `edit` are what a caller says,
 //! `txn` is what a transaction sees, `guard` what it may do, `commit` how it becomes durable, `store` where it lies.
-//! `cache` keeps the records that are hot; `collection` is rows with indexes, as a caller sees them.
+//! `cache` keeps the records that are hot; `collection` is rows with indexes, as a caller sees them, and `graph` rows that are
+//! edges.
 //! `primitives` are the rows that follow from a change: tags, references, statistics, claims, deadlines, edges, history, feed,
 //! audit. `claim`, `loadable`, `sweep`, `retention` and `why` are what they are for; `live` keeps values that cannot be stored,
 //! `mounts` joins stores. `snapshot` writes copies and restores them; `repair`, `rebuild` and `salvage` make a new file of
