@@ -7,28 +7,27 @@ use larder::format::{Date, Labelled, Time};
 use larder::{Part, Row, RowRange, Tuple};
 use larder_layers::queue::{self, MessageState, QueueError, Queues};
 use larder_layers::remember::{self, Eviction, Namespace, RememberError};
+use larder_layers::runs::RunsError;
+use larder_layers::tasks::TasksError;
 use serde_json::{Map, Value, json};
 
 use crate::Context;
 use crate::output::{Done, Failure, number, shown, size, time};
 
-impl From<QueueError> for Failure {
-    fn from(error: QueueError) -> Self {
-        match error {
-            QueueError::Store(error) => error.into(),
-            other => larder::Error::abort(other).into(),
+macro_rules! failures_of {
+    ($($error:ident),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                match error {
+                    $error::Store(error) => error.into(),
+                    other => larder::Error::abort(other).into(),
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl From<RememberError> for Failure {
-    fn from(error: RememberError) -> Self {
-        match error {
-            RememberError::Store(error) => error.into(),
-            other => larder::Error::abort(other).into(),
-        }
-    }
-}
+failures_of!(QueueError, RememberError, RunsError, TasksError);
 
 fn date(date: Date) -> String {
     format!("{:04}-{:02}-{:02}", date.year(), date.month(), date.day())

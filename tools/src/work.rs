@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use larder::{Direction, Part, ReadTxn};
-use larder_layers::runs::{Asset, GateState, MadeState, RunState, RunsError};
+use larder_layers::runs::{Asset, GateState, MadeState, RunState};
 use larder_layers::tasks::{Blocked, Task, TaskFilter, TaskId, TaskStatus, TasksError, WhyNot};
 use larder_layers::{runs, tasks};
 use serde_json::{Value, json};
@@ -13,24 +13,6 @@ use serde_json::{Value, json};
 use crate::Context;
 use crate::graph::{Drawing, Node};
 use crate::output::{Done, Failure, number, shown, time};
-
-impl From<TasksError> for Failure {
-    fn from(error: TasksError) -> Self {
-        match error {
-            TasksError::Store(error) => error.into(),
-            other => larder::Error::abort(other).into(),
-        }
-    }
-}
-
-impl From<RunsError> for Failure {
-    fn from(error: RunsError) -> Self {
-        match error {
-            RunsError::Store(error) => error.into(),
-            other => larder::Error::abort(other).into(),
-        }
-    }
-}
 
 /// Where something lies.
 #[derive(Args)]

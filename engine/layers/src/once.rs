@@ -8,7 +8,7 @@ use larder::{
     Result, Row, RowDraft, RowRange, Tuple, WriteTxn,
 };
 
-use crate::place::{after, found, open};
+use crate::place::{after, found, open, remove_all};
 
 /// Decisions: the first that is made under a key holds.
 #[derive(Debug, Clone)]
@@ -139,9 +139,6 @@ impl Decisions {
     ) -> Result<u64> {
         let mut rows = open(txn, &self.key, decisions)?;
         let found = find(&mut rows)?.rows;
-        for row in &found {
-            rows.remove(row.key())?;
-        }
-        Ok(found.len() as u64)
+        remove_all(&mut rows, &found)
     }
 }

@@ -31,7 +31,7 @@ use larder::{
     IntoRowKey, Key, Micros, Part, ReadTxn, Result, Row, RowDraft, RowRange, Rows, Tuple, WriteTxn,
 };
 
-use crate::place::{after, cut, found, open};
+use crate::place::{after, cut, found, number, open, remove_all};
 use crate::queue::Backoff;
 use crate::state::states;
 
@@ -264,10 +264,6 @@ fn attempt_key(key: &Tuple, number: u32) -> Vec<Part> {
     vec![ATTEMPTS.into(), Part::List(key.parts().to_vec()), number.into()]
 }
 
-fn small(row: &Row, name: &str) -> u32 {
-    row.integer(name).and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
-}
-
 /// A payload and a result in one value: the payload's length comes first.
 fn joined(payload: &[u8], result: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
@@ -290,7 +286,7 @@ impl EffectInfo {
         Ok(Self {
             key,
             state: EffectState::of(row),
-            attempts: small(row, "a"),
+            attempts: number(row, "a"),
             added: row.integer("n").unwrap_or(0),
             at: row.integer("t").unwrap_or(0),
             of: row.field("w").cloned(),
@@ -442,7 +438,7 @@ impl Outbox {
         end_attempt(&mut rows, &key, &row, Some(reason))?;
         let own = row.field("m").and_then(Retry::from_part);
         let Retry { backoff, retries_max } = own.unwrap_or(self.retry);
-        let attempts = small(&row, "a");
+        let attempts = number(&row, "a");
         let draft = row.to_draft().without("f");
         if attempts > retries_max {
             rows.put(effect_key(&key), draft.field("s", EffectState::Dead.number()).field("t", now))?;
@@ -456,7 +452,7 @@ impl Outbox {
     /// Tells whether nothing was heard of the last attempt that there may be.
     fn is_spent(&self, row: &Row) -> bool {
         let retry = row.field("m").and_then(Retry::from_part).unwrap_or(self.retry);
-        EffectState::of(row) == EffectState::InFlight && small(row, "a") > retry.retries_max
+        EffectState::of(row) == EffectState::InFlight && number::<u32>(row, "a") > retry.retries_max
     }
 
     /// Removes an effect that nobody has begun; tells whether it was there.
@@ -467,7 +463,7 @@ impl Outbox {
         let Some(mut rows) = found(txn.collection(&self.key))? else { return Ok(false) };
         let key = effect_key(&key.into_row_key()?);
         let row = rows.get(key.clone())?;
-        let is_new = |row: &Row| EffectState::of(row) == EffectState::Waiting && small(row, "h") == 0;
+        let is_new = |row: &Row| EffectState::of(row) == EffectState::Waiting && number::<u32>(row, "h") == 0;
         if row.as_ref().is_some_and(is_new) { rows.remove(key) } else { Ok(false) }
     }
 
@@ -555,7 +551,7 @@ impl Outbox {
         let Some(mut rows) = found(view.collection(&self.key))? else { return Ok(Vec::new()) };
         let rows = Rows::all(&mut rows, None, &attempts_of(&key.into_row_key()?))?;
         let attempt = |row: &Row| Attempt {
-            number: small(row, "a"),
+            number: number(row, "a"),
             began: row.integer("n").unwrap_or(0),
             ended: row.integer("e"),
             reason: row.text("r").map(str::to_owned),
@@ -589,12 +585,12 @@ fn begin(
     if let Some(row) = row.filter(|row| EffectState::of(row) == EffectState::InFlight) {
         end_attempt(rows, key, row, Some(TIME_OVER))?;
     }
-    let attempt = row.map_or(0, |row| small(row, "a")).saturating_add(1);
+    let attempt = row.map_or(0, |row| number::<u32>(row, "a")).saturating_add(1);
     let token = rows.txn().unique_number();
     let fresh = || RowDraft::new(joined(&[], &[])).field("n", now).field("o", token);
     let draft = row.map_or_else(fresh, Row::to_draft);
     // Of what was revived, the attempts are numbered on.
-    let number = row.map_or(0, |row| small(row, "h")).saturating_add(1);
+    let number = row.map_or(0, |row| number::<u32>(row, "h")).saturating_add(1);
     let draft = draft.field("s", EffectState::InFlight.number()).field("a", attempt).field("h", number);
     rows.put(effect_key(key), draft.field("t", until).field("f", token))?;
     rows.put(attempt_key(key, number), RowDraft::default().field("a", number).field("n", now))?;
@@ -611,7 +607,7 @@ fn bury(rows: &mut CollectionMut<'_, '_>, key: &Tuple, row: &Row) -> Result<()> 
 
 fn end_attempt(rows: &mut CollectionMut<'_, '_>, key: &Tuple, row: &Row, reason: Option<&str>) -> Result<()> {
     let now = rows.txn().info().time;
-    let number = small(row, "h");
+    let number: u32 = number(row, "h");
     let attempt = rows.get(attempt_key(key, number))?;
     let mut draft = attempt.map_or_else(RowDraft::default, |attempt| attempt.to_draft()).field("e", now);
     if let Some(reason) = reason {
@@ -623,9 +619,8 @@ fn end_attempt(rows: &mut CollectionMut<'_, '_>, key: &Tuple, row: &Row, reason:
 
 fn remove(rows: &mut CollectionMut<'_, '_>, row: &Row) -> Result<()> {
     let key = EffectInfo::of(row)?.key;
-    for attempt in Rows::all(rows, None, &attempts_of(&key))? {
-        rows.remove(attempt.key())?;
-    }
+    let attempts = Rows::all(rows, None, &attempts_of(&key))?;
+    remove_all(rows, &attempts)?;
     rows.remove(row.key()).map(drop)
 }
 

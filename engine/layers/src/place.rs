@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder::{CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Result, WriteTxn};
+use larder::{CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Result, Row, WriteTxn};
 
 /// Opens a collection; makes it where there is none.
 pub(crate) fn open<'t, 's>(
@@ -34,4 +34,17 @@ pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Ok(None),
         result => result.map(Some),
     }
+}
+
+/// Gives a field that holds a number without a sign; 0 where it does not.
+pub(crate) fn number<N: TryFrom<i64> + Default>(row: &Row, name: &str) -> N {
+    row.integer(name).and_then(|number| N::try_from(number).ok()).unwrap_or_default()
+}
+
+/// Removes rows that were found; gives how many these were.
+pub(crate) fn remove_all(rows: &mut CollectionMut<'_, '_>, found: &[Row]) -> Result<u64> {
+    for row in found {
+        rows.remove(row.key())?;
+    }
+    Ok(found.len() as u64)
 }

@@ -7,7 +7,7 @@ use larder::{
     WriteTxn,
 };
 
-use crate::place::{after, open};
+use crate::place::{after, open, remove_all};
 
 /// A limit. The window of a name begins with the first that is counted in it, and the next one with the first after its end;
 /// so there can be twice as many around the end of one.
@@ -75,9 +75,6 @@ impl RateLimit {
         let now = txn.info().time;
         let mut rows = txn.collection(&self.key)?;
         let found = rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
-        for row in &found {
-            rows.remove(row.key())?;
-        }
-        Ok(found.len() as u64)
+        remove_all(&mut rows, &found)
     }
 }

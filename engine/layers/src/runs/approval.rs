@@ -8,7 +8,7 @@ use larder::{
 };
 
 use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
-use crate::place::{after, cut, found, open};
+use crate::place::{after, cut, found, number, open};
 use crate::state::states;
 
 const REASON_LENGTH_MAX: usize = 1_000;
@@ -103,7 +103,7 @@ fn approval_of(row: &Row) -> Approval {
         decided: row.integer("e"),
         reason: row.text("r").map(str::to_owned),
         escalated_to: row.text("x").map(str::to_owned),
-        escalations: row.integer("n").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        escalations: number(row, "n"),
         context: row.value().clone(),
     }
 }

@@ -17,7 +17,7 @@ use larder::{
 };
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
-use crate::place::{after, cut, found, open};
+use crate::place::{after, cut, found, number, open};
 use crate::state::states;
 
 /// The number of a barrier.
@@ -60,6 +60,12 @@ states! {
         Completed => "completed",
         /// It has failed.
         Failed => "failed",
+    }
+}
+
+impl ItemState {
+    fn is_over(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
     }
 }
 
@@ -227,10 +233,6 @@ fn item_key(id: BarrierId, key: &Part) -> (&'static str, BarrierId, Part) {
     (ITEM, id, key.clone())
 }
 
-fn number(row: &Row, name: &str) -> u64 {
-    row.integer(name).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
-}
-
 /// Reads an item of a barrier in a state. What is not done of one that is not open has failed with it.
 fn item_of(row: &Row, barrier: BarrierState) -> Result<Item> {
     let (Some(state), Some(key)) = (ItemState::of_number(row.integer("s")), row.key().parts().get(2)) else {
@@ -238,10 +240,19 @@ fn item_of(row: &Row, barrier: BarrierState) -> Result<Item> {
     };
     let (place, batch) = (number(row, "o"), number(row, "d"));
     let item = Item { key: key.clone(), state, place, batch, result: row.value().clone() };
-    if barrier == BarrierState::Open || matches!(state, ItemState::Completed | ItemState::Failed) {
+    if barrier == BarrierState::Open || state.is_over() {
         return Ok(item);
     }
     Ok(Item { state: ItemState::Failed, result: barrier.name().into(), ..item })
+}
+
+fn item_row(rows: &mut impl Rows, id: BarrierId, key: &Part) -> Result<Row> {
+    let missing = || RunsError::NotFound { what: "item", name: item_name(id, key) };
+    rows.get(item_key(id, key))?.ok_or_else(missing)
+}
+
+fn item_name(id: BarrierId, key: &Part) -> String {
+    format!("{key:?} of the barrier {id}")
 }
 
 fn counts(rows: &mut impl Rows, id: BarrierId) -> Result<[u64; 4]> {
@@ -354,12 +365,9 @@ impl Runs {
         if let Some((parent, key)) = &draft.parent {
             let above = barrier_of(&mut rows, *parent)?.1;
             above.demand_open()?;
-            let name = || format!("{key:?} of the barrier {parent}");
-            let item = rows.get(item_key(*parent, key))?;
-            let item = item.ok_or_else(|| RunsError::NotFound { what: "item", name: name() })?;
-            let item = item_of(&item, above.state)?;
-            if matches!(item.state, ItemState::Completed | ItemState::Failed) {
-                let (name, state) = (name(), item.state.name());
+            let item = item_of(&item_row(&mut rows, *parent, key)?, above.state)?;
+            if item.state.is_over() {
+                let (name, state) = (item_name(*parent, key), item.state.name());
                 return Err(RunsError::InvalidState { what: "the item", name, state, expected: "not done" });
             }
             row = row.field("w", vec![(*parent).into(), key.clone()]);
@@ -388,7 +396,7 @@ impl Runs {
             let (what, name) = ("the barrier", id.to_string());
             return Err(RunsError::InvalidState { what, name, state: "closed", expected: "open for more" });
         }
-        let limit = usize::try_from(number(&row, "m")).unwrap_or(KEY_LENGTH_MAX);
+        let limit = usize::try_from(number::<u64>(&row, "m")).unwrap_or(KEY_LENGTH_MAX);
         let may_warn = row.field("z").is_some();
         let mut added = Added::default();
         for (index, key) in keys.iter().enumerate() {
@@ -401,7 +409,7 @@ impl Runs {
                 added.oversize += 1;
             }
         }
-        let batch = number(&row, "d").max(1);
+        let batch = number::<u64>(&row, "d").max(1);
         for key in keys {
             let place = barrier.total + added.added;
             let draft = RowDraft::default()
@@ -462,8 +470,7 @@ impl Runs {
     pub fn release_item(&self, txn: &mut WriteTxn<'_>, id: BarrierId, key: &Part) -> Result<bool> {
         let mut rows = open(txn, &self.barriers, definition)?;
         barrier_of(&mut rows, id)?.1.demand_open()?;
-        let missing = || RunsError::NotFound { what: "item", name: format!("{key:?} of the barrier {id}") };
-        let row = rows.get(item_key(id, key))?.ok_or_else(missing)?;
+        let row = item_row(&mut rows, id, key)?;
         if ItemState::of_number(row.integer("s")) != Some(ItemState::Executing) {
             return Ok(false);
         }
@@ -511,10 +518,9 @@ impl Runs {
     ) -> Result<Progress> {
         let mut rows = open(txn, &self.barriers, definition)?;
         let (_, barrier) = barrier_of(&mut rows, id)?;
-        let missing = || RunsError::NotFound { what: "item", name: format!("{key:?} of the barrier {id}") };
-        let row = rows.get(item_key(id, key))?.ok_or_else(missing)?;
+        let row = item_row(&mut rows, id, key)?;
         let item = item_of(&row, barrier.state)?;
-        if matches!(item.state, ItemState::Completed | ItemState::Failed) {
+        if item.state.is_over() {
             return Ok(Progress::AlreadyDone(item.state));
         }
         barrier.demand_open()?;
@@ -639,11 +645,6 @@ impl Runs {
         }
         Ok(items)
     }
-
-    pub(super) fn overdue_barriers(&self, view: &ReadTxn, now: Micros, limit: usize) -> Result<u64> {
-        let Some(rows) = found(view.collection(&self.barriers))? else { return Ok(0) };
-        Ok(rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows.len() as u64)
-    }
 }
 
 /// Finishes a barrier whose items are all done, and the one that it is an item of, and so on.
@@ -673,7 +674,7 @@ fn end(
         let Some((id, key)) = parent else { return Ok(finished) };
         let above = barrier_of(rows, id)?.1;
         let Some(item) = rows.get(item_key(id, &key))? else { return Ok(finished) };
-        let is_done = matches!(item_of(&item, above.state)?.state, ItemState::Completed | ItemState::Failed);
+        let is_done = item_of(&item, above.state)?.state.is_over();
         if is_done || above.state != BarrierState::Open {
             return Ok(finished);
         }

@@ -10,7 +10,7 @@ use larder::{
 
 use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::outbox::Retry;
-use crate::place::{after, cut, found, open};
+use crate::place::{after, cut, found, number, open, remove_all};
 use crate::queue::Backoff;
 use crate::state::states;
 
@@ -158,7 +158,7 @@ fn gate_of(row: &Row) -> Gate {
         state: GateState::of(row),
         of: row.field("m").cloned(),
         until: row.integer("t"),
-        retries: row.integer("n").and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        retries: number(row, "n"),
         signaled: row.integer("g"),
         source: text_of(row.field("x")),
         payload: row.value().clone(),
@@ -321,15 +321,7 @@ impl Runs {
     pub fn remove_gates(&self, txn: &mut WriteTxn<'_>, run: &str) -> Result<u64> {
         let Some(mut rows) = found(txn.collection(&self.gates))? else { return Ok(0) };
         let gates = Rows::all(&mut rows, None, &RowRange::all().with(run))?;
-        for row in &gates {
-            rows.remove(row.key())?;
-        }
-        Ok(gates.len() as u64)
-    }
-
-    pub(super) fn overdue_gates(&self, view: &ReadTxn, now: Micros, limit: usize) -> Result<u64> {
-        let Some(rows) = found(view.collection(&self.gates))? else { return Ok(0) };
-        Ok(rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows.len() as u64)
+        Ok(remove_all(&mut rows, &gates)?)
     }
 }
 

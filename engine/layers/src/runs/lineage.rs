@@ -1,6 +1,6 @@
 //! What was made from what.
 
-use larder::{CollectionDefinition, Direction, Graph, ReadTxn, WalkLimits, graph_definition};
+use larder::{Direction, Graph, ReadTxn, WalkLimits};
 
 use super::{Asset, MadeState, Result, Runs};
 use crate::place::found;
@@ -29,10 +29,6 @@ pub struct Impact {
     pub depth: u32,
     /// How the last making of it went; `None` if none is known.
     pub state: Option<MadeState>,
-}
-
-pub(super) fn definition() -> CollectionDefinition {
-    graph_definition()
 }
 
 impl Runs {

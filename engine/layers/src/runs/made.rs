@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     AggregateDefinition, CollectionDefinition, Direction, Graph, IndexDefinition, Micros, Part, ReadTxn, Row,
-    RowCursor, RowDraft, RowRange, Rows, WriteTxn,
+    RowCursor, RowDraft, RowRange, Rows, WriteTxn, graph_definition,
 };
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, lineage, text_of};
-use crate::place::{after, cut, found, open};
+use crate::place::{after, cut, found, number, open, remove_all};
 use crate::state::states;
 
 /// How long whoever makes something has for it, if he says nothing.
@@ -190,10 +190,6 @@ fn definition() -> CollectionDefinition {
         .aggregate(AggregateDefinition::new("run").group_by("u").group_by("s"))
 }
 
-fn values_definition() -> CollectionDefinition {
-    CollectionDefinition::new()
-}
-
 pub(super) fn audit_definition() -> CollectionDefinition {
     CollectionDefinition::new()
         .index(IndexDefinition::new("run").by("u"))
@@ -225,9 +221,9 @@ impl Materialization {
             by: text_of(row.field("x")),
             reason: row.text("r").map(str::to_owned),
             hash: row.field("h").and_then(bytes),
-            from: row.integer("l").and_then(|count| u64::try_from(count).ok()).unwrap_or(0),
+            from: number(row, "l"),
             metadata: row.value().clone(),
-            fence: row.integer("f").and_then(|fence| u64::try_from(fence).ok()).unwrap_or(0),
+            fence: number(row, "f"),
         })
     }
 
@@ -257,7 +253,7 @@ impl Materialization {
 }
 
 fn order_of(row: &Row) -> u64 {
-    row.integer("o").and_then(|order| u64::try_from(order).ok()).unwrap_or(0)
+    number(row, "o")
 }
 
 impl Runs {
@@ -373,7 +369,7 @@ impl Runs {
         })?;
         let asset = &ticket.asset;
         let draft = RowDraft::new(value).field("f", format).field("o", version).field("u", made.run.as_str());
-        open(txn, &self.values, values_definition)?.put(asset.parts(), draft)?;
+        open(txn, &self.values, CollectionDefinition::new)?.put(asset.parts(), draft)?;
         let lineage_error = match self.set_lineage(txn, ticket, &from) {
             Ok(count) => {
                 self.change(txn, ticket, &[MadeState::Success], |made| made.from = count)?;
@@ -413,7 +409,7 @@ impl Runs {
             }
             edges.insert(upstream.node(), draft);
         }
-        let mut graph = Graph::over(open(txn, &self.lineage, lineage::definition)?);
+        let mut graph = Graph::over(open(txn, &self.lineage, graph_definition)?);
         let before = graph.edges(lineage::MADE_FROM, node.clone(), Direction::Up)?;
         for edge in before.iter().filter(|edge| !edges.contains_key(&edge.from)) {
             graph.disconnect(lineage::MADE_FROM, edge.from.clone(), node.clone())?;
@@ -501,9 +497,7 @@ impl Runs {
             .into_iter()
             .fold(RowRange::all().with(name), |range, partition| range.with(partition.clone()));
         let values = Rows::all(&mut rows, None, &range)?;
-        for row in &values {
-            rows.remove(row.key())?;
-        }
+        remove_all(&mut rows, &values)?;
         for row in &values {
             let asset = Asset::of_parts(row.key().parts());
             self.note(txn, "invalidated", "", asset.as_ref(), "")?;
@@ -547,11 +541,6 @@ impl Runs {
     pub fn count(&self, view: &ReadTxn, state: MadeState) -> Result<u64> {
         let Some(rows) = found(view.collection(&self.made))? else { return Ok(0) };
         Ok(rows.aggregate("state", &[state.number().into()])?.count)
-    }
-
-    pub(super) fn overdue(&self, view: &ReadTxn, now: Micros, limit: usize) -> Result<u64> {
-        let Some(rows) = found(view.collection(&self.made))? else { return Ok(0) };
-        Ok(rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows.len() as u64)
     }
 
     /// Gives a hash of the values that something is to be made from: the same as long as none of them is made again.
@@ -610,9 +599,6 @@ impl Runs {
     pub fn remove_audit_before(&self, txn: &mut WriteTxn<'_>, time: Micros, limit: usize) -> Result<u64> {
         let Some(mut rows) = found(txn.collection(&self.audit))? else { return Ok(0) };
         let old = rows.find("time", &RowRange::all().at_most(time.saturating_sub(1)).limit(limit))?.rows;
-        for row in &old {
-            rows.remove(row.key())?;
-        }
-        Ok(old.len() as u64)
+        Ok(remove_all(&mut rows, &old)?)
     }
 }

@@ -10,7 +10,7 @@ use larder::{
 
 use super::{Asset, GateState, MadeState, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::once::Decision;
-use crate::place::{after, found, open};
+use crate::place::{after, found, open, remove_all};
 use crate::state::states;
 
 const RUN: &str = "r";
@@ -265,10 +265,7 @@ impl Runs {
         let now = txn.info().time;
         let Some(mut rows) = found(txn.collection(&self.runs))? else { return Ok(0) };
         let due = rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
-        for row in &due {
-            rows.remove(row.key())?;
-        }
-        Ok(due.len() as u64)
+        Ok(remove_all(&mut rows, &due)?)
     }
 
     /// Chooses a branch for a partition in a run, or none, unless one was chosen; gives the one that holds.
@@ -459,10 +456,10 @@ impl Runs {
             running: self.count(view, MadeState::Running)?,
             made: self.count(view, MadeState::Success)?,
             failed: self.count(view, MadeState::Failed)?,
-            overdue: self.overdue(view, now, COUNTED_MAX)?,
+            overdue: overdue(view, &self.made, now)?,
             gates: self.gates(view, GateState::Waiting, COUNTED_MAX)?.len() as u64,
-            overdue_gates: self.overdue_gates(view, now, COUNTED_MAX)?,
-            overdue_barriers: self.overdue_barriers(view, now, COUNTED_MAX)?,
+            overdue_gates: overdue(view, &self.gates, now)?,
+            overdue_barriers: overdue(view, &self.barriers, now)?,
             due_schedules: self.due_schedules(view, now, COUNTED_MAX)?.len() as u64,
         })
     }
@@ -470,4 +467,10 @@ impl Runs {
 
 fn branch_of(value: &Bytes) -> Option<String> {
     value.strip_prefix(b"+").map(|branch| String::from_utf8_lossy(branch).into_owned())
+}
+
+/// Tells how much of what has a time is past it, as far as that is counted.
+fn overdue(view: &ReadTxn, key: &larder::Key, now: Micros) -> Result<u64> {
+    let Some(rows) = found(view.collection(key))? else { return Ok(0) };
+    Ok(rows.find("until", &RowRange::all().at_most(now).limit(COUNTED_MAX))?.rows.len() as u64)
 }

@@ -271,7 +271,7 @@ impl Tasks {
         Ok(until)
     }
 
-    pub(super) fn time_of(&self, task: &Task) -> Duration {
+    fn time_of(&self, task: &Task) -> Duration {
         if task.status == TaskStatus::Running { task.timeout } else { self.claim_time }
     }
 

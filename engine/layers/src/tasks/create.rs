@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use larder::{CollectionDefinition, Graph, RowDraft, WriteTxn, graph_definition};
+use larder::{Graph, RowDraft, WriteTxn, graph_definition};
 
 use super::draft::{On, check_matcher, check_rules, problems};
 use super::groups::{self, Shapes};
@@ -80,7 +80,7 @@ impl Tasks {
         let number = txn.unique_number();
         let mut shapes = Shapes::default();
         drop(open(txn, &self.rows, super::definition)?);
-        drop(open(txn, &self.links, links_definition)?);
+        drop(open(txn, &self.links, graph_definition)?);
         // First what becomes of each; nothing of the batch is written before all of that is known.
         let mut planned: Vec<Planned<'_>> = Vec::new();
         let mut created = Vec::with_capacity(batch.len());
@@ -278,19 +278,12 @@ impl Tasks {
             shapes.add(self, txn, rule.matcher())?;
         }
         let count = tasks.len() as u64;
-        for mut task in tasks {
+        for task in tasks {
             let body = TaskBody { rules: rules.to_vec(), ..self.body_in(txn, task.id)? };
-            task.has_rules = !rules.is_empty();
-            let mut rows = txn.collection(&self.rows)?;
-            rows.put(body_key(task.id), body.encode(task.id)?)?;
-            rows.put(task.id, task.draft())?;
+            txn.collection(&self.rows)?.put(body_key(task.id), body.encode(task.id)?)?;
         }
         Ok(count)
     }
-}
-
-pub(super) fn links_definition() -> CollectionDefinition {
-    graph_definition()
 }
 
 fn link(requires_success: bool) -> RowDraft {

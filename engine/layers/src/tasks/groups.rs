@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::task::id_of;
 use super::{Matcher, Result, Task, TaskBody, TaskId, TaskStatus, Tasks};
-use crate::place::{found, open};
+use crate::place::{found, open, remove_all};
 
 const SHAPE: &str = "s";
 const GROUP: &str = "group";
@@ -109,7 +109,7 @@ impl Shapes {
         Ok(())
     }
 
-    /// Gives the shapes of a kind.
+    /// Reads the shapes of a kind, unless they are known; tells whether there are any.
     pub(super) fn read(&mut self, tasks: &Tasks, txn: &mut WriteTxn<'_>, kind: &str) -> Result<bool> {
         if !self.0.contains_key(kind) {
             match found(txn.collection(&tasks.groups))? {
@@ -223,9 +223,8 @@ pub(super) fn last_member(rows: &mut impl Rows, group: &Part) -> Result<Option<T
 
 /// Removes what is known of a task.
 pub(super) fn forget(rows: &mut CollectionMut<'_, '_>, task: TaskId) -> Result<()> {
-    for row in Rows::all(rows, None, &RowRange::all().with(task))? {
-        rows.remove(row.key())?;
-    }
+    let members = Rows::all(rows, None, &RowRange::all().with(task))?;
+    remove_all(rows, &members)?;
     Ok(())
 }
 

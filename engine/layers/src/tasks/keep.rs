@@ -5,7 +5,7 @@ use larder::{Graph, Micros, RowRange, Rows, WriteTxn};
 use super::settle::Work;
 use super::task::{attempts_of, body_key};
 use super::{LINK, Result, Task, TaskStatus, Tasks, TasksError, Trigger, groups};
-use crate::place::found;
+use crate::place::{found, remove_all};
 
 /// Why the tasks of a batch were called off.
 const STOPPED: &str = "Batch stopped";
@@ -59,9 +59,8 @@ impl Tasks {
         for task in &ended {
             rows.remove(task.id)?;
             rows.remove(body_key(task.id))?;
-            for attempt in Rows::all(&mut rows, None, &attempts_of(task.id))? {
-                rows.remove(attempt.key())?;
-            }
+            let attempts = Rows::all(&mut rows, None, &attempts_of(task.id))?;
+            remove_all(&mut rows, &attempts)?;
         }
         let mut graph = Graph::over(txn.collection(&self.links)?);
         for task in &ended {

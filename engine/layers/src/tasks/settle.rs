@@ -167,13 +167,12 @@ impl<'w> Work<'w> {
         if !task.is_waiting() {
             return Ok(());
         }
+        task.wait_finished = task.wait_finished.saturating_sub(1);
         if requires_success && !is_success {
-            task.wait_finished = task.wait_finished.saturating_sub(1);
             let reason = format!("Required parent task {parent} failed");
             self.settled.failed += 1;
             return self.end(txn, child, TaskStatus::Failure, Some(&reason), &[]);
         }
-        task.wait_finished = task.wait_finished.saturating_sub(1);
         if requires_success {
             task.wait_success = task.wait_success.saturating_sub(1);
         }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Action, Result, Rule, TaskDraft, TasksError, Trigger};
 use crate::outbox::Retry;
-use crate::place::{after, cut};
+use crate::place::{after, cut, number};
 use crate::state::states;
 
 /// The number of a task: of two, the one that was created later has the greater one.
@@ -131,7 +131,6 @@ pub struct Task {
     /// How it was before it was paused.
     pub paused_from: Option<TaskStatus>,
     pub(super) fence: u64,
-    pub(super) has_rules: bool,
     pub(super) has_actions: bool,
     pub(super) retry: Retry,
 }
@@ -200,7 +199,6 @@ impl Task {
             tries_failed: 0,
             fence: 0,
             paused_from: None,
-            has_rules: !draft.rules.is_empty(),
             has_actions: !draft.actions.is_empty(),
             retry: draft.retry,
         }
@@ -266,7 +264,6 @@ impl Task {
         }
         let flags = [
             ("d", self.is_barrier),
-            ("h", self.has_rules),
             ("l", self.has_actions),
             // Whoever may be claimed now.
             ("y", self.status == TaskStatus::Pending && self.until.is_none()),
@@ -317,9 +314,8 @@ impl Task {
             attempts: count("m")?,
             tries_failed: count("o")?,
             is_barrier: is("d"),
-            fence: row.integer("v").and_then(|fence| u64::try_from(fence).ok()).unwrap_or(0),
+            fence: number(row, "v"),
             paused_from: TaskStatus::of_number(row.integer("q")),
-            has_rules: is("h"),
             has_actions: is("l"),
             retry,
         })
