@@ -438,18 +438,6 @@ impl CollectionDefinition {
         TOTAL.to_be_bytes()
     }
 
-    /// Gives what a row adds to which groups; that of all rows is the first.
-    ///
-    /// # Errors
-    /// [`TupleError`] where a value has no encoding.
-    pub fn shares(&self, fields: &Labelled, length: usize) -> Result<Vec<(Vec<u8>, i128)>, TupleError> {
-        let mut shares = vec![(TOTAL.to_be_bytes().to_vec(), length as i128)];
-        for aggregate in &self.aggregates {
-            shares.extend(aggregate.share(fields)?);
-        }
-        Ok(shares)
-    }
-
     /// Checks the definition, and numbers its indexes and aggregates by their places.
     ///
     /// # Errors

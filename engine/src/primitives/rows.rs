@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    Aggregate, CollectionDefinition, IndexDefinition, Labelled, Record, RowContent, SectionTag, TupleError,
+    Aggregate, AggregateDefinition, CollectionDefinition, IndexDefinition, Record, RowContent, SectionTag,
+    TupleError,
 };
 
 use super::derived::DerivedRow;
@@ -89,29 +90,40 @@ pub(crate) fn derived_of_row(
     key: &[u8],
     content: &RowContent,
 ) -> Result<Vec<DerivedRow>> {
-    let mut rows = Vec::new();
-    for index in &collection.definition.indexes {
-        for entry in index.entries(key, &content.fields).map_err(|error| unencodable(&error))? {
-            rows.push(DerivedRow {
-                table: Table::Entries,
-                key: row_key(collection.id, &entry.key),
-                body: Bytes::new(),
-            });
-        }
-    }
-    Ok(rows)
+    let entries = entries_of(collection, key, content, |_| true)?;
+    let row = |key| DerivedRow { table: Table::Entries, key, body: Bytes::new() };
+    Ok(entries.into_iter().map(row).collect())
 }
 
-/// What a row adds to the aggregates of its collection, by what they lie under.
+/// The entries of a row in those indexes of its collection that are asked for.
+fn entries_of(
+    collection: &DefinedCollection,
+    key: &[u8],
+    content: &RowContent,
+    is_wanted: impl Fn(&IndexDefinition) -> bool,
+) -> Result<Vec<Bytes>> {
+    let mut entries = Vec::new();
+    for index in collection.definition.indexes.iter().filter(|index| is_wanted(index)) {
+        let of_index = index.entries(key, &content.fields).map_err(|error| unencodable(&error))?;
+        entries.extend(of_index.iter().map(|entry| row_key(collection.id, &entry.key)));
+    }
+    Ok(entries)
+}
+
+/// What a row adds to the aggregates of its collection that are asked for, and to that of all rows, by what they lie under.
 fn shares_of(
     collection: &DefinedCollection,
     key: &[u8],
-    fields: &Labelled,
-    value: &[u8],
+    content: &RowContent,
+    is_wanted: impl Fn(&AggregateDefinition) -> bool,
 ) -> Result<Vec<(Bytes, i128)>> {
-    let length = key.len() + value.len();
-    let shares = collection.definition.shares(fields, length).map_err(|error| unencodable(&error))?;
-    Ok(shares.into_iter().map(|(key, sum)| (row_key(collection.id, &key), sum)).collect())
+    let length = (key.len() + content.value.len()) as i128;
+    let mut shares = vec![(row_key(collection.id, &CollectionDefinition::total_key()), length)];
+    for aggregate in collection.definition.aggregates.iter().filter(|aggregate| is_wanted(aggregate)) {
+        let share = aggregate.share(&content.fields).map_err(|error| unencodable(&error))?;
+        shares.extend(share.map(|(at, sum)| (row_key(collection.id, &at), sum)));
+    }
+    Ok(shares)
 }
 
 /// What follows when a row turns into another, is new, or goes.
@@ -141,27 +153,17 @@ impl RowChange {
             differing.as_ref().is_none_or(|fields| fields.iter().any(|field| goes_by(field)))
         };
         let mut change = Self::default();
-        let total = row_key(collection.id, &CollectionDefinition::total_key());
         for (content, weight) in [(old, -1_i8), (new, 1)] {
-            let Some(RowContent { fields, value }) = content else { continue };
-            let length = (key.len() + value.len()) as i128;
-            let mut add = |at: Bytes, sum: i128| {
+            let Some(content) = content else { continue };
+            let is_counted = |aggregate: &AggregateDefinition| concerns(&|field| aggregate.goes_by(field));
+            for (at, sum) in shares_of(collection, key, content, is_counted)? {
                 let (rows, sums) = change.shares.entry(at).or_default();
                 *rows += weight;
                 *sums = sums.saturating_add(sum.saturating_mul(i128::from(weight)));
-            };
-            add(total.clone(), length);
-            let aggregates = collection.definition.aggregates.iter();
-            for aggregate in aggregates.filter(|aggregate| concerns(&|field| aggregate.goes_by(field))) {
-                let share = aggregate.share(fields).map_err(|error| unencodable(&error))?;
-                share.into_iter().for_each(|(at, sum)| add(row_key(collection.id, &at), sum));
             }
-            let indexes = collection.definition.indexes.iter();
-            for index in indexes.filter(|index| concerns(&|field| index.goes_by(field))) {
-                let entries = index.entries(key, fields).map_err(|error| unencodable(&error))?;
-                let entries = entries.iter().map(|entry| row_key(collection.id, &entry.key));
-                if weight < 0 { change.gone.extend(entries) } else { change.come.extend(entries) }
-            }
+            let is_concerned = |index: &IndexDefinition| concerns(&|field| index.goes_by(field));
+            let entries = entries_of(collection, key, content, is_concerned)?;
+            if weight < 0 { change.gone = entries } else { change.come = entries }
         }
         change.shares.retain(|_, share| *share != (0, 0));
         let kept: BTreeSet<Bytes> =
@@ -193,7 +195,7 @@ impl Groups {
         key: &[u8],
         content: &RowContent,
     ) -> Result<()> {
-        for (at, sum) in shares_of(collection, key, &content.fields, &content.value)? {
+        for (at, sum) in shares_of(collection, key, content, |_| true)? {
             let group = self.0.entry(at).or_default();
             *group = group.with(1, sum);
         }
