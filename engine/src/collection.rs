@@ -3,8 +3,12 @@
 //!
 //! A collection lies under a key, as an asset does; what may be done with it is decided there.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use larder_format::{Aggregate, CollectionDefinition, Labelled, Part, Record, RowContent, Tuple, TupleError};
+use larder_format::{
+    Aggregate, CollectionDefinition, Labelled, LabelledBuilder, Part, Record, RowContent, Tuple, TupleError,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::{Loadable, Storable, TypedValue, archive};
@@ -22,14 +26,14 @@ const PAGE_AT_ONCE: usize = 1_000;
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct RowDraft {
-    fields: Vec<(String, Part)>,
+    fields: LabelledBuilder,
     value: Bytes,
 }
 
 impl RowDraft {
     /// Begins a row with this value, of at most 16 MiB.
     pub fn new(value: impl Into<Bytes>) -> Self {
-        Self { fields: Vec::new(), value: value.into() }
+        Self { fields: LabelledBuilder::default(), value: value.into() }
     }
 
     /// Begins a row whose value is archived, to be read in place.
@@ -41,14 +45,14 @@ impl RowDraft {
     }
 
     /// Sets a field; of two with the same name the last one counts.
-    pub fn field(mut self, name: impl Into<String>, value: impl Into<Part>) -> Self {
-        self.fields.push((name.into(), value.into()));
+    pub fn field(mut self, name: impl AsRef<str>, value: impl Into<Part>) -> Self {
+        self.fields.set(name.as_ref(), &value.into());
         self
     }
 
     /// Leaves a field out.
     pub fn without(mut self, name: &str) -> Self {
-        self.fields.retain(|(other, _)| other != name);
+        self.fields.remove(name);
         self
     }
 
@@ -59,11 +63,8 @@ impl RowDraft {
     }
 
     pub(crate) fn content(self) -> Result<RowContent> {
-        let Self { mut fields, value } = self;
-        fields.reverse();
-        fields.sort_by(|(a, _), (b, _)| a.cmp(b));
-        fields.dedup_by(|(earlier, _), (last, _)| earlier == last);
-        Ok(RowContent { fields: Labelled::new(fields).map_err(not_a_field)?, value })
+        let Self { fields, value } = self;
+        Ok(RowContent { fields: fields.build().map_err(not_a_field)?, value })
     }
 }
 
@@ -104,26 +105,26 @@ impl Row {
 
     /// Gives a field, if the row has it.
     #[must_use]
-    pub fn field(&self, name: &str) -> Option<&Part> {
+    pub fn field(&self, name: &str) -> Option<Part> {
         self.content.fields.get(name)
+    }
+
+    /// Tells whether the row has a field.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.content.fields.contains(name)
     }
 
     /// Gives a field that holds an integer of 64 bits.
     #[must_use]
     pub fn integer(&self, name: &str) -> Option<i64> {
-        match self.field(name)? {
-            Part::Integer(value) => i64::try_from(*value).ok(),
-            _ => None,
-        }
+        self.content.fields.integer(name)
     }
 
-    /// Gives a field that holds text.
+    /// Gives a field that holds text, where it lies.
     #[must_use]
-    pub fn text(&self, name: &str) -> Option<&str> {
-        match self.field(name)? {
-            Part::String(text) => Some(text),
-            _ => None,
-        }
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.content.fields.text(name)
     }
 
     /// Gives the value.
@@ -142,9 +143,7 @@ impl Row {
 
     /// Makes a draft of the row, to put it again with a change.
     pub fn to_draft(&self) -> RowDraft {
-        let fields =
-            self.content.fields.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        RowDraft { fields, value: self.content.value.clone() }
+        RowDraft { fields: (&self.content.fields).into(), value: self.content.value.clone() }
     }
 }
 
@@ -359,7 +358,9 @@ impl<'t> Collection<'t> {
     /// # Errors
     /// As [`Collection::get`].
     pub fn total(&self) -> Result<Aggregate> {
-        self.txn.with(|reading| reading.aggregate_of(&self.key, &self.collection, None, &[]))
+        self.txn.with(|reading| {
+            reading.aggregate_at(&reading.group_of(&self.key, &self.collection, None, &[])?)
+        })
     }
 
     /// Gives what an aggregate says of a group: without counting.
@@ -367,7 +368,9 @@ impl<'t> Collection<'t> {
     /// # Errors
     /// As [`Collection::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such aggregate.
     pub fn aggregate(&self, name: &str, group: &[Part]) -> Result<Aggregate> {
-        self.txn.with(|reading| reading.aggregate_of(&self.key, &self.collection, Some(name), group))
+        self.txn.with(|reading| {
+            reading.aggregate_at(&reading.group_of(&self.key, &self.collection, Some(name), group)?)
+        })
     }
 
     /// Gives all groups of an aggregate, with what it says of them.

@@ -60,8 +60,14 @@ pub struct Edge {
 impl Edge {
     /// Gives a field, if the edge has it.
     #[must_use]
-    pub fn field(&self, name: &str) -> Option<&Part> {
+    pub fn field(&self, name: &str) -> Option<Part> {
         self.row.field(name)
+    }
+
+    /// Tells whether it has a field.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.row.has(name)
     }
 
     /// Gives the row: its fields and its value.

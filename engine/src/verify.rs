@@ -13,7 +13,7 @@ use crate::payload::{PayloadReader, Stored, row_numbers};
 use crate::primitives::{
     ClaimRow, ContentRow, DefinedCollection, DerivedRow, Groups, Orphan, PROGRESS, Progress, ReferenceCounts,
     References, StatisticsMap, decode_entry, decode_history, derived_of_claim, derived_of_record,
-    derived_of_row, is_derived, numbered_of, row_key, row_key_of,
+    derived_of_row, is_derived, numbered_of, row_key_of,
 };
 use crate::store::{Snapshot, StoredRow, Table, chunk_key, state_key};
 use crate::txn::prefix_end;
@@ -308,15 +308,14 @@ impl Check<'_> {
                     return Ok(());
                 }
             };
-            derived_of_row(&collection, &key, &content)?.iter().for_each(|row| check.follows(&place, row));
-            groups.count(&collection, &key, &content)?;
+            derived_of_row(&collection, &key, &content).for_each(|row| check.follows(&place, &row));
+            groups.count(&collection, &key, &content);
             for index in collection.definition.indexes.iter().filter(|index| index.is_unique) {
-                for entry in index.entries(&key, &content.fields).unwrap_or_default() {
-                    let values = entry.key.get(..entry.values_length).unwrap_or_default();
-                    let start = row_key(collection.id, values);
-                    let end = prefix_end(&start);
+                for entry in index.entries(collection.id, &key, &content.fields) {
+                    let start = entry.key.get(..entry.values_length).unwrap_or_default();
+                    let end = prefix_end(start);
                     let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-                    let same = check.snapshot.range(Table::Entries, Bound::Included(&start), end)?;
+                    let same = check.snapshot.range(Table::Entries, Bound::Included(start), end)?;
                     if same.take(2).count() > 1 {
                         let what =
                             format!("another row has the same values in the unique index {}", index.name);

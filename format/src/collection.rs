@@ -15,7 +15,7 @@
 use bytes::Bytes;
 
 use crate::policy::Right;
-use crate::tuple::{Labelled, Part, Tuple, TupleError};
+use crate::tuple::{Labelled, Part, Tuple, TupleError, parts_of_list};
 
 /// The most indexes, and the most aggregates, that a collection may have.
 pub const INDEXES_MAX: usize = 32;
@@ -48,19 +48,48 @@ pub enum IndexOrder {
 /// Which rows an index or an aggregate is about: those whose field has one of these values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowFilter {
-    /// The field.
-    pub field: String,
-    /// The values.
-    pub one_of: Vec<Part>,
+    field: String,
+    one_of: Vec<Part>,
+    /// The values as they lie in rows.
+    encoded: Vec<Vec<u8>>,
 }
 
 impl RowFilter {
     fn new<P: Into<Part>>(field: impl Into<String>, one_of: impl IntoIterator<Item = P>) -> Self {
-        Self { field: field.into(), one_of: one_of.into_iter().map(P::into).collect() }
+        let one_of: Vec<Part> = one_of.into_iter().map(P::into).collect();
+        // What has no encoding is in no row.
+        let encoded =
+            one_of.iter().filter_map(|part| Tuple::encode(std::slice::from_ref(part)).ok()).collect();
+        Self { field: field.into(), one_of, encoded }
+    }
+
+    /// Gives the field.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// Gives the values.
+    #[must_use]
+    pub fn one_of(&self) -> &[Part] {
+        &self.one_of
     }
 
     fn admits(&self, fields: &Labelled) -> bool {
-        fields.get(&self.field).is_some_and(|value| self.one_of.contains(value))
+        let value = fields.encoded_part(&self.field);
+        value.is_some_and(|value| self.encoded.iter().any(|one| one == value))
+    }
+}
+
+/// Some of the fields that indexes and aggregates go by: a bit for each, which several share where there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct FieldSet(u64);
+
+impl FieldSet {
+    const ALL: Self = Self(u64::MAX);
+
+    fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -76,13 +105,15 @@ pub struct IndexDefinition {
     /// Which rows it is about; nothing for all.
     pub only: Option<RowFilter>,
     number: u16,
+    goes_by: FieldSet,
 }
 
 impl IndexDefinition {
     /// Begins an index; it takes a field at least.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), is_unique: false, fields: Vec::new(), only: None, number: 0 }
+        let (number, goes_by) = (0, FieldSet::default());
+        Self { name: name.into(), is_unique: false, fields: Vec::new(), only: None, number, goes_by }
     }
 
     /// Lets no two rows have the same values.
@@ -142,33 +173,29 @@ impl IndexDefinition {
         Ok(prefix)
     }
 
-    /// Gives the entries of a row, without the number of the collection.
-    ///
-    /// # Errors
-    /// [`TupleError`] where a value has no encoding.
-    pub fn entries(&self, key: &[u8], fields: &Labelled) -> Result<Vec<IndexEntry>, TupleError> {
+    /// Gives the entries of a row of the collection of a number.
+    #[must_use]
+    pub fn entries(&self, collection: u64, key: &[u8], fields: &Labelled) -> Vec<IndexEntry> {
         if self.only.as_ref().is_some_and(|only| !only.admits(fields)) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let mut entries = vec![self.number.to_be_bytes().to_vec()];
+        let mut entry = Vec::with_capacity(64 + key.len());
+        entry.extend_from_slice(&collection.to_be_bytes());
+        entry.extend_from_slice(&self.number.to_be_bytes());
+        let mut entries = vec![entry];
         for (field, order) in &self.fields {
-            let Some(value) = fields.get(field) else { return Ok(Vec::new()) };
-            match (order, value) {
-                (IndexOrder::Each, Part::List(parts)) => {
-                    let mut parts: Vec<&Part> = parts.iter().collect();
-                    parts.sort();
+            let Some(value) = fields.encoded_part(field) else { return Vec::new() };
+            match parts_of_list(value).filter(|_| *order == IndexOrder::Each) {
+                Some(mut parts) => {
+                    parts.sort_unstable();
                     parts.dedup();
-                    let mut longer = Vec::with_capacity(entries.len() * parts.len());
-                    for entry in &entries {
-                        for part in &parts {
-                            let mut entry = entry.clone();
-                            push_value(part, *order, &mut entry)?;
-                            longer.push(entry);
-                        }
-                    }
-                    entries = longer;
+                    let longer = |entry: &Vec<u8>, part: &[u8]| [entry.as_slice(), part].concat();
+                    entries = entries
+                        .iter()
+                        .flat_map(|entry| parts.iter().map(|part| longer(entry, part)))
+                        .collect();
                 }
-                _ => entries.iter_mut().try_for_each(|entry| push_value(value, *order, entry))?,
+                None => entries.iter_mut().for_each(|entry| push_encoded(value, *order, entry)),
             }
         }
         let finished = entries.into_iter().map(|mut entry| {
@@ -177,14 +204,7 @@ impl IndexDefinition {
             entry.extend_from_slice(key);
             IndexEntry { key: entry, values_length }
         });
-        Ok(finished.collect())
-    }
-
-    /// Tells whether which entries a row has depends on a field.
-    #[must_use]
-    pub fn goes_by(&self, field: &str) -> bool {
-        self.fields.iter().any(|(name, _)| name == field)
-            || self.only.as_ref().is_some_and(|only| only.field == field)
+        finished.collect()
     }
 
     /// Gives the key of the row that an entry is of; the entry begins with the number of the index.
@@ -209,19 +229,22 @@ impl IndexDefinition {
 /// An entry of an index: the values of a row, and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// What it lies under, behind the number of the collection.
+    /// What it lies under.
     pub key: Vec<u8>,
-    /// How much of it are the values, with their end.
+    /// How much of it are numbers and values, with the values' end.
     pub values_length: usize,
 }
 
 fn push_value(value: &Part, order: IndexOrder, out: &mut Vec<u8>) -> Result<(), TupleError> {
-    let encoded = Tuple::encode(std::slice::from_ref(value))?;
-    match order {
-        IndexOrder::Descending => out.extend(encoded.iter().map(|byte| !byte)),
-        _ => out.extend_from_slice(&encoded),
-    }
+    push_encoded(&Tuple::encode(std::slice::from_ref(value))?, order, out);
     Ok(())
+}
+
+fn push_encoded(value: &[u8], order: IndexOrder, out: &mut Vec<u8>) {
+    match order {
+        IndexOrder::Descending => out.extend(value.iter().map(|byte| !byte)),
+        _ => out.extend_from_slice(value),
+    }
 }
 
 /// How many rows there are of each group, and the sum of a field.
@@ -236,13 +259,15 @@ pub struct AggregateDefinition {
     /// Which rows it is about; nothing for all.
     pub only: Option<RowFilter>,
     number: u16,
+    goes_by: FieldSet,
 }
 
 impl AggregateDefinition {
     /// Begins an aggregate of all rows.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), group: Vec::new(), sum: None, only: None, number: 0 }
+        let (number, goes_by) = (0, FieldSet::default());
+        Self { name: name.into(), group: Vec::new(), sum: None, only: None, number, goes_by }
     }
 
     /// Groups by a field.
@@ -280,28 +305,23 @@ impl AggregateDefinition {
         Ok(key)
     }
 
-    /// Tells whether what a row adds depends on a field.
+    /// Gives what a row of the collection of a number adds to which group: what that lies under, and the sum.
     #[must_use]
-    pub fn goes_by(&self, field: &str) -> bool {
-        self.group.iter().chain(&self.sum).any(|name| name == field)
-            || self.only.as_ref().is_some_and(|only| only.field == field)
-    }
-
-    /// Gives what a row adds to which group.
-    ///
-    /// # Errors
-    /// [`TupleError`] where a value has no encoding.
-    pub fn share(&self, fields: &Labelled) -> Result<Option<(Vec<u8>, i128)>, TupleError> {
+    pub fn share(&self, collection: u64, fields: &Labelled) -> Option<(Vec<u8>, i128)> {
         if self.only.as_ref().is_some_and(|only| !only.admits(fields)) {
-            return Ok(None);
+            return None;
         }
-        let group: Option<Vec<Part>> = self.group.iter().map(|field| fields.get(field).cloned()).collect();
-        let Some(group) = group else { return Ok(None) };
+        let mut at = Vec::with_capacity(40);
+        at.extend_from_slice(&collection.to_be_bytes());
+        at.extend_from_slice(&self.number.to_be_bytes());
+        for field in &self.group {
+            at.extend_from_slice(fields.encoded_part(field)?);
+        }
         let sum = match self.sum.as_ref().and_then(|field| fields.get(field)) {
-            Some(Part::Integer(value)) => *value,
+            Some(Part::Integer(value)) => value,
             _ => 0,
         };
-        Ok(Some((self.key(&group)?, sum)))
+        Some((at, sum))
     }
 }
 
@@ -334,8 +354,8 @@ impl Aggregate {
 
     /// Gives the aggregate with rows counted in, or a negative number of them out, and with that much more in the sum.
     #[must_use]
-    pub fn with(self, rows: i8, sum: i128) -> Self {
-        Self { count: self.count.saturating_add_signed(i64::from(rows)), sum: self.sum.saturating_add(sum) }
+    pub fn with(self, rows: i64, sum: i128) -> Self {
+        Self { count: self.count.saturating_add_signed(rows), sum: self.sum.saturating_add(sum) }
     }
 }
 
@@ -378,6 +398,30 @@ pub struct CollectionDefinition {
     pub aggregates: Vec<AggregateDefinition>,
     /// Which rights it takes.
     pub rights: CollectionRights,
+    /// The fields that indexes and aggregates go by, in their order.
+    fields: Vec<String>,
+}
+
+/// What may differ between two rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Differing(FieldSet);
+
+impl Differing {
+    /// Everything: there is only one row.
+    pub const ALL: Self = Self(FieldSet::ALL);
+
+    /// Tells whether the entries of an index may differ.
+    #[must_use]
+    pub fn concerns_index(self, index: &IndexDefinition) -> bool {
+        index.goes_by.meets(self.0)
+    }
+
+    /// Tells whether what is added to an aggregate may differ.
+    #[must_use]
+    pub fn concerns_aggregate(self, aggregate: &AggregateDefinition) -> bool {
+        // What counts all rows goes by no field.
+        aggregate.goes_by.meets(self.0) || self.0 == FieldSet::ALL
+    }
 }
 
 /// A definition cannot be used, or bytes are not one.
@@ -450,7 +494,48 @@ impl CollectionDefinition {
         for (number, aggregate) in (TOTAL + 1..).zip(&mut self.aggregates) {
             aggregate.number = number;
         }
+        self.number_fields();
         Ok(self)
+    }
+
+    /// Numbers the fields that indexes and aggregates go by.
+    fn number_fields(&mut self) {
+        fn only(filter: Option<&RowFilter>) -> impl Iterator<Item = &str> {
+            filter.map(RowFilter::field).into_iter()
+        }
+        fn of_index(index: &IndexDefinition) -> impl Iterator<Item = &str> {
+            index.fields.iter().map(|(field, _)| field.as_str()).chain(only(index.only.as_ref()))
+        }
+        fn of_aggregate(aggregate: &AggregateDefinition) -> impl Iterator<Item = &str> {
+            let fields = aggregate.group.iter().chain(&aggregate.sum).map(String::as_str);
+            fields.chain(only(aggregate.only.as_ref()))
+        }
+        let of_indexes = self.indexes.iter().flat_map(of_index);
+        let of_aggregates = self.aggregates.iter().flat_map(of_aggregate);
+        let mut fields: Vec<String> = of_indexes.chain(of_aggregates).map(str::to_owned).collect();
+        fields.sort();
+        fields.dedup();
+        for index in &mut self.indexes {
+            index.goes_by = of_index(index).fold(FieldSet::default(), |set, field| with(set, &fields, field));
+        }
+        for aggregate in &mut self.aggregates {
+            aggregate.goes_by =
+                of_aggregate(aggregate).fold(FieldSet::default(), |set, field| with(set, &fields, field));
+        }
+        self.fields = fields;
+    }
+
+    /// Tells which of the fields that anything goes by differ between two rows.
+    #[must_use]
+    pub fn differing(&self, old: &Labelled, new: &Labelled) -> Differing {
+        let mut differing = FieldSet::default();
+        // No name of a field has a byte that is escaped.
+        old.each_differing(new, |label| {
+            if let Ok(place) = self.fields.binary_search_by(|field| field.as_bytes().cmp(label)) {
+                differing.0 |= 1 << (place % 64);
+            }
+        });
+        Differing(differing)
     }
 
     /// Checks names and how many of everything there are.
@@ -477,15 +562,20 @@ impl CollectionDefinition {
                     format!("an index goes by 1 to {INDEX_FIELDS_MAX} fields, one of them a list at most");
                 return Err(unusable(format!("{what}: {:?} does not", index.name)));
             }
-            index.fields.iter().try_for_each(|(field, _)| check_name(field, "field"))?;
+            let fields = index.fields.iter().map(|(field, _)| field.as_str());
+            fields
+                .chain(index.only.as_ref().map(RowFilter::field))
+                .try_for_each(|field| check_name(field, "field"))?;
         }
         for aggregate in &self.aggregates {
             if aggregate.group.len() > INDEX_FIELDS_MAX {
                 let what = format!("an aggregate groups by {INDEX_FIELDS_MAX} fields at most");
                 return Err(unusable(format!("{what}: {:?} does not", aggregate.name)));
             }
-            let fields = aggregate.group.iter().chain(&aggregate.sum);
-            fields.into_iter().try_for_each(|field| check_name(field, "field"))?;
+            let fields = aggregate.group.iter().chain(&aggregate.sum).map(String::as_str);
+            fields
+                .chain(aggregate.only.as_ref().map(RowFilter::field))
+                .try_for_each(|field| check_name(field, "field"))?;
         }
         if self.rights.lists().into_iter().any(Vec::is_empty) {
             return Err(unusable("nobody has a right of an empty list: name one for each"));
@@ -568,8 +658,15 @@ impl CollectionDefinition {
             indexes: indexes.iter().map(index_of).collect::<Option<_>>()?,
             aggregates: aggregates.iter().map(aggregate_of).collect::<Option<_>>()?,
             rights,
+            fields: Vec::new(),
         })
     }
+}
+
+/// Adds a field to a set, by its place among all.
+fn with(set: FieldSet, fields: &[String], field: &str) -> FieldSet {
+    let place = fields.binary_search_by(|other| other.as_str().cmp(field)).unwrap_or_default();
+    FieldSet(set.0 | 1 << (place % 64))
 }
 
 fn check_name(name: &str, what: &str) -> Result<(), CollectionError> {
@@ -595,7 +692,7 @@ fn filter_of(part: &Part) -> Option<Option<RowFilter>> {
         Part::Nil => Some(None),
         Part::List(parts) => {
             let (Part::String(field), one_of) = parts.split_first()? else { return None };
-            Some(Some(RowFilter { field: field.clone(), one_of: one_of.to_vec() }))
+            Some(Some(RowFilter::new(field.clone(), one_of.iter().cloned())))
         }
         _ => None,
     }
@@ -632,6 +729,7 @@ fn index_of(part: &Part) -> Option<IndexDefinition> {
         fields: fields.iter().map(field).collect::<Option<_>>()?,
         only: filter_of(only)?,
         number: 0,
+        goes_by: FieldSet::default(),
     })
 }
 
@@ -653,6 +751,7 @@ fn aggregate_of(part: &Part) -> Option<AggregateDefinition> {
         },
         only: filter_of(only)?,
         number: 0,
+        goes_by: FieldSet::default(),
     })
 }
 
@@ -692,9 +791,13 @@ impl RowContent {
         }
         let length = usize::from(u16::from_le_bytes([*low, *high]));
         let (commit, rest) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
-        let fields = rest.get(..length).ok_or_else(malformed)?;
-        let fields = Labelled::decode(fields).map_err(|error| unusable(error.to_string()))?;
-        let content = Self { fields, value: body.slice(ROW_HEADER_LENGTH + length..) };
+        let end = ROW_HEADER_LENGTH + length;
+        if rest.len() < length {
+            return Err(malformed());
+        }
+        let fields = Labelled::decode(&body.slice(ROW_HEADER_LENGTH..end))
+            .map_err(|error| unusable(error.to_string()))?;
+        let content = Self { fields, value: body.slice(end..) };
         Ok((u64::from_le_bytes(*commit), content))
     }
 }

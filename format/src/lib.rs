@@ -26,7 +26,7 @@ mod writeset;
 
 pub use checksum::{CHECKSUM_LENGTH, ChecksumError, checksum, seal_into, unseal};
 pub use collection::{
-    Aggregate, AggregateDefinition, CollectionDefinition, CollectionError, CollectionRights,
+    Aggregate, AggregateDefinition, CollectionDefinition, CollectionError, CollectionRights, Differing,
     INDEX_FIELDS_MAX, INDEXES_MAX, IndexDefinition, IndexEntry, IndexOrder, ROW_VALUE_MAX, RowContent,
     RowFilter,
 };
@@ -65,7 +65,9 @@ pub use snapshot::{
     SnapshotHeader, SnapshotKind, SnapshotManifest,
 };
 pub use status::{CUSTOM_STATUS, Status, StatusProperties};
-pub use tuple::{Date, Labelled, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
+pub use tuple::{
+    Date, Labelled, LabelledBuilder, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant,
+};
 pub use writeset::{
     StateIdentity, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder, WriteSetError,
     WriteSetHeader,

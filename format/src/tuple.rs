@@ -36,13 +36,18 @@
 //! A text is its bytes, with `00 ff` for every `00`, then `00`. No tag is `ff`, so whatever follows a text's end, it
 //! comes before every longer text.
 
+mod labelled;
+
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use crate::key::excerpt;
+pub(crate) use labelled::parts_of_list;
+pub use labelled::{Labelled, LabelledBuilder};
 
 const END: u8 = 0x00;
 const ESCAPED: u8 = 0xff;
@@ -333,11 +338,12 @@ part_from! {
 
 /// Holds a tuple that has been checked and encoded: the key of a row.
 ///
-/// Equality, order and hash are those of its bytes, which are those of its parts. A clone copies the parts.
+/// Equality, order and hash are those of its bytes, which are those of its parts. What was decoded is taken apart when
+/// somebody asks for its parts.
 #[derive(Clone)]
 pub struct Tuple {
-    parts: Vec<Part>,
     encoded: Bytes,
+    parts: OnceLock<Vec<Part>>,
 }
 
 impl Tuple {
@@ -355,7 +361,7 @@ impl Tuple {
     /// As [`Tuple::encode`].
     pub fn new(parts: Vec<Part>) -> Result<Tuple, TupleError> {
         let encoded = Tuple::encode(&parts)?.into();
-        Ok(Tuple { parts, encoded })
+        Ok(Tuple { encoded, parts: parts.into() })
     }
 
     /// Encodes parts.
@@ -386,32 +392,34 @@ impl Tuple {
         if encoded.len() > Tuple::ENCODED_LEN_MAX {
             return Err(TupleError::TooLong { len: encoded.len(), max: Tuple::ENCODED_LEN_MAX });
         }
-        let mut reader = Reader { rest: encoded, len: encoded.len() };
-        let mut parts = Vec::new();
+        let mut reader = Reader::new(encoded);
         while !reader.rest.is_empty() {
-            let position = reader.position();
-            let tag = reader.byte()?;
-            parts.push(reader.part(tag, position, 0)?);
+            reader.skip(0)?;
         }
-        Ok(Tuple { parts, encoded: Bytes::copy_from_slice(encoded) })
+        Ok(Tuple::of_checked(Bytes::copy_from_slice(encoded)))
+    }
+
+    /// Makes a tuple of bytes that are the encoding of one.
+    fn of_checked(encoded: Bytes) -> Tuple {
+        Tuple { encoded, parts: OnceLock::new() }
     }
 
     /// Returns how many bytes the first part takes of bytes that begin with one.
     pub fn first_length(encoded: &[u8]) -> Option<usize> {
-        let mut reader = Reader { rest: encoded, len: encoded.len() };
-        let tag = reader.byte().ok()?;
-        reader.part(tag, 0, 0).ok()?;
+        let mut reader = Reader::new(encoded);
+        reader.skip(0).ok()?;
         Some(reader.position())
     }
 
     /// Returns the parts.
     pub fn parts(&self) -> &[Part] {
-        &self.parts
+        self.parts.get_or_init(|| Reader::new(&self.encoded).all(0).unwrap_or_default())
     }
 
     /// Returns the parts and gives up their encoding.
     pub fn into_parts(self) -> Vec<Part> {
-        self.parts
+        self.parts();
+        self.parts.into_inner().unwrap_or_default()
     }
 
     /// Returns the encoded form.
@@ -453,7 +461,7 @@ impl Hash for Tuple {
 
 impl fmt::Debug for Tuple {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Tuple").field(&self.parts).finish()
+        formatter.debug_tuple("Tuple").field(&self.parts()).finish()
     }
 }
 
@@ -461,165 +469,6 @@ impl TryFrom<Vec<Part>> for Tuple {
     type Error = TupleError;
     fn try_from(parts: Vec<Part>) -> Result<Tuple, TupleError> {
         Tuple::new(parts)
-    }
-}
-
-/// Holds labelled parts in their one canonical form, whatever the order in which they were given.
-///
-/// It encodes to a tuple of one list, which holds for every label, in the order of the labels' bytes, a list of the
-/// label, as a string, and its part. So a part may hold lists nested 14 deep. Two of them have the same bytes exactly
-/// if they have the same labels with the same parts.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Labelled {
-    tuple: Tuple,
-}
-
-/// Takes a pair of a label and a part apart.
-fn labelled(pair: &Part) -> Option<(&str, &Part)> {
-    match pair {
-        Part::List(pair) => match pair.as_slice() {
-            [Part::String(label), part] => Some((label, part)),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-impl Labelled {
-    /// Makes the canonical form of labels and parts, of which there may be none.
-    ///
-    /// # Errors
-    ///
-    /// [`TupleError::BlankLabel`] if a label is empty or only white space; [`TupleError::DuplicateLabel`] if two are
-    /// equal; otherwise as [`Tuple::encode`].
-    pub fn new<L: Into<String>>(pairs: impl IntoIterator<Item = (L, Part)>) -> Result<Labelled, TupleError> {
-        let mut pairs: Vec<(String, Part)> =
-            pairs.into_iter().map(|(label, part)| (label.into(), part)).collect();
-        if pairs.iter().any(|(label, _)| label.trim().is_empty()) {
-            return Err(TupleError::BlankLabel);
-        }
-        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for ((a, _), (b, _)) in pairs.iter().zip(pairs.iter().skip(1)) {
-            if a == b {
-                return Err(TupleError::DuplicateLabel { label: excerpt(a) });
-            }
-        }
-        let list =
-            pairs.into_iter().map(|(label, part)| Part::List(vec![Part::String(label), part])).collect();
-        Ok(Labelled { tuple: Tuple::new(vec![Part::List(list)])? })
-    }
-
-    /// Makes the canonical form of a list whose every part is a list of a label, as a string, and a part; in any
-    /// order.
-    ///
-    /// # Errors
-    ///
-    /// [`TupleError::UnlabelledPart`] if it is anything else, such as a scalar; otherwise as [`Labelled::new`].
-    pub fn from_part(part: Part) -> Result<Labelled, TupleError> {
-        let Part::List(list) = part else { return Err(TupleError::UnlabelledPart) };
-        let pairs: Result<Vec<(String, Part)>, TupleError> = list
-            .into_iter()
-            .map(|pair| {
-                let Part::List(pair) = pair else { return Err(TupleError::UnlabelledPart) };
-                match <[Part; 2]>::try_from(pair) {
-                    Ok([Part::String(label), part]) => Ok((label, part)),
-                    _ => Err(TupleError::UnlabelledPart),
-                }
-            })
-            .collect();
-        Labelled::new(pairs?)
-    }
-
-    /// Makes the canonical form of its bytes, which may come from anywhere. What is accepted encodes to the same bytes
-    /// again.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tuple::decode`] and [`Labelled::from_part`]; and [`TupleError::NotCanonical`] if the labels are not in
-    /// order.
-    pub fn decode(encoded: &[u8]) -> Result<Labelled, TupleError> {
-        let tuple = Tuple::decode(encoded)?;
-        // What is decoded has one encoding only: all that is left to look at is the labels.
-        if let [Part::List(pairs)] = tuple.parts()
-            && let Some(labels) = pairs.iter().map(label_of).collect::<Option<Vec<&str>>>()
-            && labels.iter().all(|label| !label.trim().is_empty())
-            && labels.iter().zip(labels.iter().skip(1)).all(|(a, b)| a < b)
-        {
-            return Ok(Labelled { tuple });
-        }
-        let parts = tuple.into_parts();
-        let [part] = <[Part; 1]>::try_from(parts).map_err(|_| TupleError::UnlabelledPart)?;
-        let labelled = Labelled::from_part(part)?;
-        match labelled.encoded().iter().zip(encoded).position(|(a, b)| a != b) {
-            None => Ok(labelled),
-            Some(position) => {
-                Err(TupleError::NotCanonical { position, expected: "the labels in their order" })
-            }
-        }
-    }
-
-    /// Iterates over the labels and their parts, in the order of the labels.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Part)> {
-        self.pairs().iter().filter_map(labelled)
-    }
-
-    fn pairs(&self) -> &[Part] {
-        match self.tuple.parts() {
-            [Part::List(list)] => list,
-            _ => &[],
-        }
-    }
-
-    /// Returns the part of this label.
-    pub fn get(&self, label: &str) -> Option<&Part> {
-        let list = self.pairs();
-        let by_label = |pair: &Part| labelled(pair).map(|(label, _)| label).cmp(&Some(label));
-        let at = list.binary_search_by(by_label).ok()?;
-        labelled(list.get(at)?).map(|(_, part)| part)
-    }
-
-    /// Returns the labels that only one of two has, or that have different parts, in their order.
-    pub fn differing<'l>(&'l self, other: &'l Labelled) -> Vec<&'l str> {
-        let (mut ours, mut theirs) = (self.iter().peekable(), other.iter().peekable());
-        let mut differing = Vec::new();
-        loop {
-            let order = match (ours.peek(), theirs.peek()) {
-                (None, None) => return differing,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((a, _)), Some((b, _))) => a.cmp(b),
-            };
-            let our = if order == Ordering::Greater { None } else { ours.next() };
-            let their = if order == Ordering::Less { None } else { theirs.next() };
-            if our != their {
-                differing.extend(our.or(their).map(|(label, _)| label));
-            }
-        }
-    }
-
-    /// Returns the tuple that it encodes to.
-    pub fn as_tuple(&self) -> &Tuple {
-        &self.tuple
-    }
-
-    /// Returns the encoded form.
-    pub fn encoded(&self) -> &[u8] {
-        self.tuple.encoded()
-    }
-}
-
-/// The label of a pair of one and a part.
-fn label_of(pair: &Part) -> Option<&str> {
-    let Part::List(pair) = pair else { return None };
-    match pair.as_slice() {
-        [Part::String(label), _] => Some(label),
-        _ => None,
-    }
-}
-
-impl fmt::Debug for Labelled {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -745,7 +594,29 @@ struct Reader<'a> {
     len: usize,
 }
 
+/// A part where it lies.
+enum PartInPlace<'a> {
+    Nil,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Symbol(Cow<'a, str>),
+    String(Cow<'a, str>),
+    Bytes(Cow<'a, [u8]>),
+    Date(Date),
+    Time(Time),
+    LocalDateTime(LocalDateTime),
+    ZonedInstant(ZonedInstant),
+    Uuid([u8; 16]),
+    /// The beginning of a list, whose parts follow.
+    List,
+}
+
 impl<'a> Reader<'a> {
+    fn new(encoded: &'a [u8]) -> Self {
+        Self { rest: encoded, len: encoded.len() }
+    }
+
     fn position(&self) -> usize {
         self.len.saturating_sub(self.rest.len())
     }
@@ -770,40 +641,102 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Reads what follows a tag, which lies at `position` and in `depth` lists.
-    fn part(&mut self, tag: u8, position: usize, depth: usize) -> Result<Part, TupleError> {
+    /// Reads all parts that are left, which lie in `depth` lists.
+    fn all(&mut self, depth: usize) -> Result<Vec<Part>, TupleError> {
+        let mut parts = Vec::new();
+        while !self.rest.is_empty() {
+            parts.push(self.part(depth)?);
+        }
+        Ok(parts)
+    }
+
+    /// Reads a part, which lies in `depth` lists.
+    fn part(&mut self, depth: usize) -> Result<Part, TupleError> {
+        Ok(match self.in_place()? {
+            PartInPlace::Nil => Part::Nil,
+            PartInPlace::Bool(value) => Part::Bool(value),
+            PartInPlace::Integer(value) => Part::Integer(value),
+            PartInPlace::Float(value) => Part::Float(value),
+            PartInPlace::Symbol(text) => Part::Symbol(text.into_owned()),
+            PartInPlace::String(text) => Part::String(text.into_owned()),
+            PartInPlace::Bytes(bytes) => Part::Bytes(bytes.into_owned()),
+            PartInPlace::Date(date) => Part::Date(date),
+            PartInPlace::Time(time) => Part::Time(time),
+            PartInPlace::LocalDateTime(local) => Part::LocalDateTime(local),
+            PartInPlace::ZonedInstant(instant) => Part::ZonedInstant(instant),
+            PartInPlace::Uuid(uuid) => Part::Uuid(uuid),
+            PartInPlace::List => {
+                let mut parts = Vec::new();
+                self.list(depth, |reader, depth| reader.part(depth).map(|part| parts.push(part)))?;
+                Part::List(parts)
+            }
+        })
+    }
+
+    /// Checks a part, which lies in `depth` lists, as reading it does, and makes nothing of it.
+    fn skip(&mut self, depth: usize) -> Result<(), TupleError> {
+        match self.in_place()? {
+            PartInPlace::List => self.list(depth, Reader::skip),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has each part of a list read whose tag was read, up to its end.
+    fn list(
+        &mut self,
+        depth: usize,
+        mut read: impl FnMut(&mut Self, usize) -> Result<(), TupleError>,
+    ) -> Result<(), TupleError> {
+        if depth >= Tuple::DEPTH_MAX {
+            return Err(TupleError::TooDeep { max: Tuple::DEPTH_MAX });
+        }
+        loop {
+            match self.rest.split_first() {
+                Some((&END, rest)) => {
+                    self.rest = rest;
+                    return Ok(());
+                }
+                _ => read(self, depth.saturating_add(1))?,
+            }
+        }
+    }
+
+    /// Reads a part, of a list only that it begins.
+    fn in_place(&mut self) -> Result<PartInPlace<'a>, TupleError> {
+        let position = self.position();
+        let tag = self.byte()?;
         match tag {
-            NIL => Ok(Part::Nil),
-            FALSE => Ok(Part::Bool(false)),
-            TRUE => Ok(Part::Bool(true)),
+            NIL => Ok(PartInPlace::Nil),
+            FALSE => Ok(PartInPlace::Bool(false)),
+            TRUE => Ok(PartInPlace::Bool(true)),
             INTEGER_LEAST..=INTEGER_GREATEST => self.integer(tag, position),
             FLOAT => {
                 let ordered = u64::from_be_bytes(self.array()?);
                 let bits = if ordered & SIGN_64 == 0 { !ordered } else { ordered ^ SIGN_64 };
                 let value = f64::from_bits(bits);
-                if value.is_nan() { Err(TupleError::NotANumber) } else { Ok(Part::Float(value)) }
+                if value.is_nan() { Err(TupleError::NotANumber) } else { Ok(PartInPlace::Float(value)) }
             }
-            SYMBOL => self.text().map(Part::Symbol),
-            STRING => self.text().map(Part::String),
-            BYTES => self.escaped().map(Part::Bytes),
-            DATE => self.date().map(Part::Date),
-            TIME => self.time().map(Part::Time),
+            SYMBOL => self.text().map(PartInPlace::Symbol),
+            STRING => self.text().map(PartInPlace::String),
+            BYTES => self.escaped().map(PartInPlace::Bytes),
+            DATE => self.date().map(PartInPlace::Date),
+            TIME => self.time().map(PartInPlace::Time),
             LOCAL_DATE_TIME => {
                 let date = self.date()?;
-                Ok(Part::LocalDateTime(LocalDateTime { date, time: self.time()? }))
+                Ok(PartInPlace::LocalDateTime(LocalDateTime { date, time: self.time()? }))
             }
             ZONED_INSTANT => {
                 let seconds = (u64::from_be_bytes(self.array()?) ^ SIGN_64).cast_signed();
                 let nanos = u32::from_be_bytes(self.array()?);
-                ZonedInstant::new(seconds, nanos, self.text()?).map(Part::ZonedInstant)
+                ZonedInstant::new(seconds, nanos, self.text()?).map(PartInPlace::ZonedInstant)
             }
-            UUID => self.array().map(Part::Uuid),
-            LIST => self.list(depth).map(Part::List),
+            UUID => self.array().map(PartInPlace::Uuid),
+            LIST => Ok(PartInPlace::List),
             _ => Err(TupleError::UnknownTag { tag, position }),
         }
     }
 
-    fn integer(&mut self, tag: u8, position: usize) -> Result<Part, TupleError> {
+    fn integer(&mut self, tag: u8, position: usize) -> Result<PartInPlace<'a>, TupleError> {
         let negative = tag < INTEGER;
         let inverted = if negative { 0xff } else { 0x00 };
         let bytes = self.take(tag.abs_diff(INTEGER).into())?;
@@ -815,7 +748,7 @@ impl<'a> Reader<'a> {
         if value < Part::INTEGER_MIN {
             return Err(TupleError::IntegerOutOfRange { value });
         }
-        Ok(Part::Integer(value))
+        Ok(PartInPlace::Integer(value))
     }
 
     fn date(&mut self) -> Result<Date, TupleError> {
@@ -828,38 +761,32 @@ impl<'a> Reader<'a> {
         Time::new(u64::from_be_bytes(self.array()?))
     }
 
-    fn text(&mut self) -> Result<String, TupleError> {
+    fn text(&mut self) -> Result<Cow<'a, str>, TupleError> {
         let position = self.position();
-        String::from_utf8(self.escaped()?).map_err(|_| TupleError::NotUtf8 { position })
+        match self.escaped()? {
+            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).ok(),
+            Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).ok(),
+        }
+        .ok_or(TupleError::NotUtf8 { position })
     }
 
-    fn escaped(&mut self) -> Result<Vec<u8>, TupleError> {
-        let mut bytes = Vec::new();
+    fn escaped(&mut self) -> Result<Cow<'a, [u8]>, TupleError> {
+        let mut bytes = Cow::Borrowed(&[][..]);
         loop {
             let run = self.rest.iter().position(|byte| *byte == END).unwrap_or(self.rest.len());
-            bytes.extend_from_slice(self.take(run)?);
+            let run = self.take(run)?;
             self.byte()?;
+            if bytes.is_empty() {
+                bytes = Cow::Borrowed(run);
+            } else {
+                bytes.to_mut().extend_from_slice(run);
+            }
             match self.rest.split_first() {
                 Some((&ESCAPED, rest)) => {
-                    bytes.push(END);
+                    bytes.to_mut().push(END);
                     self.rest = rest;
                 }
                 _ => return Ok(bytes),
-            }
-        }
-    }
-
-    fn list(&mut self, depth: usize) -> Result<Vec<Part>, TupleError> {
-        if depth >= Tuple::DEPTH_MAX {
-            return Err(TupleError::TooDeep { max: Tuple::DEPTH_MAX });
-        }
-        // Most lists are pairs of a label and a part, in a list of them.
-        let mut parts = Vec::with_capacity(if depth == 0 { 16 } else { 2 });
-        loop {
-            let position = self.position();
-            match self.byte()? {
-                END => return Ok(parts),
-                tag => parts.push(self.part(tag, position, depth.saturating_add(1))?),
             }
         }
     }

@@ -74,9 +74,9 @@ fn the_example_of_a_collection_is_that_of_the_code() {
     let definition = definition.numbered().unwrap();
     let section = definition.encode(7).unwrap();
     assert_eq!(CollectionDefinition::decode(&section).unwrap(), (7, definition.clone()));
-    let entry = &definition.indexes[0].entries(key.encoded(), &fields).unwrap()[0];
-    assert!(spec.contains(&format!("0000000000000007{}`", hex(&entry.key))), "{}", hex(&entry.key));
-    assert_eq!(definition.indexes[0].row_of(&entry.key), Some(key.encoded()));
+    let entry = &definition.indexes[0].entries(7, key.encoded(), &fields)[0];
+    assert!(spec.contains(&format!("{}`", hex(&entry.key))), "{}", hex(&entry.key));
+    assert_eq!(definition.indexes[0].row_of(&entry.key[8..]), Some(key.encoded()));
 }
 
 #[test]

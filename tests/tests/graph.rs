@@ -80,7 +80,7 @@ fn an_edge_has_fields_and_goes_with_its_node() {
     let view = ana.snapshot().unwrap();
     let mut graph = Graph::over(view.collection("g").unwrap());
     let edge = graph.edge(LABEL, "a", node.clone()).unwrap().unwrap();
-    assert_eq!((edge.field("w"), &edge.row().value()[..]), (Some(&Part::from(3)), &b"why"[..]));
+    assert_eq!((edge.field("w"), &edge.row().value()[..]), (Some(Part::from(3)), &b"why"[..]));
     assert_eq!(graph.edges(LABEL, node, Direction::Up).unwrap(), [edge]);
     assert_eq!(graph.edges(LABEL, "a", Direction::Down).unwrap().len(), 2);
     assert!(graph.edge(LABEL, "c", "a").unwrap().is_none());

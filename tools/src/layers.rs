@@ -87,7 +87,7 @@ fn value_of(part: &Part) -> Value {
 
 fn fields(fields: &Labelled) -> Value {
     Value::Object(
-        fields.iter().map(|(name, value)| (name.to_owned(), value_of(value))).collect::<Map<_, _>>(),
+        fields.iter().map(|(name, value)| (name.into_owned(), value_of(&value))).collect::<Map<_, _>>(),
     )
 }
 
@@ -140,7 +140,7 @@ impl Rows {
                     let fields: Vec<_> = row
                         .fields()
                         .iter()
-                        .map(|(name, value)| format!("{}={}", shown(name), text(value)))
+                        .map(|(name, value)| format!("{}={}", shown(&name), text(&value)))
                         .collect();
                     format!(
                         "{}  {}  {}",
@@ -179,10 +179,10 @@ impl Counters {
             for (name, value) in row.fields().iter() {
                 let Part::Integer(_) = value else { continue };
                 context.output.line(
-                    || format!("{:>20}  {} {}", text(value), key_text(row.key()), shown(name)),
+                    || format!("{:>20}  {} {}", text(&value), key_text(row.key()), shown(&name)),
                     || {
                         let key: Value = row.key().parts().iter().map(value_of).collect();
-                        json!({"key": key, "field": name, "value": value_of(value)})
+                        json!({"key": key, "field": name, "value": value_of(&value)})
                     },
                 )?;
             }

@@ -289,7 +289,7 @@ impl EffectInfo {
             attempts: number(row, "a"),
             added: row.integer("n").unwrap_or(0),
             at: row.integer("t").unwrap_or(0),
-            of: row.field("w").cloned(),
+            of: row.field("w"),
             payload,
             result,
         })
@@ -436,7 +436,7 @@ impl Outbox {
         let mut rows = open(txn, &self.key, definition)?;
         let Some(row) = held(&rows, &key, token)? else { return Ok(Failed::Lost) };
         end_attempt(&mut rows, &key, &row, Some(reason))?;
-        let own = row.field("m").and_then(Retry::from_part);
+        let own = row.field("m").as_ref().and_then(Retry::from_part);
         let Retry { backoff, retries_max } = own.unwrap_or(self.retry);
         let attempts = number(&row, "a");
         let draft = row.to_draft().without("f");
@@ -451,7 +451,7 @@ impl Outbox {
 
     /// Tells whether nothing was heard of the last attempt that there may be.
     fn is_spent(&self, row: &Row) -> bool {
-        let retry = row.field("m").and_then(Retry::from_part).unwrap_or(self.retry);
+        let retry = row.field("m").as_ref().and_then(Retry::from_part).unwrap_or(self.retry);
         EffectState::of(row) == EffectState::InFlight && number::<u32>(row, "a") > retry.retries_max
     }
 
@@ -554,7 +554,7 @@ impl Outbox {
             number: number(row, "a"),
             began: row.integer("n").unwrap_or(0),
             ended: row.integer("e"),
-            reason: row.text("r").map(str::to_owned),
+            reason: row.text("r").map(String::from),
         };
         Ok(rows.iter().map(attempt).collect())
     }
@@ -627,6 +627,6 @@ fn remove(rows: &mut CollectionMut<'_, '_>, row: &Row) -> Result<()> {
 /// Finds an effect that is still whose who shows this token.
 fn held(rows: &CollectionMut<'_, '_>, key: &Tuple, token: u64) -> Result<Option<Row>> {
     let is_held =
-        |row: &Row| EffectState::of(row) == EffectState::InFlight && row.field("f") == Some(&token.into());
+        |row: &Row| EffectState::of(row) == EffectState::InFlight && row.field("f") == Some(token.into());
     Ok(rows.get(effect_key(key))?.filter(is_held))
 }

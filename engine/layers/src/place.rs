@@ -10,7 +10,7 @@ pub(crate) fn open<'t, 's>(
     key: &Key,
     definition: fn() -> CollectionDefinition,
 ) -> Result<CollectionMut<'t, 's>> {
-    if !txn.exists(key)? {
+    if found(txn.collection(key))?.is_none() {
         let _: Defined = txn.define_collection(key, &definition())?;
     }
     txn.collection(key)
@@ -39,6 +39,11 @@ pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
 /// Gives a field that holds a number without a sign; 0 where it does not.
 pub(crate) fn number<N: TryFrom<i64> + Default>(row: &Row, name: &str) -> N {
     row.integer(name).and_then(|number| N::try_from(number).ok()).unwrap_or_default()
+}
+
+/// Gives a field that holds text; none where it does not.
+pub(crate) fn text(row: &Row, name: &str) -> String {
+    row.text(name).map(String::from).unwrap_or_default()
 }
 
 /// Removes rows that were found; gives how many these were.

@@ -6,17 +6,16 @@
 //!          [collection number u64 big-endian][number u16 big-endian, from 8000 on][values]       -> an aggregate
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    Aggregate, AggregateDefinition, CollectionDefinition, IndexDefinition, Record, RowContent, SectionTag,
-    TupleError,
+    Aggregate, CollectionDefinition, Differing, IndexDefinition, IndexEntry, Record, RowContent, SectionTag,
 };
 
 use super::derived::DerivedRow;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::store::{Table, corrupt};
 
 /// A collection as its record says it is.
@@ -89,25 +88,10 @@ pub(crate) fn derived_of_row(
     collection: &DefinedCollection,
     key: &[u8],
     content: &RowContent,
-) -> Result<Vec<DerivedRow>> {
-    let entries = entries_of(collection, key, content, |_| true)?;
-    let row = |key| DerivedRow { table: Table::Entries, key, body: Bytes::new() };
-    Ok(entries.into_iter().map(row).collect())
-}
-
-/// The entries of a row in those indexes of its collection that are asked for.
-fn entries_of(
-    collection: &DefinedCollection,
-    key: &[u8],
-    content: &RowContent,
-    is_wanted: impl Fn(&IndexDefinition) -> bool,
-) -> Result<Vec<Bytes>> {
-    let mut entries = Vec::new();
-    for index in collection.definition.indexes.iter().filter(|index| is_wanted(index)) {
-        let of_index = index.entries(key, &content.fields).map_err(|error| unencodable(&error))?;
-        entries.extend(of_index.iter().map(|entry| row_key(collection.id, &entry.key)));
-    }
-    Ok(entries)
+) -> impl Iterator<Item = DerivedRow> {
+    let indexes = collection.definition.indexes.iter();
+    let entries = indexes.flat_map(move |index| index.entries(collection.id, key, &content.fields));
+    entries.map(|entry| DerivedRow { table: Table::Entries, key: entry.key.into(), body: Bytes::new() })
 }
 
 /// What a row adds to the aggregates of its collection that are asked for, and to that of all rows, by what they lie under.
@@ -115,71 +99,60 @@ fn shares_of(
     collection: &DefinedCollection,
     key: &[u8],
     content: &RowContent,
-    is_wanted: impl Fn(&AggregateDefinition) -> bool,
-) -> Result<Vec<(Bytes, i128)>> {
+    differing: Differing,
+) -> impl Iterator<Item = (Vec<u8>, i128)> {
     let length = (key.len() + content.value.len()) as i128;
-    let mut shares = vec![(row_key(collection.id, &CollectionDefinition::total_key()), length)];
-    for aggregate in collection.definition.aggregates.iter().filter(|aggregate| is_wanted(aggregate)) {
-        let share = aggregate.share(&content.fields).map_err(|error| unencodable(&error))?;
-        shares.extend(share.map(|(at, sum)| (row_key(collection.id, &at), sum)));
-    }
-    Ok(shares)
+    let total = [&collection.id.to_be_bytes()[..], &CollectionDefinition::total_key()].concat();
+    let aggregates = collection.definition.aggregates.iter();
+    let aggregates = aggregates.filter(move |aggregate| differing.concerns_aggregate(aggregate));
+    let shares = aggregates.filter_map(|aggregate| aggregate.share(collection.id, &content.fields));
+    std::iter::once((total, length)).chain(shares)
 }
+
+/// How many rows, and how much, are added to an aggregate.
+pub(crate) type Share = (i64, i128);
 
 /// What follows when a row turns into another, is new, or goes.
 #[derive(Default)]
-pub(crate) struct RowChange {
+pub(crate) struct RowChange<'d> {
     /// Entries that are no longer there.
-    pub(crate) gone: Vec<Bytes>,
-    /// Entries that are there now.
-    pub(crate) come: Vec<Bytes>,
-    /// How many rows, and how much, are added to which aggregates.
-    pub(crate) shares: BTreeMap<Bytes, (i8, i128)>,
+    pub(crate) gone: Vec<Vec<u8>>,
+    /// Entries that are there now, and the indexes that they are of.
+    pub(crate) come: Vec<(&'d IndexDefinition, IndexEntry)>,
+    /// What is added to which aggregates; one can be there twice.
+    pub(crate) shares: Vec<(Vec<u8>, Share)>,
 }
 
-impl RowChange {
+impl<'d> RowChange<'d> {
     /// Derives what follows; what does not depend on a field that differs is not looked at.
     pub(crate) fn new(
-        collection: &DefinedCollection,
+        collection: &'d DefinedCollection,
         key: &[u8],
         old: Option<&RowContent>,
         new: Option<&RowContent>,
-    ) -> Result<Self> {
+    ) -> Self {
+        let definition = &collection.definition;
         let differing = match (old, new) {
-            (Some(old), Some(new)) => Some(old.fields.differing(&new.fields)),
-            _ => None,
-        };
-        let concerns = |goes_by: &dyn Fn(&str) -> bool| {
-            differing.as_ref().is_none_or(|fields| fields.iter().any(|field| goes_by(field)))
+            (Some(old), Some(new)) => definition.differing(&old.fields, &new.fields),
+            _ => Differing::ALL,
         };
         let mut change = Self::default();
-        for (content, weight) in [(old, -1_i8), (new, 1)] {
-            let Some(content) = content else { continue };
-            let is_counted = |aggregate: &AggregateDefinition| concerns(&|field| aggregate.goes_by(field));
-            for (at, sum) in shares_of(collection, key, content, is_counted)? {
-                let (rows, sums) = change.shares.entry(at).or_default();
-                *rows += weight;
-                *sums = sums.saturating_add(sum.saturating_mul(i128::from(weight)));
-            }
-            let is_concerned = |index: &IndexDefinition| concerns(&|field| index.goes_by(field));
-            let entries = entries_of(collection, key, content, is_concerned)?;
-            if weight < 0 { change.gone = entries } else { change.come = entries }
+        for (content, weight) in [(old, -1), (new, 1)] {
+            let shares = content.into_iter().flat_map(|row| shares_of(collection, key, row, differing));
+            change.shares.extend(shares.map(|(at, sum)| (at, (weight, sum * i128::from(weight)))));
         }
-        change.shares.retain(|_, share| *share != (0, 0));
-        let kept: BTreeSet<Bytes> =
-            change.gone.iter().filter(|entry| change.come.contains(entry)).cloned().collect();
-        for entries in [&mut change.gone, &mut change.come] {
-            entries.retain(|entry| !kept.contains(entry));
+        for index in definition.indexes.iter().filter(|index| differing.concerns_index(index)) {
+            let entries = |row: &RowContent| index.entries(collection.id, key, &row.fields);
+            let mut gone = old.map(entries).unwrap_or_default();
+            let mut come = new.map(entries).unwrap_or_default();
+            come.retain(|entry| {
+                let before = gone.iter().position(|other| other == entry);
+                before.map(|place| gone.swap_remove(place)).is_none()
+            });
+            change.gone.extend(gone.into_iter().map(|entry| entry.key));
+            change.come.extend(come.into_iter().map(|entry| (index, entry)));
         }
-        Ok(change)
-    }
-}
-
-fn unencodable(error: &TupleError) -> ErrorKind {
-    ErrorKind::InvalidArgument {
-        argument: "fields",
-        expected: "values that can be keys of an index".to_owned(),
-        got: error.to_string(),
+        change
     }
 }
 
@@ -189,17 +162,11 @@ pub(crate) struct Groups(BTreeMap<Bytes, Aggregate>);
 
 impl Groups {
     /// Counts a row in.
-    pub(crate) fn count(
-        &mut self,
-        collection: &DefinedCollection,
-        key: &[u8],
-        content: &RowContent,
-    ) -> Result<()> {
-        for (at, sum) in shares_of(collection, key, content, |_| true)? {
-            let group = self.0.entry(at).or_default();
+    pub(crate) fn count(&mut self, collection: &DefinedCollection, key: &[u8], content: &RowContent) {
+        for (at, sum) in shares_of(collection, key, content, Differing::ALL) {
+            let group = self.0.entry(at.into()).or_default();
             *group = group.with(1, sum);
         }
-        Ok(())
     }
 
     /// Gives the rows that say it.

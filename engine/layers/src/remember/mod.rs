@@ -335,7 +335,7 @@ impl Namespace {
     /// # Errors
     /// [`Parts`](RememberError::Parts) if two have the same name, a name is blank, or they are too long.
     pub fn fingerprint(&self, parts: &Parts) -> Result<Fingerprint> {
-        self.fingerprint_of(parts.labelled()?.as_tuple().encoded_bytes(), 0)
+        self.fingerprint_of(parts.labelled()?.encoded_bytes(), 0)
     }
 
     fn fingerprint_of(&self, parts: Bytes, attempt: u32) -> Result<Fingerprint> {
@@ -495,7 +495,7 @@ impl Namespace {
             last_used: row.integer("l").unwrap_or(0),
             bytes: row.integer("b").and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
             cost_us: row.integer("c").unwrap_or(0),
-            is_pinned: row.field("k") == Some(&Part::Bool(true)),
+            is_pinned: row.field("k") == Some(Part::Bool(true)),
         })
     }
 
@@ -812,9 +812,9 @@ impl Namespace {
             let (entries, _) = self.open(txn)?;
             let page = entries.page(&range.limit(1_000))?;
             for row in &page.rows {
-                let parts =
-                    larder::format::Labelled::decode(row.key().encoded()).map_err(RememberError::parts)?;
-                if parts.get(name) == Some(&value) {
+                let parts = larder::format::Labelled::decode(&row.key().encoded_bytes())
+                    .map_err(RememberError::parts)?;
+                if parts.get(name) == Some(value.clone()) {
                     count += u64::from(self.forget(txn, row.key())?.is_some());
                 }
             }

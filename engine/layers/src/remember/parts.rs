@@ -36,7 +36,7 @@ impl Parts {
     /// [`Parts`](RememberError::Parts) if it is anything else: what has no name is refused.
     pub fn from_part(part: Part) -> Result<Self, RememberError> {
         let labelled = Labelled::from_part(part).map_err(RememberError::parts)?;
-        Ok(Self { pairs: labelled.iter().map(|(name, part)| (name.to_owned(), part.clone())).collect() })
+        Ok(Self { pairs: labelled.iter().map(|(name, part)| (name.into_owned(), part)).collect() })
     }
 
     pub(super) fn labelled(&self) -> Result<Labelled, RememberError> {

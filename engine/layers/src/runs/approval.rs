@@ -7,8 +7,8 @@ use larder::{
     CollectionDefinition, IndexDefinition, Micros, Part, ReadTxn, Row, RowDraft, RowRange, WriteTxn,
 };
 
-use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
-use crate::place::{after, cut, found, number, open};
+use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name};
+use crate::place::{after, cut, found, number, open, text};
 use crate::state::states;
 
 const REASON_LENGTH_MAX: usize = 1_000;
@@ -95,14 +95,14 @@ fn approval_of(row: &Row) -> Approval {
     };
     Approval {
         id,
-        of: row.field("m").cloned().unwrap_or(Part::Nil),
-        checkpoint: text_of(row.field("k")),
+        of: row.field("m").unwrap_or(Part::Nil),
+        checkpoint: text(row, "k"),
         state: ApprovalState::of(row),
         until: row.integer("t"),
-        by: row.text("b").map(str::to_owned),
+        by: row.text("b").map(String::from),
         decided: row.integer("e"),
-        reason: row.text("r").map(str::to_owned),
-        escalated_to: row.text("x").map(str::to_owned),
+        reason: row.text("r").map(String::from),
+        escalated_to: row.text("x").map(String::from),
         escalations: number(row, "n"),
         context: row.value().clone(),
     }

@@ -16,8 +16,8 @@ use larder::{
     RowDraft, RowRange, Rows, Tuple, WriteTxn,
 };
 
-use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
-use crate::place::{after, cut, found, number, open};
+use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name};
+use crate::place::{after, cut, found, number, open, text};
 use crate::state::states;
 
 /// The number of a barrier.
@@ -274,9 +274,9 @@ fn barrier_of_row(rows: &mut impl Rows, id: BarrierId, row: &Row) -> Result<Barr
     let malformed = || RunsError::Malformed { what: "a barrier" };
     let [pending, executing, completed, failed] = counts(rows, id)?;
     let state = BarrierState::of_number(row.integer("q"));
-    let asset = row.field("n").and_then(Asset::of_node).ok_or_else(malformed)?;
+    let asset = row.field("n").as_ref().and_then(Asset::of_node).ok_or_else(malformed)?;
     let threshold = match row.field("h") {
-        Some(Part::Float(threshold)) => *threshold,
+        Some(Part::Float(threshold)) => threshold,
         _ => 0.0,
     };
     let parent = match row.field("w") {
@@ -291,10 +291,10 @@ fn barrier_of_row(rows: &mut impl Rows, id: BarrierId, row: &Row) -> Result<Barr
     let given_up = if state == BarrierState::Open { 0 } else { pending + executing };
     Ok(Barrier {
         id,
-        run: text_of(row.field("u")),
+        run: text(row, "u"),
         asset,
         state,
-        is_closed: row.field("x").is_some(),
+        is_closed: row.has("x"),
         total: pending + executing + completed + failed,
         completed,
         failed: failed + given_up,
@@ -397,7 +397,7 @@ impl Runs {
             return Err(RunsError::InvalidState { what, name, state: "closed", expected: "open for more" });
         }
         let limit = usize::try_from(number::<u64>(&row, "m")).unwrap_or(KEY_LENGTH_MAX);
-        let may_warn = row.field("z").is_some();
+        let may_warn = row.has("z");
         let mut added = Added::default();
         for (index, key) in keys.iter().enumerate() {
             let size = Tuple::encode(std::slice::from_ref(key)).map_or(usize::MAX, |encoded| encoded.len());
@@ -574,7 +574,7 @@ impl Runs {
             let (name, state) = (id.to_string(), barrier.state.name());
             return Err(RunsError::InvalidState { what: "the barrier", name, state, expected: "finished" });
         }
-        if row.field("j").is_some() {
+        if row.has("j") {
             return Ok(false);
         }
         rows.put(barrier_key(id), row.to_draft().field("j", true))?;

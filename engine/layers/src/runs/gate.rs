@@ -10,7 +10,7 @@ use larder::{
 
 use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
 use crate::outbox::Retry;
-use crate::place::{after, cut, found, number, open, remove_all};
+use crate::place::{after, cut, found, number, open, remove_all, text};
 use crate::queue::Backoff;
 use crate::state::states;
 
@@ -156,11 +156,11 @@ fn gate_of(row: &Row) -> Gate {
         run: text_of(parts.first()),
         token: text_of(parts.get(1)),
         state: GateState::of(row),
-        of: row.field("m").cloned(),
+        of: row.field("m"),
         until: row.integer("t"),
         retries: number(row, "n"),
         signaled: row.integer("g"),
-        source: text_of(row.field("x")),
+        source: text(row, "x"),
         payload: row.value().clone(),
     }
 }
@@ -182,7 +182,7 @@ impl Runs {
         let mut rows = open(txn, &self.gates, definition)?;
         let key = (draft.run.as_str(), draft.token.as_str());
         if let Some(row) = rows.get(key)? {
-            return Err(duplicate(format!("{:?}", row.field("m").unwrap_or(&Part::Nil))));
+            return Err(duplicate(format!("{:?}", row.field("m").unwrap_or(Part::Nil))));
         }
         if let Some(of) = &draft.of {
             let others = rows.find("of", &RowRange::all().with(of.clone()).limit(1))?.rows;
@@ -272,7 +272,7 @@ impl Runs {
         for row in rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows {
             let (gate, draft) = (gate_of(&row), row.to_draft());
             let end = |draft: RowDraft, state: GateState| draft.field("s", state.number()).without("t");
-            let draft = match row.field("z").map(Retry::from_part) {
+            let draft = match row.field("z").as_ref().map(Retry::from_part) {
                 Some(Some(Retry { backoff, retries_max })) if gate.retries < retries_max => {
                     swept.retried += 1;
                     let until = after(now, backoff.wait(gate.retries + 1));

@@ -95,8 +95,8 @@ impl Runs {
         let Some(values) = found(view.collection(&self.values))? else { return Ok(false) };
         for edge in Graph::over(rows).edges(MADE_FROM, asset.node(), Direction::Up)? {
             let Some(from) = Asset::of_node(&edge.from) else { continue };
-            let now = values.get(from.parts())?.and_then(|row| row.field("o").cloned());
-            if now.as_ref() != edge.field("o") {
+            let now = values.get(from.parts())?.and_then(|row| row.field("o"));
+            if now != edge.field("o") {
                 return Ok(true);
             }
         }

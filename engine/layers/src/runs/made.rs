@@ -10,7 +10,7 @@ use larder::{
 };
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, lineage, text_of};
-use crate::place::{after, cut, found, number, open, remove_all};
+use crate::place::{after, cut, found, number, open, remove_all, text};
 use crate::state::states;
 
 /// How long whoever makes something has for it, if he says nothing.
@@ -218,9 +218,9 @@ impl Materialization {
             started: row.integer("g")?,
             ended: row.integer("e"),
             until: row.integer("t"),
-            by: text_of(row.field("x")),
-            reason: row.text("r").map(str::to_owned),
-            hash: row.field("h").and_then(bytes),
+            by: text(row, "x"),
+            reason: row.text("r").map(String::from),
+            hash: row.field("h").as_ref().and_then(bytes),
             from: number(row, "l"),
             metadata: row.value().clone(),
             fence: number(row, "f"),
@@ -466,7 +466,7 @@ impl Runs {
     /// [`Store`](RunsError::Store).
     pub fn value(&self, view: &ReadTxn, asset: &Asset) -> Result<Option<(String, Bytes)>> {
         let Some(values) = found(view.collection(&self.values))? else { return Ok(None) };
-        Ok(values.get(asset.parts())?.map(|row| (text_of(row.field("f")), row.value().clone())))
+        Ok(values.get(asset.parts())?.map(|row| (text(&row, "f"), row.value().clone())))
     }
 
     /// Gives the version of what was made last of an asset: a number that the next one does not have.
@@ -582,11 +582,11 @@ impl Runs {
             None => rows.page(&range)?,
         };
         let row = |row: &Row| AuditRow {
-            event: text_of(row.field("v")),
+            event: text(row, "v"),
             time: row.integer("c").unwrap_or(0),
-            actor: text_of(row.field("a")),
-            run: text_of(row.field("u")),
-            asset: row.field("n").and_then(Asset::of_node),
+            actor: text(row, "a"),
+            run: text(row, "u"),
+            asset: row.field("n").as_ref().and_then(Asset::of_node),
             details: String::from_utf8_lossy(row.value()).into_owned(),
         };
         Ok((page.rows.iter().map(row).collect(), page.next))

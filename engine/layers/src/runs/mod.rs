@@ -160,6 +160,7 @@ fn check_name(argument: &'static str, name: &str, length_max: usize) -> Result<(
     Ok(())
 }
 
+/// Gives the text of a part of a key.
 fn text_of(part: Option<&Part>) -> String {
     match part {
         Some(Part::String(text)) => text.clone(),

@@ -8,7 +8,7 @@ use super::task::{attempts_of, body_key, id_of};
 use super::{
     Blocked, LINK, Result, Task, TaskAttempt, TaskBody, TaskId, TaskStatus, Tasks, TasksError, groups,
 };
-use crate::place::found;
+use crate::place::{found, text};
 
 /// How many tasks are on a page if nothing is said.
 const PAGE_DEFAULT: usize = 50;
@@ -202,7 +202,7 @@ impl Tasks {
                 number: number?,
                 started: row.integer("g"),
                 ended: row.integer("e")?,
-                reason: row.text("r").unwrap_or_default().to_owned(),
+                reason: text(row, "r"),
             })
         };
         Ok(rows.iter().filter_map(attempt).collect())
@@ -350,7 +350,7 @@ impl Tasks {
         let Some(rows) = found(view.collection(&self.links))? else { return Ok(Vec::new()) };
         let edges = Graph::over(rows).edges(LINK, id, direction)?;
         let link = |edge: &larder::Edge| {
-            let requires_success = edge.field("r").is_some();
+            let requires_success = edge.has("r");
             Some(Link { parent: id_of(&edge.from)?, child: id_of(&edge.to)?, requires_success })
         };
         Ok(edges.iter().filter_map(link).collect())

@@ -120,7 +120,7 @@ impl<'w> Work<'w> {
             Direction::Down => id_of(&edge.to),
             Direction::Up => id_of(&edge.from),
         };
-        Ok(edges.iter().filter_map(|edge| Some((end(edge)?, edge.field("r").is_some()))).collect())
+        Ok(edges.iter().filter_map(|edge| Some((end(edge)?, edge.has("r")))).collect())
     }
 
     /// Tells the tasks after those that ended, and then those before.

@@ -289,13 +289,13 @@ impl Task {
 
     fn read(row: &Row, id: TaskId) -> Option<Self> {
         let count = |name: &str| row.integer(name).map_or(Some(0), |count| u32::try_from(count).ok());
-        let is = |name: &str| row.field(name) == Some(&Part::Bool(true));
+        let is = |name: &str| row.field(name) == Some(Part::Bool(true));
         let time = |micros: i64| u64::try_from(micros).ok().map(Duration::from_micros);
-        let retry = row.field("z").map_or(Some(Retry::NEVER), Retry::from_part)?;
+        let retry = row.field("z").as_ref().map_or(Some(Retry::NEVER), Retry::from_part)?;
         Some(Self {
             id,
-            name: row.text("n")?.to_owned(),
-            kind: row.text("k")?.to_owned(),
+            name: row.text("n")?.into_owned(),
+            kind: row.text("k")?.into_owned(),
             status: TaskStatus::of_number(row.integer("s"))?,
             batch: u64::try_from(row.integer("b")?).ok()?,
             priority: i32::try_from(row.integer("p")?).ok()?,
@@ -310,7 +310,7 @@ impl Task {
             successes: row.integer("a").unwrap_or(0),
             failures: row.integer("f").unwrap_or(0),
             expected: row.integer("x"),
-            reason: row.text("r").map(str::to_owned),
+            reason: row.text("r").map(String::from),
             attempts: count("m")?,
             tries_failed: count("o")?,
             is_barrier: is("d"),

@@ -479,6 +479,7 @@ impl<'s> WriteTxn<'s> {
             let info = CommitInfo { sequence: self.held.sequence, time: self.held.time };
             return Ok((info, self.shared.commit.newest_slot()));
         }
+        self.write_aggregates()?;
         let statistics = (!self.statistics.is_empty()).then(|| self.held.statistics.with(&self.statistics));
         if let Some(statistics) = &statistics {
             self.changes.put(Table::State, state_key::STATISTICS, statistics.encode());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    AbsentReason, Aggregate, CollectionDefinition, EventKind, EventRow, Key, Labelled, Part, PayloadState,
-    Record, RecordBuilder, Right, RowContent, SectionTag, Status, Tuple,
+    AbsentReason, Aggregate, CollectionDefinition, EventKind, EventRow, IndexDefinition, IndexEntry, Key,
+    Part, PayloadState, Record, RecordBuilder, Right, RowContent, SectionTag, Status, Tuple,
 };
 
 use super::WriteTxn;
@@ -16,7 +16,7 @@ use crate::edit::IntoKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{New, Proposal, Verdict};
 use crate::primitives::{
-    DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, row_key, row_key_of,
+    DefinedCollection, Groups, OpenedCollection, RowChange, Share, derived_of_row, row_key, row_key_of,
 };
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
@@ -32,6 +32,8 @@ pub(super) struct RowsAtWork {
     changed: BTreeMap<u64, ChangedRows>,
     /// Collections that were opened, by their keys: a layer opens the same ones again and again.
     opened: HashMap<Bytes, OpenedCollection>,
+    /// What is added to aggregates, by what they lie under: many rows are of the same groups, which are written once.
+    shares: HashMap<Vec<u8>, Share>,
 }
 
 /// What was done to the rows of a collection.
@@ -183,7 +185,7 @@ impl<'s> WriteTxn<'s> {
     fn put_derived(&mut self, id: u64, derived: BTreeMap<Bytes, Bytes>) {
         let (start, end) = DefinedCollection::range(id);
         self.changes.remove_range(Table::Entries, start, end, 0);
-        self.forget_fronts(id);
+        self.forget_derived(id);
         for (at, body) in derived {
             self.changes.put(Table::Entries, at, body);
         }
@@ -198,17 +200,15 @@ impl<'s> WriteTxn<'s> {
             let (_, key) = row_key_of(&at).ok_or_else(|| corrupt("the key of a row is malformed"))?;
             let (_, content) = RowContent::decode(&body).map_err(|error| corrupt(error.to_string()))?;
             for index in collection.definition.indexes.iter().filter(|index| index.is_unique) {
-                for mut entry in index.entries(key, &content.fields).unwrap_or_default() {
+                for mut entry in index.entries(collection.id, key, &content.fields) {
                     entry.key.truncate(entry.values_length);
                     if let Some(other) = taken.insert(entry.key, key.to_vec()) {
                         return Err(not_unique(&index.name, &other));
                     }
                 }
             }
-            for entry in derived_of_row(collection, key, &content)? {
-                derived.insert(entry.key, entry.body);
-            }
-            groups.count(collection, key, &content)?;
+            derived.extend(derived_of_row(collection, key, &content).map(|entry| (entry.key, entry.body)));
+            groups.count(collection, key, &content);
         }
         derived.extend(groups.into_rows().map(|row| (row.key, row.body)));
         Ok(derived)
@@ -249,13 +249,34 @@ impl<'s> WriteTxn<'s> {
         let (start, end) = DefinedCollection::range(id);
         self.changes.remove_range(Table::Rows, start.clone(), end.clone(), 0);
         self.changes.remove_range(Table::Entries, start, end, 0);
-        self.forget_fronts(id);
+        self.forget_derived(id);
     }
 
-    fn forget_fronts(&mut self, id: u64) {
+    /// Forgets what was to be added to the aggregates of a collection, and where its indexes begin.
+    fn forget_derived(&mut self, id: u64) {
+        self.rows.shares.retain(|at, _| !at.starts_with(&id.to_be_bytes()));
         let is_other = |at: &Bytes, _: &mut Bytes| !at.starts_with(&id.to_be_bytes());
         self.held.fronts.retain(is_other);
         self.rows.fronts.retain(is_other);
+    }
+
+    /// Gives what an aggregate says now.
+    fn aggregate_at(&self, at: &[u8]) -> Result<Aggregate> {
+        let (rows, sum) = self.rows.shares.get(at).copied().unwrap_or_default();
+        Ok(self.reading().aggregate_at(at)?.with(rows, sum))
+    }
+
+    /// Writes what was added to aggregates.
+    pub(super) fn write_aggregates(&mut self) -> Result<()> {
+        let shares = std::mem::take(&mut self.rows.shares);
+        for (at, (rows, sum)) in shares.into_iter().filter(|(_, share)| *share != (0, 0)) {
+            let is = self.reading().aggregate_at(&at)?.with(rows, sum);
+            match is.count {
+                0 => self.changes.remove(Table::Entries, at),
+                _ => self.changes.put(Table::Entries, at, Bytes::copy_from_slice(&is.encode())),
+            }
+        }
+        Ok(())
     }
 
     /// Puts an entry of an index. Whatever the transaction comes to, the index is read from there on.
@@ -354,7 +375,8 @@ impl<'s> CollectionMut<'_, 's> {
     /// # Errors
     /// As [`CollectionMut::get`].
     pub fn total(&self) -> Result<Aggregate> {
-        self.txn.audited(self.txn.reading().aggregate_of(&self.key, &self.collection, None, &[]))
+        let at = self.txn.reading().group_of(&self.key, &self.collection, None, &[]);
+        self.txn.audited(at.and_then(|at| self.txn.aggregate_at(&at)))
     }
 
     /// Gives what an aggregate says of a group: without counting.
@@ -362,7 +384,8 @@ impl<'s> CollectionMut<'_, 's> {
     /// # Errors
     /// As [`CollectionMut::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such aggregate.
     pub fn aggregate(&self, name: &str, group: &[Part]) -> Result<Aggregate> {
-        self.txn.audited(self.txn.reading().aggregate_of(&self.key, &self.collection, Some(name), group))
+        let at = self.txn.reading().group_of(&self.key, &self.collection, Some(name), group);
+        self.txn.audited(at.and_then(|at| self.txn.aggregate_at(&at)))
     }
 
     /// Puts a row, in place of what is there; tells whether something was.
@@ -416,7 +439,7 @@ impl<'s> CollectionMut<'_, 's> {
         let allowed = self.txn.guard(&documents).row(&self.key, rights, None, false);
         self.txn.audited(allowed.map_err(|error| error.at(&self.key)))?;
         let at = row_key(self.collection.id, &CollectionDefinition::total_key());
-        let count = self.txn.reading().aggregate_at(&at)?.count;
+        let count = self.txn.aggregate_at(&at)?.count;
         if count > 0 {
             self.txn.drop_rows(self.collection.id);
             let changed = self.changed();
@@ -450,7 +473,7 @@ impl<'s> CollectionMut<'_, 's> {
         let row = old.clone().map(|content| Row::new(key.clone(), content));
         let value = match row.as_ref().and_then(|row| row.field(field)) {
             None => 0,
-            Some(Part::Integer(value)) => i64::try_from(*value).unwrap_or(i64::MAX),
+            Some(Part::Integer(value)) => i64::try_from(value).unwrap_or(i64::MAX),
             Some(other) => {
                 let (expected, got) = (format!("an integer in the field {field}"), format!("{other:?}"));
                 return Err(Error::from(ErrorKind::InvalidArgument { argument: "field", expected, got })
@@ -500,20 +523,20 @@ impl<'s> CollectionMut<'_, 's> {
             return Ok(());
         }
         let encoded = key.encoded();
-        let change = RowChange::new(&self.collection, encoded, old.as_ref(), new.as_ref())?;
-        self.check_unique(encoded, new.as_ref().map(|new| &new.fields))?;
+        let change = RowChange::new(&self.collection, encoded, old.as_ref(), new.as_ref());
+        for (index, entry) in change.come.iter().filter(|(index, _)| index.is_unique) {
+            self.check_unique(index, entry, encoded)?;
+        }
         for (at, (rows, sum)) in change.shares {
-            let is = self.txn.reading().aggregate_at(&at)?.with(rows, sum);
-            match is.count {
-                0 => self.txn.changes.remove(Table::Entries, at),
-                _ => self.txn.changes.put(Table::Entries, at, Bytes::copy_from_slice(&is.encode())),
-            }
+            let (rows_added, sum_added) = self.txn.rows.shares.entry(at).or_default();
+            *rows_added += rows;
+            *sum_added = sum_added.saturating_add(sum);
         }
         for entry in change.gone {
             self.txn.changes.remove(Table::Entries, entry);
         }
-        for entry in change.come {
-            self.txn.put_entry(entry);
+        for (_, entry) in change.come {
+            self.txn.put_entry(entry.key.into());
         }
         self.changed().rows.insert(key.encoded_bytes(), new.is_some());
         let at = row_key(self.collection.id, encoded);
@@ -529,19 +552,13 @@ impl<'s> CollectionMut<'_, 's> {
     }
 
     /// Refuses values of a unique index that another row has.
-    fn check_unique(&self, key: &[u8], fields: Option<&Labelled>) -> Result<()> {
-        let Some(fields) = fields else { return Ok(()) };
-        for index in self.collection.definition.indexes.iter().filter(|index| index.is_unique) {
-            for entry in index.entries(key, fields).unwrap_or_default() {
-                let values = entry.key.get(..entry.values_length).unwrap_or_default();
-                let prefix = row_key(self.collection.id, values);
-                for other in self.txn.view.prefix(Some(&self.txn.changes), Table::Entries, &prefix)? {
-                    let (other, _) = other?;
-                    let other = other.get(prefix.len()..).unwrap_or_default();
-                    if other != key {
-                        return Err(not_unique(&index.name, other));
-                    }
-                }
+    fn check_unique(&self, index: &IndexDefinition, entry: &IndexEntry, key: &[u8]) -> Result<()> {
+        let values = entry.key.get(..entry.values_length).unwrap_or_default();
+        for other in self.txn.view.prefix(Some(&self.txn.changes), Table::Entries, values)? {
+            let (other, _) = other?;
+            let other = other.get(values.len()..).unwrap_or_default();
+            if other != key {
+                return Err(not_unique(&index.name, other));
             }
         }
         Ok(())
