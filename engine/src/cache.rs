@@ -21,6 +21,7 @@ use larder_format::Record;
 use lru::{DefaultHasher, LruCache};
 use parking_lot::{Mutex, RwLock};
 
+use crate::columns::Columns;
 use crate::error::Result;
 use crate::guard::Row;
 use crate::primitives::DefinedCollection;
@@ -48,6 +49,10 @@ pub struct CacheStatistics {
     pub entries: u64,
     /// About how many bytes they take.
     pub bytes: u64,
+    /// How many records are in columns, for those who ask for [summaries](crate::ReadTxn::summaries).
+    pub column_records: u64,
+    /// About how many bytes the columns take.
+    pub column_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +81,7 @@ pub(crate) struct RecordCache {
     hasher: DefaultHasher,
     shard_bytes_max: usize,
     definitions: RwLock<Definitions>,
+    columns: Columns,
 }
 
 /// The collections that were asked for, by their numbers, each with the section that says what it is.
@@ -85,8 +91,8 @@ type Definitions = HashMap<u64, (Box<[u8]>, DefinedCollection)>;
 const DEFINITIONS_MAX: usize = 4_096;
 
 impl RecordCache {
-    /// Makes a cache that takes up to so many bytes; with 0 there is none.
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    /// Makes a cache that takes up to so many bytes, and columns that take as many as they may; with 0 there are none.
+    pub(crate) fn new(bytes_max: usize, columns: Columns) -> Self {
         let shard = || Shard {
             entries: LruCache::unbounded(),
             passers: vec![0; PASSERS].into(),
@@ -102,7 +108,12 @@ impl RecordCache {
             hasher: DefaultHasher::default(),
             shard_bytes_max: bytes_max / SHARDS,
             definitions: RwLock::default(),
+            columns,
         }
+    }
+
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
     }
 
     /// Gives what a section of a record says of a collection. It is kept by what it says, and so is never outdated.
@@ -152,6 +163,7 @@ impl RecordCache {
     /// Notes that a commit, which is not visible yet, changes a key. One that is asked for often keeps its place, with
     /// what it has then.
     pub(crate) fn change(&self, key: &[u8], commit: u64, row: Option<&[u8]>) {
+        self.columns.change(key, commit, row);
         let Some(shard) = self.shard(key) else { return };
         let mut shard = shard.lock();
         shard.changed = shard.changed.max(commit);
@@ -166,6 +178,7 @@ impl RecordCache {
 
     /// Notes that a commit, which is not visible yet, removes a range of keys.
     pub(crate) fn clear(&self, commit: u64) {
+        self.columns.clear(commit);
         for shard in &self.shards {
             let mut shard = shard.lock();
             shard.changed = shard.changed.max(commit);
@@ -185,6 +198,7 @@ impl RecordCache {
             sum.entries += shard.entries.len() as u64;
             sum.bytes += shard.bytes as u64;
         }
+        (sum.column_records, sum.column_bytes) = self.columns.size();
         sum
     }
 }
@@ -254,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_entry_serves_its_commit_and_later_ones_until_it_is_changed() {
-        let cache = RecordCache::new(1 << 20);
+        let cache = RecordCache::new(1 << 20, Columns::new(0));
         assert_eq!(cache.get(b"a", 5, commit_of), None);
         cache.fill(b"a", 5, &row(3).0);
         assert_eq!(cache.get(b"a", 4, commit_of), None, "an older reader passes by");
@@ -277,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_kept_and_what_is_asked_for_again_is_preferred() {
-        let cache = RecordCache::new(1 << 20);
+        let cache = RecordCache::new(1 << 20, Columns::new(0));
         for n in 0..10_000u32 {
             cache.fill(&n.to_be_bytes(), 1, &row(1).0);
         }
@@ -293,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_size_of_zero_turns_it_off() {
-        let cache = RecordCache::new(0);
+        let cache = RecordCache::new(0, Columns::new(0));
         cache.fill(b"a", 1, &row(1).0);
         cache.change(b"a", 2, None);
         cache.clear(3);
@@ -324,7 +338,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_reader_gets_another_state_than_its_own(steps in prop::collection::vec(step(), 1..200)) {
-            let cache = RecordCache::new(1 << 20);
+            let cache = RecordCache::new(1 << 20, Columns::new(0));
             // Every state there was: key, and the commit that wrote it.
             let mut states: Vec<BTreeMap<u8, u64>> = vec![BTreeMap::new()];
             let mut readers = vec![0];

@@ -56,6 +56,7 @@ mod cache;
 mod claim;
 mod clock;
 mod collection;
+mod columns;
 mod commit;
 mod documents;
 mod edit;
@@ -95,6 +96,7 @@ pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemCloc
 pub use collection::{
     Collection, Defined, Inserted, IntoRowKey, Row, RowCursor, RowDraft, RowPage, RowRange, Rows,
 };
+pub use columns::Summary;
 pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};
 pub use documents::{Document, DocumentKind};
 pub use edit::{
@@ -123,7 +125,7 @@ pub use snapshot::{
 pub use store::{Storage, UpgradeReport};
 pub use sweep::{Due, SweepOptions, SweepReport, Sweeper};
 pub use txn::{
-    Asset, CollectionMut, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Walk, WriteTxn,
+    Asset, CollectionMut, Cursor, Entry, Page, PageRequest, ReadTxn, Scan, Scanned, Summaries, Walk, WriteTxn,
 };
 pub use upkeep::UpkeepReport;
 pub use verify::{Finding, VerifyReport};

@@ -80,6 +80,7 @@ pub struct Options {
     pub(crate) inline: bool,
     pub(crate) cache_bytes: usize,
     pub(crate) record_cache_bytes: Option<usize>,
+    pub(crate) column_bytes: usize,
     pub(crate) wait_max: Duration,
     pub(crate) durability: Durability,
     pub(crate) clock: Arc<dyn Clock>,
@@ -116,6 +117,7 @@ impl Default for Options {
             inline: false,
             cache_bytes: 128 << 20,
             record_cache_bytes: None,
+            column_bytes: 64 << 20,
             wait_max: Duration::from_secs(30),
             durability: Durability::Synced,
             clock: Arc::new(SystemClock),
@@ -168,6 +170,14 @@ impl Options {
     #[must_use]
     pub fn record_cache_bytes(mut self, bytes: usize) -> Self {
         self.record_cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets how much memory columns of records may take, once somebody asks for [summaries](crate::ReadTxn::summaries), in
+    /// bytes; 64 MiB by default, which is enough for about 1 000 000 records; with 0 there are none.
+    #[must_use]
+    pub fn column_bytes(mut self, bytes: usize) -> Self {
+        self.column_bytes = bytes;
         self
     }
 

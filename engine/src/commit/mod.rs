@@ -52,6 +52,7 @@ pub use ticket::{CommitInfo, CommitTicket};
 pub(crate) use ticket::{Slot, Woken};
 
 use crate::cache::{CacheStatistics, RecordCache};
+use crate::columns::Columns;
 use crate::documents::Documents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Row;
@@ -179,7 +180,8 @@ impl Commit {
     pub(crate) fn new(mut store: Store, options: &Options, waker: Sender<()>) -> Result<Self> {
         let recovery = recovery::recover(&store, options.discard_log)?;
         let upgrade = store.upgrade(&FORMATS, options.upgrade)?;
-        let overlay = Overlay::new(store.view()?, RecordCache::new(options.cache_of_records()))?;
+        let cache = RecordCache::new(options.cache_of_records(), Columns::new(options.column_bytes));
+        let overlay = Overlay::new(store.view()?, cache)?;
         let view = overlay.committed()?;
         let documents = Arc::new(Documents::read(view.snapshot())?);
         let sequenced = Sequenced::load(&view, Arc::clone(&documents))?;

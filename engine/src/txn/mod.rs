@@ -14,7 +14,7 @@ pub(crate) use prepare::{Ready, prepare, prepare_reader};
 pub use read::ReadTxn;
 pub(crate) use reading::Reading;
 pub use reading::{Asset, Cursor, Entry, Page, PageRequest, Walk};
-pub use scan::{Scan, Scanned};
+pub use scan::{Scan, Scanned, Summaries};
 pub(crate) use view::{View, prefix_end};
 pub(crate) use write::Fronts;
 pub use write::{CollectionMut, WriteTxn};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_format::{Key, LogEntry, Node, Record};
 
 use super::reading::{Asset, Entry, Page, PageRequest, Reading, Walk};
-use super::scan::Scan;
+use super::scan::{Scan, Summaries};
 use super::view::View;
 use crate::authorizer::Caller;
 use crate::claim::ClaimInfo;
@@ -242,6 +242,16 @@ impl ReadTxn {
     /// [`InvalidKey`](crate::ErrorKind::InvalidKey).
     pub fn scan(&self, place: impl IntoPlace) -> Result<Scan<'_>> {
         Ok(Scan::new(self, place.into_place()?))
+    }
+
+    /// Makes a scan of what filters ask for most of all assets at and below a place: status, format, length, time of the last
+    /// change, flags. It is answered from columns in memory, which the first one makes, as far as
+    /// [there is room](crate::Options::column_bytes) and nothing newer was asked for; otherwise as [`ReadTxn::scan`] is.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](crate::ErrorKind::InvalidKey).
+    pub fn summaries(&self, place: impl IntoPlace) -> Result<Summaries<'_>> {
+        Ok(Summaries::new(self, place.into_place()?))
     }
 
     /// Gives a page of the assets at and below a place.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::read::ReadTxn;
 use super::reading::Reading;
+use crate::columns::Summary;
 use crate::error::{Error, Result};
 use crate::store::{Table, corrupt};
 
@@ -135,6 +136,84 @@ impl<'a> Scan<'a> {
                 return pieces.iter().map(run).collect();
             }
             share(&pieces, self.threads, run)
+        })
+    }
+}
+
+/// What is known of the assets of a view without looking at them, to be run by [`count`](Summaries::count),
+/// [`find`](Summaries::find) or [`each`](Summaries::each). Only what the caller may list is handed out, by the rules that are in
+/// force when it runs.
+#[derive(Debug)]
+#[must_use]
+pub struct Summaries<'a> {
+    txn: &'a ReadTxn,
+    place: Prefix,
+}
+
+impl<'a> Summaries<'a> {
+    pub(super) fn new(txn: &'a ReadTxn, place: Prefix) -> Self {
+        Self { txn, place }
+    }
+
+    /// Counts the assets that are wanted.
+    ///
+    /// # Errors
+    /// As [`Scan::count`].
+    pub fn count(&self, is_wanted: impl Fn(&Summary<'_>) -> bool) -> Result<u64> {
+        let mut count = 0;
+        self.run(is_wanted, |_| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Gives the keys of the assets that are wanted, in their order.
+    ///
+    /// # Errors
+    /// As [`Scan::count`].
+    pub fn find(&self, is_wanted: impl Fn(&Summary<'_>) -> bool) -> Result<Vec<Key>> {
+        let mut found = Vec::new();
+        self.run(is_wanted, |summary| summary.key().map(|key| found.push(key)))?;
+        Ok(found)
+    }
+
+    /// Hands every asset to `step`, in the order of their keys.
+    ///
+    /// # Errors
+    /// As [`Scan::count`], and what `step` answers, which ends the scan.
+    pub fn each(&self, step: impl FnMut(&Summary<'_>) -> Result<()>) -> Result<()> {
+        self.run(|_| true, step)
+    }
+
+    fn run(
+        &self,
+        is_wanted: impl Fn(&Summary<'_>) -> bool,
+        mut step: impl FnMut(&Summary<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.txn.observed("summaries", self.place.as_str(), |reading| {
+            reading.token.check()?;
+            let is_uniform = reading.guard.uniform_below(Right::LIST, &self.place) == Some(true);
+            // The rules are asked last: most assets are not wanted.
+            let mut step = |summary: Summary<'_>| {
+                if !is_wanted(&summary) {
+                    return Ok(());
+                }
+                match is_uniform || reading.guard.allows(Right::LIST, &summary.key()?) {
+                    true => step(&summary),
+                    false => Ok(()),
+                }
+            };
+            let (start, end) = self.place.subtree_range();
+            match reading.view.columns()? {
+                Some(columns) => columns.each(&start, end.as_deref(), step),
+                None => {
+                    let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::from(end)));
+                    reading.scan(&self.place, Bound::Included(start.into()), end, |asset| {
+                        step(Summary::of(asset.key, &asset.record))
+                    })
+                }
+            }
         })
     }
 }

@@ -11,6 +11,7 @@ use larder_format::Record;
 
 use super::changes::Changes;
 use crate::cache::RecordCache;
+use crate::columns::{self, Summary};
 use crate::commit::{Layer, Said};
 use crate::error::Result;
 use crate::guard::Row;
@@ -75,6 +76,21 @@ impl View {
             Said::Gone => Ok(None),
             Said::Nothing => Ok(self.snapshot.chunk_in_place(id, number)?.map(ChunkPage::into_bytes)),
         }
+    }
+
+    /// Gives the columns of records as they are in this view, which has no changes of its own over it.
+    pub(crate) fn columns(&self) -> Result<Option<columns::Table>> {
+        self.cache.columns().at(self.head.sequence, |push| {
+            let mut rows = self.range(None, Table::Records, Bound::Unbounded, Bound::Unbounded)?;
+            while let Some(row) = rows.next_row() {
+                let row = row?;
+                let (record, _) = Record::in_place(row.body())?;
+                if !push(Summary::of(row.key(), &record))? {
+                    break;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Gives what a section of a record says of a collection.

@@ -319,6 +319,12 @@ impl<B: AsRef<[u8]>> Record<B> {
         Status::from_number(self.byte(3), self.text(SectionTag::StatusName))
     }
 
+    /// Gives the number of the status.
+    #[must_use]
+    pub fn status_number(&self) -> u8 {
+        self.byte(3)
+    }
+
     /// Gives what the status implies, without making one.
     #[must_use]
     pub fn status_properties(&self) -> StatusProperties {
