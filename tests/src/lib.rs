@@ -5,9 +5,11 @@
 //! - [`Judge`]: whether what comes up from an image is what may.
 //! - [`everywhere`]: a scenario in memory, on a file and on the images of crashes.
 //! - [`Workload`]: a random program over everything that changes a store, the same for the same seed.
+//! - [`history`]: what several threads saw of one store, and whether one order explains it.
 
 mod crash;
 mod disk;
+pub mod history;
 mod lab;
 mod random;
 mod stage;

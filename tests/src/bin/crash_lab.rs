@@ -1,11 +1,13 @@
 //! The crash lab as a command: crash images, crashes while a crash is recovered from, bits that rot, decoders under random
-//! bytes, schedules of fences. Prints a scoreboard; the exit code is 1 if anything was found, with the line that shows it
-//! again.
+//! bytes, schedules of fences, histories of threads. Prints a scoreboard; the exit code is 1 if anything was found, with the
+//! line that shows it again (for a history: that runs its program again, as often as is said; how the threads meet is up to
+//! the machine).
 //!
 //! ```text
 //! cargo run --release -p larder-tests --bin crash_lab                    the tier of every change
 //! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
 //! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED
+//! cargo run --release -p larder-tests --bin crash_lab -- history SEED TIMES
 //! ```
 
 #![expect(clippy::disallowed_methods, reason = "how long it takes is told, and limited")]
@@ -24,12 +26,15 @@ use larder::{
     Clock, Draft, Fenceable, IndexDefinition, Larder, ManualClock, Options, SnapshotFile, SnapshotOptions,
     verify_file,
 };
+use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
     Crash, FaultyDisk, Image, Judge, Known, Lie, Loss, Plan, Random, Trace, Verdict, Workload, still,
 };
 
 /// How many steps of a program are run.
 const PROGRAM_STEPS: usize = 40;
+/// How many threads there are in a history, and how many calls of each.
+const HISTORY: (usize, usize) = (4, 20);
 
 /// How much is done.
 #[derive(Clone, Copy)]
@@ -41,6 +46,7 @@ struct Tier {
     edits: u64,
     fuzz: Duration,
     schedules: u64,
+    histories: u64,
     limit: Duration,
 }
 
@@ -53,6 +59,7 @@ const CHANGE: Tier = Tier {
     edits: 100_000,
     fuzz: Duration::from_secs(1),
     schedules: 300_000,
+    histories: 10_000,
     limit: Duration::from_secs(150),
 };
 
@@ -65,8 +72,9 @@ fn main() {
         [] => CHANGE,
         ["long", seconds] => {
             let limit = Duration::from_secs(seconds.parse().expect("a number of seconds"));
-            let (images, double_crashes, schedules) = (u64::MAX, u64::MAX, u64::MAX);
-            Tier { images, double_crashes, schedules, limit, fuzz: limit / 10, ..CHANGE }
+            let (images, double_crashes) = (u64::MAX, u64::MAX);
+            let (schedules, histories) = (u64::MAX, u64::MAX);
+            Tier { images, double_crashes, schedules, histories, limit, fuzz: limit / 10, ..CHANGE }
         }
         ["verify", path] => {
             let is_clean = verify_file(path, &mut |_| {}).is_ok_and(|report| report.is_clean());
@@ -76,13 +84,19 @@ fn main() {
             edits(seed.parse().expect("a number"), count.parse().expect("a number"));
             return;
         }
+        ["history", seed, times] => {
+            let (seed, times) = (seed.parse().expect("a number"), times.parse().expect("a number"));
+            let not_explained = (0..times).filter(|_: &u64| history(seed).is_none()).count();
+            println!("{not_explained} of {times} not explained");
+            std::process::exit(i32::from(not_explained > 0));
+        }
         ["lie", number] => lie(number.parse().expect("a number")),
         ["replay", seed, with_log, at, loss, image_seed] => {
             replay(seed, with_log, at, loss, image_seed);
             return;
         }
         _ => {
-            eprintln!("crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED]");
+            eprintln!("crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | history SEED TIMES]");
             std::process::exit(2);
         }
     };
@@ -93,6 +107,7 @@ fn main() {
     random_edits(&tier, &failures);
     fuzz(&tier, &failures);
     fences(&tier, &failures);
+    histories(&tier, &failures);
     let failures = failures.load(Ordering::Relaxed);
     println!("{} findings", failures);
     std::process::exit(i32::from(failures > 0));
@@ -710,4 +725,63 @@ fn schedule(
         let _ = larder.root().and_then(|root| root.write(|txn| txn.release_claim("part", fence)));
     }
     stale
+}
+
+/// Histories of threads that read and write at once: one order explains each.
+fn histories(tier: &Tier, failures: &AtomicU64) {
+    let (began, seeds, not_explained) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
+    let work = || {
+        let mut sum = Checked::default();
+        while began.elapsed() < tier.limit / 3 {
+            let seed = seeds.fetch_add(1, Ordering::Relaxed);
+            if seed >= tier.histories {
+                break;
+            }
+            match history(seed) {
+                Some(checked) => sum += checked,
+                None => drop(not_explained.fetch_add(1, Ordering::Relaxed)),
+            }
+        }
+        sum
+    };
+    let sum = std::thread::scope(|scope| {
+        let (one, other) = (scope.spawn(work), scope.spawn(work));
+        let mut sum = one.join().expect("a worker");
+        sum += other.join().expect("a worker");
+        sum
+    });
+    let not_explained = not_explained.into_inner();
+    println!(
+        "histories             {:>9}: {not_explained} not explained, {:.0} s",
+        sum.histories + not_explained,
+        began.elapsed().as_secs_f64()
+    );
+    println!(
+        "  {} calls, {} of them while others ran; {} commits, {} reads, {} refusals",
+        sum.calls, sum.overlapping, sum.commits, sum.reads, sum.refusals
+    );
+    failures.fetch_add(not_explained, Ordering::Relaxed);
+}
+
+/// Runs the program of a seed; gives what was in it, or nothing, and says why, if no order explains what was seen.
+fn history(seed: u64) -> Option<Checked> {
+    let options = still().cache_bytes(1 << 20).reserve_bytes(0);
+    // A disk takes a while to make.
+    let larder = match seed % 16 {
+        0 => FaultyDisk::default().open(options.log_segment_bytes(64 << 10), true),
+        1..=5 => options.record_cache_bytes(0).open_in_memory(),
+        _ => options.open_in_memory(),
+    };
+    let (threads, calls) = HISTORY;
+    let (larder, program) = (larder.expect("a store in memory"), Program::new(seed, threads, calls));
+    // A call that fails ends its thread.
+    let history = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| record(&larder, &program)));
+    let found = match history.map(|history| check(&history)) {
+        Ok(Ok(checked)) => return Some(checked),
+        Ok(Err(violation)) => violation.to_string(),
+        Err(_) => "a call failed".to_owned(),
+    };
+    println!("  {found}");
+    println!("  again: cargo run --release -p larder-tests --bin crash_lab -- history {seed} 1000");
+    None
 }
