@@ -4,7 +4,7 @@
 //! down every call with what it saw and what it was told. [`check`] then looks for an order in which the calls could have
 //! been made one after another. It does not have to search: every commit says its number, so the order is known, and only
 //! has to be shown to be one (a witness; compare P. B. Gibbons, E. Korach, "Testing Shared Memories", SIAM J. Comput. 1997,
-//! who show what it costs to be without). It takes O(n log n).
+//! who show what it costs to be without). It takes O(n log n) for n calls, where keys are few.
 //!
 //! What is demanded, each of it a [`Rule`]:
 //!
