@@ -1,6 +1,7 @@
 //! What went wrong once: found by the model, and kept as small as it can be said.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder::{
     AccessDecision, AccessRequest, Authorizer, DocumentKind, Draft, Edit, ManualClock, Options, Status,
@@ -124,4 +125,53 @@ fn a_tree_that_is_moved_with_what_depends_on_what_in_it_is_counted_as_it_is() {
     // What it was made from is not there any more under the name that it knows.
     assert_eq!(session.record("e/made").unwrap().status(), Status::Expired);
     verified(&larder);
+}
+
+/// What was on its way from the log to being visible was drained into the store: a transaction then read from the cache what
+/// had passed, and a view showed what was behind it.
+#[test]
+fn a_commit_that_was_drained_before_it_was_visible_lost_an_update_and_tore_views() {
+    const WRITERS: usize = 3;
+    const EACH: usize = 200;
+    let number = |asset: larder::Result<larder::Asset>| {
+        asset.map_or(0, |asset| String::from_utf8_lossy(&asset.bytes().unwrap()).parse::<usize>().unwrap())
+    };
+    for _ in 0..5 {
+        let larder = &in_memory();
+        let is_done = &AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|_| {
+                    let session = larder.session("ana").unwrap();
+                    let count = move || {
+                        let count = |txn: &mut larder::WriteTxn<'_>| {
+                            let next = number(txn.get("n")) + 1;
+                            assert_eq!(next as u64, txn.info().sequence);
+                            txn.put("n", next.to_string()).and_then(|_| txn.put("m", next.to_string()))
+                        };
+                        session.write(count).unwrap();
+                    };
+                    scope.spawn(move || (0..EACH).for_each(|_| count()))
+                })
+                .collect();
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    // Recounting brings everything that is visible into the store.
+                    verified(larder);
+                }
+            });
+            scope.spawn(|| {
+                let session = larder.session("eve").unwrap();
+                while !is_done.load(Ordering::Relaxed) {
+                    let view = session.snapshot().unwrap();
+                    let at = usize::try_from(view.commit().unwrap().sequence).unwrap();
+                    assert_eq!((number(view.get("n")), number(view.get("m"))), (at, at));
+                }
+            });
+            let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+            is_done.store(true, Ordering::Relaxed);
+            assert!(ended.iter().all(Result::is_ok), "a writer read what had passed");
+        });
+        assert_eq!(number(larder.root().unwrap().get("n")), WRITERS * EACH);
+    }
 }

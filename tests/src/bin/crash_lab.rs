@@ -769,7 +769,8 @@ fn history(seed: u64) -> Option<Checked> {
     // A disk takes a while to make.
     let larder = match seed % 16 {
         0 => FaultyDisk::default().open(options.log_segment_bytes(64 << 10), true),
-        1..=5 => options.record_cache_bytes(0).open_in_memory(),
+        1 => FaultyDisk::default().open(options, false),
+        2..=5 => options.record_cache_bytes(0).open_in_memory(),
         _ => options.open_in_memory(),
     };
     let (threads, calls) = HISTORY;

@@ -64,13 +64,15 @@ pub(super) enum Instruction {
     /// To wait for what was submitted last.
     Await,
     Flush,
+    /// To recount everything, for which all that is visible is drained into the store.
+    Verify,
 }
 
 impl Program {
     /// Makes the program of a seed: so many threads, so many calls of each.
     pub fn new(seed: u64, threads: usize, calls: usize) -> Self {
         let mut random = Random::new(seed);
-        let mut weights = [0; 7];
+        let mut weights = [0; 8];
         for weight in &mut weights {
             *weight = if random.percent(20) { 0 } else { 1 + random.below(6) };
         }
@@ -85,7 +87,7 @@ impl Program {
 
 struct Maker {
     random: Random,
-    weights: [usize; 7],
+    weights: [usize; 8],
     /// How many keys are used.
     keys: usize,
     /// How many values were put.
@@ -116,7 +118,8 @@ impl Maker {
             3 => Instruction::View(view, self.reads()),
             4 => Instruction::Look(view, self.reads()),
             5 => Instruction::Await,
-            _ => Instruction::Flush,
+            6 => Instruction::Flush,
+            _ => Instruction::Verify,
         }
     }
 

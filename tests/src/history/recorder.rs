@@ -12,6 +12,7 @@ use larder::{
 
 use super::program::{Ending, Instruction, Move, Plan, VIEWS, When};
 use super::{Call, Change, Ended, Happened, History, Only, Program, Step, Told, Version, principal_of};
+use crate::verified;
 
 /// What stands for bytes that nobody put.
 const NOBODYS: u64 = u64::MAX;
@@ -213,6 +214,7 @@ impl Thread<'_> {
                 self.answered(called, Ended::Awaited(commit), Vec::new());
             }
             Instruction::Flush => self.larder.flush().expect("a store that works"),
+            Instruction::Verify => drop(verified(self.larder)),
         }
     }
 
