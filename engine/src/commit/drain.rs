@@ -1,7 +1,8 @@
 //! From the overlay into the store: in large batches in the order of keys, behind those who commit.
 //!
-//! What is drained is visible in the store and not yet on disk there; the log still has it. A checkpoint makes it
-//! durable in the store, and its segment of the log free.
+//! What is drained was visible before: a view of the store that has more than its reader may see would show that. It is
+//! in the store then and not yet on disk there; the log still has it. A checkpoint makes it durable in the store, and its
+//! segment of the log free.
 
 use std::collections::VecDeque;
 
@@ -59,10 +60,11 @@ impl Drain {
         *self.waiting.lock() = Waiting::default();
     }
 
-    /// Gives the next that are drained together.
-    fn next(&self, at_once: usize) -> Vec<(Position, WriteSet)> {
+    /// Gives the next that are drained together, of what is visible.
+    fn next(&self, at_once: usize, visible: u64) -> Vec<(Position, WriteSet)> {
         let waiting = self.waiting.lock();
-        let count = count_within(waiting.write_sets.iter().map(|(_, write_set)| write_set), at_once);
+        let visible = waiting.write_sets.iter().take_while(|(head, _)| head.sequence <= visible);
+        let count = count_within(visible.map(|(_, write_set)| write_set), at_once);
         waiting.write_sets.iter().take(count).cloned().collect()
     }
 
@@ -91,7 +93,9 @@ impl Commit {
         // Where there is no room, little at a time and durably: the pages of the step before can then be used again.
         let has_log = matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_));
         let is_careful = has_log && self.is_full();
-        let batch = self.drain.next(if is_careful { CAREFUL_AT_ONCE } else { DRAINED_AT_ONCE });
+        let at_once = if is_careful { CAREFUL_AT_ONCE } else { DRAINED_AT_ONCE };
+        // A batch waits here a moment before it is visible.
+        let batch = self.drain.next(at_once, self.overlay.head().sequence);
         let Some((head, _)) = batch.last() else { return Ok(false) };
         if is_careful {
             if batch.iter().any(|(_, write_set)| is_large(write_set)) {
