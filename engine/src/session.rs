@@ -541,6 +541,14 @@ impl Session {
         self.snapshot()?.list(place)
     }
 
+    /// Lists the names one level below a place, as [`ReadTxn::names`] does.
+    ///
+    /// # Errors
+    /// As [`Session::list`].
+    pub fn names(&self, place: impl IntoPlace) -> Result<Vec<String>> {
+        self.snapshot()?.names(place)
+    }
+
     /// Gives a page of the assets at and below a place.
     ///
     /// # Errors
@@ -739,7 +747,7 @@ impl Session {
 
     /// Subscribes to what happens at and below a place from now on; only what the caller may see.
     ///
-    /// `capacity` is how many commits are kept for a slow receiver; beyond, it is told that it lagged.
+    /// `capacity` is how many commits are kept for a slow receiver, from 1 to 65 536; beyond, it is told that it lagged.
     ///
     /// # Errors
     /// [`InvalidKey`](ErrorKind::InvalidKey), [`Closed`](ErrorKind::Closed).

@@ -11,6 +11,9 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::commit::CommitInfo;
 
+/// The most commits that are kept for a slow receiver.
+const CAPACITY_MAX: usize = 1 << 16;
+
 /// Those who are told.
 #[derive(Default)]
 pub(crate) struct Subscribers {
@@ -61,7 +64,7 @@ pub(crate) enum Incoming {
 impl Subscribers {
     /// Adds one, who is told of what is committed from now on.
     pub(crate) fn add(&self, capacity: usize) -> Inbox {
-        let (sender, receiver) = bounded(capacity.max(1));
+        let (sender, receiver) = bounded(capacity.clamp(1, CAPACITY_MAX));
         let marks = Arc::new(Marks::default());
         let mut list = self.list.write();
         list.retain(|other| !other.marks.is_dropped.load(Ordering::Relaxed));

@@ -51,6 +51,12 @@ fn all(view: &ReadTxn, place: &str) -> Vec<Said> {
     assert!(found.iter().eq(wanted.clone().map(|asset| &asset.0)));
     let count = summaries.count(|summary| is_wanted(summary.data_format(), summary.length())).unwrap();
     assert_eq!(count, wanted.count() as u64);
+    let names = |entries: Vec<larder::Entry>| entries.iter().map(|entry| entry.name().to_owned()).collect();
+    let listed: Result<Vec<String>, _> = view.list(place).map(names);
+    assert_eq!(
+        view.names(place).map_err(|error| error.to_string()),
+        listed.map_err(|error| error.to_string())
+    );
     walked
 }
 

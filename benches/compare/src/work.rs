@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::peers::{Kind, Mode, Peer, Row, all as all_peers};
+use crate::peers::{Filter, Kind, Mode, Peer, Row, all as all_peers};
 use crate::{queues, tasks};
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -78,7 +78,7 @@ pub fn all() -> Vec<Scenario> {
         scenario(
             "records",
             "Records in 1 000 directories: imported unsorted, larder with its bulk load, the others in transactions of \
-             10 000, all on disk at the end; opened again; fetched at random; filtered by a field, which larder does \
+             10 000, all on disk at the end; opened again; fetched at random; filtered by an attribute, which larder does \
              with two threads and the others, but SQLite, by decoding JSON; listed.",
             records,
         ),
@@ -343,7 +343,7 @@ fn payloads(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
 fn records(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
     const LENGTH: usize = 16;
     let count = scale.records;
-    let rows: Vec<Row> = (0..count).map(|number| row(number, LENGTH)).collect();
+    let rows: Vec<Row> = (0..count).map(|number| row(number, LENGTH + (number % 100) as usize)).collect();
     let (mut imported, mut opened) = (line("imported", "1/s", true), line("opened again", "ms", false));
     let mut peers = Vec::new();
     for kind in all_peers() {
@@ -418,8 +418,12 @@ fn records(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
         lines.push(line);
         Fallible::Ok(())
     };
-    let filtered = line("filtered", "ns a record", false);
-    timed(filtered, &|peer| peer.filter(), count.div_ceil(100), 1e9 / count as f64)?;
+    for (name, filter) in
+        [("filtered by an attribute", Filter::Number), ("filtered by length", Filter::Length(LENGTH))]
+    {
+        let filtered = line(name, "ns a record", false);
+        timed(filtered, &|peer| peer.filter(filter), count.div_ceil(100), 1e9 / count as f64)?;
+    }
     timed(line("directory listed", "us", false), &|peer| peer.list("assets007"), count / 1_000, 1e6)?;
     Ok(lines)
 }

@@ -227,6 +227,16 @@ impl ReadTxn {
         self.observed("list", place.as_str(), |reading| reading.list(&place))
     }
 
+    /// Lists the names one level below a place, `""` for the root, in their order; only what the caller may see. Nothing is read
+    /// of what lies there.
+    ///
+    /// # Errors
+    /// As [`ReadTxn::list`].
+    pub fn names(&self, place: impl IntoPlace) -> Result<Vec<String>> {
+        let place = place.into_place()?;
+        self.observed("names", place.as_str(), |reading| reading.names(&place))
+    }
+
     /// Gives all assets at and below a place, in the order of their keys; only what the caller may see.
     ///
     /// # Errors

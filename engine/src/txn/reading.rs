@@ -363,6 +363,38 @@ impl<'v> Reading<'v, '_> {
         Ok(entries)
     }
 
+    /// Gives the names of the children of a place, in their order, without looking at their records.
+    pub(crate) fn names(&self, place: &Prefix) -> Result<Vec<String>> {
+        self.token.check()?;
+        let mut names: Vec<String> = Vec::new();
+        if self.guard.uniform_below(Right::LIST, place) == Some(true) {
+            let (start, end) = place.descendants_range();
+            let end =
+                end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(Bytes::from(end)));
+            let mut from = Some(Bytes::from(start));
+            while let Some(start) = from.take() {
+                let start = std::ops::Bound::Included(start);
+                let mut rows = self.view.range(self.own, Table::Records, start, end.clone())?;
+                while let Some(row) = rows.next_row().transpose()? {
+                    let Some(child) = place.child_of(row.key()) else { break };
+                    if names.last().is_none_or(|last| last != child.name()) {
+                        names.push(child.name().to_owned());
+                    }
+                    if let Child::Deeper(name) = child {
+                        from = Some(place.after_child(name).into());
+                        break;
+                    }
+                }
+            }
+        }
+        if names.is_empty() {
+            // Nothing, or not all of it: then it depends on what is there.
+            let entries = self.list(place)?;
+            names.extend(entries.iter().map(|entry| entry.name().to_owned()));
+        }
+        Ok(names)
+    }
+
     /// Leaves of an entry what the caller may see of it. A directory that nobody made is there for those only who
     /// may see something in it.
     fn visible(&self, mut entry: Entry) -> Result<Option<Entry>> {

@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{Kind, Mode, Offered, Peer, Row};
+use super::{Filter, Kind, Mode, Offered, Peer, Row};
 
 pub(super) const KIND: Kind = Kind {
     name: "cacache",
@@ -45,7 +45,7 @@ impl Peer for Cacache {
         Ok(Some(cacache::read_sync(&self.0, key)?))
     }
 
-    fn filter(&self) -> Offered<usize> {
+    fn filter(&self, _: Filter) -> Offered<usize> {
         Ok(None)
     }
 

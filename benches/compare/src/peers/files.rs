@@ -2,7 +2,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Kind, Mode, Offered, Peer, Row, n_of};
+use super::{Filter, Kind, Mode, Offered, Peer, Row, n_of};
 
 pub(super) const KIND: Kind = Kind {
     name: "plain files",
@@ -63,7 +63,7 @@ impl Peer for Files {
         Ok(Some(fs::read(self.folder.join(key))?))
     }
 
-    fn filter(&self) -> Offered<usize> {
+    fn filter(&self, _: Filter) -> Offered<usize> {
         Ok(None)
     }
 

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::{Kind, Mode, Offered, Peer, Row, n_of};
+use super::{Filter, Kind, Mode, Offered, Peer, Row, n_of};
 
 pub(super) const KIND: Kind = Kind {
     name: "fjall",
@@ -64,10 +64,10 @@ impl Peer for Fjall {
         Ok(self.payload.get(key.as_bytes())?.map(|value| value.to_vec()))
     }
 
-    fn filter(&self) -> Offered<usize> {
+    fn filter(&self, filter: Filter) -> Offered<usize> {
         let mut count = 0;
         for row in self.meta.iter() {
-            count += usize::from(n_of(&row.value()?)?.is_multiple_of(100));
+            count += usize::from(filter.wants(&row.value()?)?);
         }
         Ok(Some(count))
     }

@@ -2,12 +2,12 @@ use std::path::Path;
 
 use larder::{AttributeValue, Draft, Durability, Larder, Options, Session};
 
-use super::{Kind, Mode, Offered, Peer, Row};
+use super::{Filter, Kind, Mode, Offered, Peer, Row};
 
 pub(super) const KIND: Kind = Kind {
     name: "larder",
     version: env!("CARGO_PKG_VERSION"),
-    configuration: "defaults, 512 MiB of cache, bulk loads sorted in 1 GiB; every put is checked, hashed, audited, in the feed and the statistics",
+    configuration: "defaults, 512 MiB of cache, columns of records in 128 MiB more, bulk loads sorted in 1 GiB; every put is checked, hashed, audited, in the feed and the statistics",
     open,
 };
 
@@ -19,7 +19,7 @@ struct Ours {
 
 fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
     let durability = if mode == Mode::Durable { Durability::Synced } else { Durability::Lazy };
-    let options = Options::new().durability(durability).cache_bytes(512 << 20);
+    let options = Options::new().durability(durability).cache_bytes(512 << 20).column_bytes(128 << 20);
     let larder = options.open(folder.join("a.larder"))?;
     let session = larder.session("bench")?;
     Ok(Some(Box::new(Ours { _larder: larder, session })))
@@ -62,14 +62,19 @@ impl Peer for Ours {
         Ok(Some(self.session.get(key)?.bytes()?.into()))
     }
 
-    fn filter(&self) -> Offered<usize> {
+    fn filter(&self, filter: Filter) -> Offered<usize> {
         let view = self.session.snapshot()?;
-        let scan = view.scan("")?.threads(2);
-        let count = scan.count(|asset| number(asset.record()).is_some_and(|n| n.is_multiple_of(100)))?;
+        let count = match filter {
+            Filter::Number => {
+                let scan = view.scan("")?.threads(2);
+                scan.count(|asset| number(asset.record()).is_some_and(|n| n.is_multiple_of(100)))?
+            }
+            Filter::Length(length) => view.summaries("")?.count(|asset| asset.length() == length as u64)?,
+        };
         Ok(Some(usize::try_from(count)?))
     }
 
     fn list(&self, directory: &str) -> Offered<usize> {
-        Ok(Some(self.session.list(directory)?.len()))
+        Ok(Some(self.session.names(directory)?.len()))
     }
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions};
 
-use super::{Kind, Mode, Offered, Peer, Row, n_of};
+use super::{Filter, Kind, Mode, Offered, Peer, Row, n_of};
 
 pub(super) const KIND: Kind = Kind {
     name: "LMDB",
@@ -74,11 +74,11 @@ impl Peer for Lmdb {
         Ok(self.payload.get(&transaction, key.as_bytes())?.map(<[u8]>::to_vec))
     }
 
-    fn filter(&self) -> Offered<usize> {
+    fn filter(&self, filter: Filter) -> Offered<usize> {
         let transaction = self.env.read_txn()?;
         let mut count = 0;
         for row in self.meta.iter(&transaction)? {
-            count += usize::from(n_of(row?.1)?.is_multiple_of(100));
+            count += usize::from(filter.wants(row?.1)?);
         }
         Ok(Some(count))
     }

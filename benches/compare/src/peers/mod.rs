@@ -41,7 +41,8 @@ impl Row {
 
     /// Gives the metadata as JSON of 256 bytes.
     pub fn json(&self) -> Vec<u8> {
-        let mut json = format!("{{\"n\":{},\"format\":\"bin\",\"note\":\"", self.n);
+        let (n, length) = (self.n, self.payload.len());
+        let mut json = format!("{{\"n\":{n},\"length\":{length},\"format\":\"bin\",\"note\":\"");
         json.extend(std::iter::repeat_n('x', 254_usize.saturating_sub(json.len())));
         json.push_str("\"}");
         json.into_bytes()
@@ -52,6 +53,28 @@ impl Row {
 fn n_of(json: &[u8]) -> Result<u64, Box<dyn Error + Send + Sync>> {
     let value: serde_json::Value = serde_json::from_slice(json)?;
     value["n"].as_u64().ok_or_else(|| "metadata without a number".into())
+}
+
+/// What rows are filtered by.
+#[derive(Debug, Clone, Copy)]
+pub enum Filter {
+    /// A field that the application added: its number is a multiple of 100.
+    Number,
+    /// A field that every row has: the length of its payload is this one.
+    Length(usize),
+}
+
+impl Filter {
+    /// Tells whether a row is wanted, by its metadata in JSON.
+    fn wants(self, json: &[u8]) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        match self {
+            Self::Number => Ok(n_of(json)?.is_multiple_of(100)),
+            Self::Length(length) => {
+                let value: serde_json::Value = serde_json::from_slice(json)?;
+                Ok(value["length"].as_u64() == Some(length as u64))
+            }
+        }
+    }
 }
 
 /// A store under comparison. Dropping it closes it.
@@ -66,8 +89,8 @@ pub trait Peer: Send + Sync {
     fn number(&self, key: &str) -> Offered<u64>;
     /// Reads a payload whole.
     fn payload(&self, key: &str) -> Offered<Vec<u8>>;
-    /// Counts the rows whose number is a multiple of 100.
-    fn filter(&self) -> Offered<usize>;
+    /// Counts the rows that are wanted.
+    fn filter(&self, filter: Filter) -> Offered<usize>;
     /// Counts the entries of a directory, one level.
     fn list(&self, directory: &str) -> Offered<usize>;
 }

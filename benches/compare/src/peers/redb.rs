@@ -2,7 +2,7 @@ use std::path::Path;
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Kind, Mode, Offered, Peer, Row, n_of};
+use super::{Filter, Kind, Mode, Offered, Peer, Row, n_of};
 
 pub(super) const KIND: Kind = Kind {
     name: "redb",
@@ -72,11 +72,11 @@ impl Peer for Redb {
         Ok(table.get(key.as_bytes())?.map(|value| value.value().to_vec()))
     }
 
-    fn filter(&self) -> Offered<usize> {
+    fn filter(&self, filter: Filter) -> Offered<usize> {
         let table = self.database.begin_read()?.open_table(META)?;
         let mut count = 0;
         for row in table.iter()? {
-            count += usize::from(n_of(row?.1.value())?.is_multiple_of(100));
+            count += usize::from(filter.wants(row?.1.value())?);
         }
         Ok(Some(count))
     }

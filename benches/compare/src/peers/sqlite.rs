@@ -3,13 +3,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Kind, Mode, Offered, Peer, Row};
+use super::{Filter, Kind, Mode, Offered, Peer, Row};
 
 pub(super) const KIND: Kind = Kind {
     name: "SQLite",
     version: "bundled with rusqlite 0.37",
-    configuration: "WAL, synchronous=FULL (unsynced: OFF), prepared statements, 512 MiB of cache and of mmap, `n` in a \
-                    column, an index on the directory; one connection behind a mutex",
+    configuration: "WAL, synchronous=FULL (unsynced: OFF), prepared statements, 512 MiB of cache and of mmap, `n` and the length in \
+                    columns, an index on the directory; one connection behind a mutex",
     open,
 };
 
@@ -22,7 +22,7 @@ fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
     connection.pragma_update(None, "cache_size", -(512 << 10))?;
     connection.pragma_update(None, "mmap_size", 512i64 << 20)?;
     connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS assets(key TEXT PRIMARY KEY, directory TEXT, n INTEGER, meta BLOB, payload BLOB);
+        "CREATE TABLE IF NOT EXISTS assets(key TEXT PRIMARY KEY, directory TEXT, n INTEGER, length INTEGER, meta BLOB, payload BLOB);
          CREATE INDEX IF NOT EXISTS directories ON assets(directory);",
     )?;
     Ok(Some(Box::new(Sqlite(Mutex::new(connection)))))
@@ -37,8 +37,8 @@ impl Sqlite {
 fn insert(connection: &Connection, row: &Row) -> Result<(), rusqlite::Error> {
     let n = i64::try_from(row.n).unwrap_or(i64::MAX);
     connection
-        .prepare_cached("INSERT OR REPLACE INTO assets VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![row.key, row.directory(), n, row.json(), row.payload])
+        .prepare_cached("INSERT OR REPLACE INTO assets VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![row.key, row.directory(), n, row.payload.len(), row.json(), row.payload])
         .map(drop)
 }
 
@@ -79,10 +79,20 @@ impl Peer for Sqlite {
         Ok(statement.query_row([key], |row| row.get(0)).optional()?)
     }
 
-    fn filter(&self) -> Offered<usize> {
+    fn filter(&self, filter: Filter) -> Offered<usize> {
         let connection = self.lock();
-        let count: i64 =
-            connection.query_row("SELECT count(*) FROM assets WHERE n % 100 = 0", [], |row| row.get(0))?;
+        let count: i64 = match filter {
+            Filter::Number => {
+                let mut statement =
+                    connection.prepare_cached("SELECT count(*) FROM assets WHERE n % 100 = 0")?;
+                statement.query_row([], |row| row.get(0))?
+            }
+            Filter::Length(length) => {
+                let mut statement =
+                    connection.prepare_cached("SELECT count(*) FROM assets WHERE length = ?1")?;
+                statement.query_row([length], |row| row.get(0))?
+            }
+        };
         Ok(Some(usize::try_from(count)?))
     }
 
