@@ -44,3 +44,20 @@ impl Position {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_comes_back_and_is_refused_at_every_other_length() {
+        let position = Position { sequence: 300, time: -2, identity: StateIdentity([9; 32]) };
+        let bytes = position.encode();
+        assert_eq!(Position::decode(&bytes), Some(position));
+        assert_eq!((&bytes[..8], bytes[47]), (&300_u64.to_le_bytes()[..], 9));
+        for length in 0..POSITION_LENGTH {
+            assert_eq!(Position::decode(&bytes[..length]), None, "{length} bytes");
+        }
+        assert_eq!(Position::decode(&[&bytes[..], &[0]].concat()), None);
+    }
+}

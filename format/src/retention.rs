@@ -213,4 +213,67 @@ mod tests {
             assert_eq!(Retention::parse(text).unwrap_err().line, line, "{text}");
         }
     }
+    #[test]
+    fn ages_are_whole_numbers_of_a_unit() {
+        let age = |text: &str| {
+            let text = format!("[[retain]]\non = \"**\"\nmax_age = \"{text}\"\n");
+            Retention::parse(&text).ok().and_then(|retention| retention.rules[0].age_max)
+        };
+        for (text, expected) in [
+            ("0 s", Some(0)),
+            ("90 s", Some(90_000_000)),
+            ("15min", Some(900_000_000)),
+            ("12 h", Some(43_200_000_000)),
+            ("106751991 d", Some(106_751_991 * 86_400_000_000)),
+            ("106751992 d", None),
+            ("7", None),
+            ("d", None),
+            ("7  d", None),
+            ("1.5 d", None),
+            ("-0001 s", None),
+        ] {
+            assert_eq!(age(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rule_removes_what_can_be_made_again_or_has_a_status_that_it_names() {
+        use crate::record::{AbsentReason, ContentHash, PayloadState, RecordBuilder};
+        let record = |status: &Status, flags, is_directory| {
+            let payload = match is_directory {
+                true => PayloadState::Absent(AbsentReason::Directory),
+                false => PayloadState::Stored { length: 1, hash: ContentHash::of(b"a"), id: 1 },
+            };
+            let mut builder = RecordBuilder::new(payload);
+            builder.set_status(status.clone());
+            builder.flags = flags;
+            builder.encode(b"").unwrap().0
+        };
+        let any = Retention::within(10).rules.remove(0);
+        let sources = RetentionRule { statuses: vec![Status::Source], ..any.clone() };
+        assert!(any.matches(b"a\0b\0") && any.bytes_max == Some(10));
+        let none = RecordFlags::default();
+        for (status, flags, by_any, by_sources) in [
+            (Status::Ready, none, true, false),
+            (Status::Source, none, false, true),
+            (Status::Source, RecordFlags::HAS_RECIPE, true, true),
+            (Status::Ready, RecordFlags::PINNED, false, false),
+            (Status::Source, RecordFlags::PINNED, false, false),
+        ] {
+            let asset = record(&status, flags, false);
+            assert_eq!(
+                (any.may_remove(&asset), sources.may_remove(&asset)),
+                (by_any, by_sources),
+                "{status}"
+            );
+            let directory = record(&status, flags, true);
+            assert!(!any.may_remove(&directory) && !sources.may_remove(&directory), "{status}");
+        }
+    }
+
+    #[test]
+    fn reasons_have_names() {
+        let reasons = [RetentionReason::Age, RetentionReason::Count, RetentionReason::Bytes];
+        assert_eq!(reasons.map(|reason| reason.to_string()), ["age", "count", "bytes"]);
+    }
 }

@@ -193,4 +193,41 @@ mod tests {
         }
         assert_eq!(Status::from_number(77, None), Status::Custom("status-77".into()));
     }
+    #[test]
+    fn each_property_is_that_of_these_statuses_and_no_other() {
+        let all: Vec<Status> = Status::known().collect();
+        let with = |implied: fn(&StatusProperties) -> bool| {
+            let names = all.iter().filter(|status| implied(&status.properties())).map(Status::name);
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(with(|it| it.has_data), "partial ready expired source override volatile");
+        assert_eq!(
+            with(|it| it.is_finished),
+            "directory error ready expired cancelled source override volatile transient"
+        );
+        assert_eq!(with(|it| it.is_processing), "processing partial");
+        assert_eq!(with(|it| it.tracks_dependencies), "partial storing ready");
+        assert_eq!(with(|it| it.is_loadable), "ready source override");
+        assert_eq!(with(|it| it.is_cancellable), "submitted dependencies processing partial");
+    }
+
+    #[test]
+    fn a_number_implies_what_its_status_does_and_one_that_is_not_known_nothing() {
+        for status in Status::known() {
+            assert_eq!(StatusProperties::of_number(status.number()), status.properties(), "{status}");
+        }
+        for number in [0, 17, CUSTOM_STATUS] {
+            assert_eq!(StatusProperties::of_number(number), StatusProperties::default(), "{number}");
+        }
+        assert_eq!(Status::Custom("ready, or nearly".into()).properties(), StatusProperties::default());
+    }
+
+    #[test]
+    fn names_are_known_whatever_the_case_of_their_letters_and_others_are_kept() {
+        assert_eq!(Status::from_name("ReaDY"), Status::Ready);
+        assert_eq!(Status::from_name("Drying"), Status::Custom("Drying".into()));
+        assert_eq!(Status::Custom("Drying".into()).number(), CUSTOM_STATUS);
+        assert_eq!(Status::from_number(CUSTOM_STATUS, Some("Drying")).to_string(), "Drying");
+        assert_eq!((Status::default(), Status::Ready.to_string()), (Status::Source, "ready".into()));
+    }
 }
