@@ -203,3 +203,66 @@ impl EventRow {
         Some((event, rest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_rows(rows: &[Vec<u8>]) -> Vec<EventRow> {
+        EventRow::of_rows(EventKind::RowPut, b"c\0", 7, rows.iter().map(Vec::as_slice))
+    }
+
+    #[test]
+    fn a_row_of_the_feed_comes_back_and_every_cut_is_refused() {
+        let event = |kind, from: &[u8], number| EventRow {
+            kind,
+            key: b"a\0".to_vec(),
+            from: from.to_vec(),
+            old_generation: number,
+            new_generation: number + 1,
+            bytes: number + 2,
+        };
+        let events = vec![event(EventKind::Renamed, b"b\0c\0", 300), event(EventKind::Deleted, b"", 70_000)];
+        let row = FeedRow { time: -5, principal: "ana".to_owned(), events };
+        let bytes = row.encode();
+        assert_eq!(FeedRow::decode(&bytes).unwrap(), row);
+        for length in 0..bytes.len() {
+            assert!(FeedRow::decode(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        assert!(FeedRow::decode(&[&bytes[..], &[0]].concat()).is_err(), "a byte more");
+        let first_event = 18 + "ana".len();
+        for at in [0, 1, 2, 3, first_event + 1, first_event + 6, first_event + 7] {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            assert!(FeedRow::decode(&other).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_rows_share_an_event_until_it_is_full() {
+        let fill = |length: usize| vec![b'r'; length];
+        let half = PACKED_MAX / 2 - 2;
+        for (rows, expected) in [
+            (vec![], vec![]),
+            (vec![fill(1), fill(0), fill(3)], vec![3]),
+            (vec![fill(half), fill(half)], vec![2]),
+            (vec![fill(half), fill(half + 1)], vec![1, 1]),
+            (vec![fill(half), fill(half), fill(0)], vec![2, 1]),
+            (vec![fill(PACKED_MAX), fill(1)], vec![1, 1]),
+        ] {
+            let events = of_rows(&rows);
+            let counts: Vec<usize> = events.iter().map(|event| event.rows().count()).collect();
+            assert_eq!(counts, expected);
+            let back: Vec<&[u8]> = events.iter().flat_map(EventRow::rows).collect();
+            assert_eq!(back, rows);
+            assert!(events.iter().all(|it| (it.new_generation, it.key.as_slice()) == (7, b"c\0")));
+        }
+    }
+
+    #[test]
+    fn packed_keys_are_read_as_far_as_they_are_whole() {
+        let mut event = of_rows(&[b"one".to_vec(), b"two".to_vec()]).remove(0);
+        event.from.pop();
+        assert_eq!(event.rows().collect::<Vec<_>>(), [b"one"]);
+    }
+}

@@ -123,3 +123,62 @@ pub(crate) fn push(out: &mut Vec<u8>, kind: u8, table: u8, key: &[u8], value: &[
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(Operation::put_sealed(&mut out, 3, b"key", &[b"va", b"lue"]));
+        assert!(Operation::delete(&mut out, 4, b"gone"));
+        assert!(Operation::delete_range(&mut out, 5, b"a", Some(b"b")));
+        assert!(Operation::delete_range(&mut out, 6, b"c", None));
+        out
+    }
+
+    #[test]
+    fn operations_come_back_one_behind_the_other_and_say_their_place() {
+        let (bytes, mut at) = (Bytes::from(all()), 0);
+        let expected = [
+            Operation::Put { table: 3, key: "key".into(), value: "value".into() },
+            Operation::Delete { table: 4, key: "gone".into() },
+            Operation::DeleteRange { table: 5, start: "a".into(), end: Some("b".into()), count: 0 },
+            Operation::DeleteRange { table: 6, start: "c".into(), end: None, count: 0 },
+        ];
+        let places: [(u8, &[u8]); 4] = [(3, b"key"), (4, b"gone"), (5, b"a"), (6, b"c")];
+        for (operation, (table, key)) in expected.into_iter().zip(places) {
+            assert_eq!(operation.place(), (table, &Bytes::from_static(key)));
+            assert_eq!(Operation::decode(&bytes, &mut at), Ok(operation));
+        }
+        assert_eq!(at, bytes.len());
+        assert!(Operation::decode(&bytes, &mut at).is_err());
+    }
+
+    #[test]
+    fn what_is_cut_or_of_no_kind_is_refused() {
+        let mut put = Vec::new();
+        assert!(push(&mut put, 1, 3, b"key", &[b"value"]));
+        for length in 0..put.len() {
+            assert!(Operation::decode(&Bytes::copy_from_slice(&put[..length]), &mut 0).is_err(), "{length}");
+        }
+        for (kind, value, is_sound) in
+            [(0, &b""[..], false), (2, b"", true), (2, b"v", false), (3, b"1234567", false), (4, b"", false)]
+        {
+            let mut out = Vec::new();
+            assert!(push(&mut out, kind, 3, b"key", &[value]));
+            assert_eq!(Operation::decode(&out.into(), &mut 0).is_ok(), is_sound, "kind {kind}, {value:?}");
+        }
+        let mut beyond = usize::MAX;
+        assert!(Operation::decode(&Bytes::from(all()), &mut beyond).is_err());
+    }
+
+    #[test]
+    fn a_key_of_64_kib_has_no_encoding() {
+        let (key, mut out) = (vec![b'k'; 65_536], Vec::new());
+        assert!(!Operation::put_sealed(&mut out, 3, &key, &[b"value"]));
+        assert!(!Operation::delete(&mut out, 3, &key) && !Operation::delete_range(&mut out, 3, &key, None));
+        assert!(out.is_empty());
+        assert!(Operation::delete(&mut out, 3, &key[1..]));
+    }
+}

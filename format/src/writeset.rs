@@ -309,3 +309,122 @@ impl WriteSetBuilder {
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> WriteSetHeader {
+        WriteSetHeader {
+            sequence: 7,
+            time: -3,
+            store_id: [5; 16],
+            base: StateIdentity([6; 32]),
+            principal: "ana".to_owned(),
+            idempotency_key: "order 8".to_owned(),
+        }
+    }
+
+    fn write_set() -> WriteSet {
+        let mut builder = WriteSetBuilder::default();
+        builder.put(3, b"a\0", b"soup").unwrap();
+        builder.delete_range(4, b"b", None, 2).unwrap();
+        builder.encode(&header()).unwrap()
+    }
+
+    fn patched(at: usize, bytes: &[u8]) -> Bytes {
+        let mut all = write_set().as_bytes().to_vec();
+        all[at..at + bytes.len()].copy_from_slice(bytes);
+        all.into()
+    }
+
+    #[test]
+    fn a_write_set_comes_back_with_its_header_operations_and_identity() {
+        let written = write_set();
+        let read = WriteSet::decode(written.as_bytes().clone()).unwrap();
+        assert_eq!((read.header().unwrap(), read.identity()), (header(), written.identity()));
+        assert_eq!(read.identity().0, *blake3::hash(written.as_bytes()).as_bytes());
+        let operations: Vec<_> = read.operations().unwrap().map(Result::unwrap).collect();
+        let [Operation::Put { table: 3, value, .. }, range] = operations.as_slice() else {
+            panic!("{operations:?}")
+        };
+        assert_eq!(checksum::unseal(3, b"a\0", value).unwrap(), b"soup");
+        let start = Bytes::from_static(b"b");
+        assert_eq!(*range, Operation::DeleteRange { table: 4, start, end: None, count: 2 });
+    }
+
+    #[test]
+    fn the_length_is_known_before_it_is_encoded_and_from_its_first_bytes() {
+        let mut builder = WriteSetBuilder::default();
+        assert_eq!(builder.length(), WRITE_SET_HEADER_LENGTH);
+        builder.delete(3, b"abc").unwrap();
+        assert_eq!(builder.length(), WRITE_SET_HEADER_LENGTH + OPERATION_HEADER_LENGTH + 3);
+        let (names, length) = ("ana".len() + "order 8".len(), builder.length());
+        let bytes = builder.encode(&header()).unwrap().as_bytes().clone();
+        assert_eq!(bytes.len(), length + names);
+        assert_eq!(WriteSet::length_at(&bytes), Some(bytes.len()));
+        assert_eq!(WriteSet::length_at(&bytes[..WRITE_SET_HEADER_LENGTH]), Some(bytes.len()));
+        assert_eq!(WriteSet::length_at(&bytes[..WRITE_SET_HEADER_LENGTH - 1]), None);
+        assert_eq!(WriteSet::length_at(&bytes[1..]), None);
+        assert_eq!(WriteSet::length_at(&patched(72, &88_u64.to_le_bytes())), Some(88));
+        assert_eq!(WriteSet::length_at(&patched(72, &87_u64.to_le_bytes())), None);
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let whole = write_set().as_bytes().clone();
+        let longer = {
+            let mut bytes = [&whole[..], b"0123456789"].concat();
+            let length = bytes.len() as u64;
+            bytes[72..80].copy_from_slice(&length.to_le_bytes());
+            Bytes::from(bytes)
+        };
+        for (what, bytes) in [
+            ("bytes behind", [&whole[..], &[0]].concat().into()),
+            ("bytes behind that its length counts", longer),
+            ("a smaller count", patched(4, &[1])),
+            ("a greater count", patched(4, &[3])),
+            ("another mark", patched(0, b"l")),
+            ("reserved bytes", patched(84, &[1])),
+            ("reserved bytes", patched(87, &[1])),
+            ("a principal beyond its end", patched(80, &[0xff; 2])),
+            ("an idempotency key beyond its end", patched(82, &[0xff; 2])),
+            ("a principal that is not UTF-8", patched(88, &[0xff])),
+            ("an idempotency key that is not UTF-8", patched(91, &[0xff])),
+            ("an operation of no kind", patched(98, &[4])),
+        ] {
+            assert!(matches!(WriteSet::decode(bytes), Err(WriteSetError::Malformed { .. })), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_what_fits_and_one_byte_more_does_not() {
+        let room = WRITE_SET_LENGTH_MAX - WRITE_SET_HEADER_LENGTH - OPERATION_HEADER_LENGTH - 1;
+        let body = vec![0; room - checksum::CHECKSUM_LENGTH + 1];
+        let mut builder = WriteSetBuilder::default();
+        let error = builder.put(3, b"k", &body).unwrap_err();
+        let length = WRITE_SET_LENGTH_MAX + 1;
+        assert_eq!(error, WriteSetError::TooLarge { length, max: WRITE_SET_LENGTH_MAX });
+        builder.put(3, b"k", &body[1..]).unwrap();
+        assert_eq!(builder.length(), WRITE_SET_LENGTH_MAX);
+        assert!(matches!(builder.delete(3, b""), Err(WriteSetError::TooLarge { .. })));
+        let nothing = Bytes::from(vec![0; WRITE_SET_LENGTH_MAX + 1]);
+        assert!(matches!(WriteSet::decode(nothing.clone()), Err(WriteSetError::TooLarge { .. })));
+        assert!(matches!(WriteSet::decode(nothing.slice(1..)), Err(WriteSetError::Malformed { .. })));
+    }
+
+    #[test]
+    fn names_and_keys_have_less_than_64_kib() {
+        let (fits, long) = ("n".repeat(65_535), "n".repeat(65_536));
+        let mut builder = WriteSetBuilder::default();
+        assert!(builder.delete(3, long.as_bytes()).is_err());
+        assert!(builder.delete(3, fits.as_bytes()).is_ok());
+        for (principal, idempotency_key, is_sound) in
+            [(&fits, &fits, true), (&long, &fits, false), (&fits, &long, false)]
+        {
+            let (principal, idempotency_key) = (principal.clone(), idempotency_key.clone());
+            let header = WriteSetHeader { principal, idempotency_key, ..header() };
+            assert_eq!(WriteSetBuilder::default().encode(&header).is_ok(), is_sound);
+        }
+    }
+}
