@@ -210,6 +210,71 @@ fn the_canonical_form_means_the_same() {
     assert_eq!(Limits::parse(&written).unwrap().to_toml(), written);
 }
 
+#[test]
+fn every_bound_is_read_and_written() {
+    let given = limits(
+        r#"
+        max_binary_size = "2 MiB"
+        max_metadata_size = "3 KiB"
+        max_tags = 4
+        max_tag_length = "5 B"
+        max_batch_bytes = "6 MiB"
+        max_batch_count = 7
+        max_total_size = "8 GiB"
+        "#,
+    );
+    for limits in [limits(&given.to_toml()), given] {
+        assert_eq!((limits.default_binary_size(), limits.max_metadata_size()), (2 << 20, 3 << 10));
+        assert_eq!((limits.max_tags(), limits.max_tag_length()), (4, 5));
+        assert_eq!((limits.max_batch_bytes(), limits.max_batch_count()), (6 << 20, 7));
+        assert_eq!((limits.max_total_size(), limits.limit_count()), (Some(8 << 30), 0));
+    }
+    assert_eq!(Limits::default().max_total_size(), None);
+}
+
+#[test]
+fn history_by_pattern() {
+    let given = limits(
+        r#"
+        [[history]]
+        on = "reports/**"
+        generations = 5
+        [[history]]
+        on = ["reports/daily/*", "log"]
+        max_age = "30 d"
+        [[history]]
+        on = "reports/daily/x"
+        generations = 0
+        max_age = "1 h"
+        "#,
+    );
+    for limits in [limits(&given.to_toml()), given] {
+        let history = |key: &[u8]| limits.history(key).map(|it| (it.generations, it.age_max));
+        assert_eq!(history(b"reports\0a\0"), Some((Some(5), None)));
+        assert_eq!(history(b"reports\0daily\0a\0"), Some((None, Some(30 * 86_400_000_000))));
+        assert_eq!(history(b"log\0"), Some((None, Some(30 * 86_400_000_000))));
+        assert_eq!(history(b"reports\0daily\0x\0"), Some((Some(0), Some(3_600_000_000))));
+        assert_eq!(history(b"other\0"), None);
+    }
+    assert_eq!(Limits::default().history(b"a\0"), None);
+    assert!(Limits::parse("[[history]]\non = \"a\"\n").is_err());
+}
+
+#[test]
+fn limits_are_equal_only_where_every_part_of_them_is() {
+    let default = limits("");
+    assert_eq!(default, Limits::default());
+    for text in [
+        "max_tags = 1",
+        "[[limit]]\non = \"a\"\nmax_binary_size = 1",
+        "[[strictness]]\non = \"a\"\nlevel = \"off\"",
+        "[[history]]\non = \"a\"\ngenerations = 1",
+    ] {
+        assert_ne!(limits(text), default, "{text}");
+        assert_eq!(limits(text), limits(text), "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn exact_sizes_round_trip(bytes in any::<u64>(), shift in 0_u32..40) {

@@ -8,7 +8,7 @@
 
 use larder_format::{
     Deciding, Effect, Finding, Limits, MAX_DOCUMENT_BYTES, PatternErrorKind, Principal, PrincipalError,
-    PrincipalName, Right, Rights, Rules, RulesErrorKind as Kind, parse_combined,
+    PrincipalName, Right, Rights, Rules, RulesErrorKind as Kind, Who, parse_combined,
 };
 use proptest::prelude::*;
 
@@ -438,6 +438,56 @@ fn hostile_rules_are_refused_each_for_its_own_reason() {
             |k| matches!(k, Kind::TooMany { count: 360_000, limit: 250_000, .. }),
         ),
     ]);
+}
+
+#[test]
+fn a_rule_gives_back_what_its_document_says() {
+    let fields = "name = \"n\"\ndeny = [\"list\", \"read\"]\nwho = [\"{o}\", \"group:g\", \"b\", \"*\", \"b\"]\n\
+                  except = [\"{p}\", \"group:h\", \"c\"]\non = [\"a/{o}/{p}\", \"{p}/{o}\"]";
+    let rules = Rules::parse(&rule(fields)).unwrap();
+    let [rule] = rules.rules() else { unreachable!("one rule") };
+    let texts = |list: &[Who]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((rule.name(), rule.effect()), (Some("n"), Effect::Deny));
+    assert_eq!(rule.rights(), Rights::NONE.with(Right::READ).with(Right::LIST));
+    assert_eq!(texts(rule.who()), ["*", "b", "group:g", "{o}"]);
+    assert_eq!(texts(rule.except()), ["c", "group:h", "{p}"]);
+    assert_eq!(
+        rule.on().iter().map(|pattern| pattern.as_str()).collect::<Vec<_>>(),
+        ["a/{o}/{p}", "{p}/{o}"]
+    );
+    assert_eq!(rules.default_effect(), Effect::Deny);
+}
+
+#[test]
+fn a_document_has_as_much_of_everything_as_it_may_and_not_one_more() {
+    let names = |count: usize| (0..count).map(|n| format!("\"n{n}\",")).collect::<String>();
+    let pairs = |who: usize, on: usize| {
+        Rules::parse(&rule(&format!("allow = [\"read\"]\nwho = [{}]\non = [{}]", names(who), names(on))))
+    };
+    assert!(pairs(1, 10_000).is_ok());
+    let error = pairs(1, 10_001).unwrap_err().kind;
+    assert!(matches!(error, Kind::TooMany { count: 10_001, limit: 10_000, .. }), "{error}");
+    assert!(pairs(500, 500).is_ok());
+    let error = pairs(500, 501).unwrap_err().kind;
+    assert!(matches!(error, Kind::TooMany { count: 250_500, limit: 250_000, .. }), "{error}");
+
+    let rules = |count: usize| {
+        let one = "[[rule]]\nallow = [\"read\"]\nwho = [\"*\"]\non = \"a\"\n";
+        Rules::parse(&format!("default = \"deny\"\n{}", one.repeat(count)))
+    };
+    assert_eq!(rules(10_000).unwrap().rules().len(), 10_000);
+    assert!(rules(10_001).is_err());
+
+    let text = "default = \"deny\"\n";
+    let filled = |bytes: usize| Rules::parse(&[text, &" ".repeat(bytes - text.len())].concat());
+    assert!(filled(MAX_DOCUMENT_BYTES).is_ok());
+    assert!(matches!(filled(MAX_DOCUMENT_BYTES + 1).unwrap_err().kind, Kind::DocumentTooLarge { .. }));
+
+    for (length, is_name) in [(0, false), (1, true), (255, true), (256, false)] {
+        let name = "n".repeat(length);
+        let text = rule(&format!("name = \"{name}\"\nallow = [\"read\"]\nwho = [\"*\"]\non = \"a\""));
+        assert_eq!(Rules::parse(&text).is_ok(), is_name, "{length} bytes");
+    }
 }
 
 #[test]

@@ -216,6 +216,22 @@ fn sizes_are_bounded() {
     assert!(matches!(error, RegistryError::TooMuch { line: 3, what: "aliases", .. }), "{error}");
 }
 
+#[test]
+fn a_registry_has_as_much_of_everything_as_it_may() {
+    let one = "version = 1\nfallback = 'f0'\n";
+    let formats: String =
+        (0..1024).map(|i| format!("[[format]]\nname = 'f{i}'\nmedia_type = 'a/b'\n")).collect();
+    let types: String = (0..1023).map(|i| format!("[[type]]\nname = 't{i}'\n")).collect();
+    let text = format!("{one}{formats}{types}[[type]]\nname = 'bytes'\n");
+    assert_eq!(Registry::parse(&text).unwrap().formats().count(), 1024);
+    let filled = [text.as_str(), &" ".repeat(REGISTRY_LEN_MAX - text.len())].concat();
+    assert_eq!(Registry::parse(&filled).unwrap(), Registry::parse(&text).unwrap());
+    assert!(matches!(refused(&format!("{filled} ")), RegistryError::TooMuch { .. }));
+    let aliases: Vec<String> = (0..64).map(|i| format!("a{i}")).collect();
+    let text = with_format(&format!("name = 'json'\naliases = {aliases:?}"));
+    assert!(Registry::shipped().extended(&text).is_ok());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

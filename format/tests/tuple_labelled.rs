@@ -84,6 +84,17 @@ fn labels_out_of_order_are_not_decoded() {
 }
 
 #[test]
+fn labels_that_are_there_twice_or_blank_are_not_decoded() {
+    let decode = |labels: [&str; 2]| {
+        let pair = |label: &str| Part::List(vec![label.into(), one()]);
+        Labelled::decode(&Tuple::encode(&[Part::List(labels.map(pair).to_vec())]).unwrap())
+    };
+    assert!(decode(["a", "b"]).is_ok());
+    assert_eq!(decode(["a", "a"]), Err(TupleError::DuplicateLabel { label: "a".into() }));
+    assert_eq!(decode([" ", "a"]), Err(TupleError::BlankLabel));
+}
+
+#[test]
 fn labelled_parts_obey_the_limits_of_tuples() {
     let nested = |lists: usize| (1..lists).fold(Part::List(vec![]), |inner, _| Part::List(vec![inner]));
     Labelled::new([("a", nested(14))]).unwrap();

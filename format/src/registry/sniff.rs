@@ -133,6 +133,22 @@ mod tests {
     }
 
     #[test]
+    fn the_first_byte_is_known_where_the_pattern_fixes_it() {
+        for (text, first) in
+            [("4142", Some(0x41)), ("0:4142", Some(0x41)), ("??4142", None), ("1:4142", None)]
+        {
+            assert_eq!(Magic::parse(text).unwrap().first_byte(), first, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_may_reach_to_the_end_of_what_is_looked_at() {
+        assert!(Magic::parse("510:4142").is_ok() && Magic::parse("512:4142").is_err());
+        assert!(Magic::parse(&"41".repeat(128)).is_ok() && Magic::parse(&"41".repeat(129)).is_err());
+        assert_eq!(Magic::parse("41??42").unwrap().strength(), 2);
+    }
+
+    #[test]
     fn text_cut_within_a_character_is_still_text() {
         assert!(looks_textual("grüße".as_bytes().get(..3).unwrap()));
         assert!(!looks_textual(b"\xff\xfe"));
