@@ -237,7 +237,7 @@ fn headers_that_contradict_themselves_are_refused() {
         }
     }
     let one_byte = |at: usize| (at, 1_u8);
-    let reserved: Vec<(usize, u8)> = (120..RECORD_HEADER_LENGTH).map(one_byte).collect();
+    let reserved: Vec<(usize, u8)> = (104..108).chain(120..RECORD_HEADER_LENGTH).map(one_byte).collect();
     for (row, changes) in [
         (&inline, &[(0, 2), (1, 0), (1, 2), (1, 3), (1, 4), (2, 1), (40, 3), (40, 5), (108, 1)][..]),
         (&stored, &[(0, 0), (1, 0), (1, 1), (1, 3), (1, 4), (2, 1), (108, 1)]),

@@ -245,7 +245,8 @@ impl<'a> Record<&'a [u8]> {
         let Some((bytes, payload)) = row.split_at_checked(length) else {
             return Err(RecordError::Truncated { expected: length, found: row.len() });
         };
-        if header.iter().skip(120).any(|byte| *byte != 0) {
+        let reserved = header.iter().skip(104).take(4).chain(header.iter().skip(120));
+        if reserved.copied().any(|byte| byte != 0) {
             return Err(RecordError::Malformed { what: "reserved bytes are not zero" });
         }
         let record = Self { bytes };
