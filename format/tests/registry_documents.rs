@@ -11,6 +11,10 @@ fn refused(document: &str) -> RegistryError {
     error
 }
 
+fn texts(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
 fn with_format(fields: &str) -> String {
     format!("version = 1\n\n[[format]]\n{fields}\n")
 }
@@ -214,6 +218,67 @@ fn sizes_are_bounded() {
     let aliases: Vec<String> = (0..65).map(|i| format!("a{i}")).collect();
     let error = refused(&with_format(&format!("name = 'json'\naliases = {aliases:?}")));
     assert!(matches!(error, RegistryError::TooMuch { line: 3, what: "aliases", .. }), "{error}");
+}
+
+#[test]
+fn what_an_entry_leaves_out_is_filled_in() {
+    let registry = Registry::parse(
+        r"
+        version = 1
+        fallback = 'raw'
+        [[format]]
+        name = 'raw'
+        media_type = 'a/raw'
+        [[format]]
+        name = 'note'
+        aliases = ['memo', 'note:short']
+        media_type = 'text/note'
+        [[format]]
+        name = 'rows'
+        media_type = 'a/rows'
+        text = true
+        types = ['table']
+        compressible = false
+        [[format]]
+        name = 'rows:tab'
+        [[format]]
+        name = 'both'
+        media_type = 'a/both'
+        text = true
+        types = ['text', 'table']
+        [[format]]
+        name = 'coded'
+        media_type = 'text/coded'
+        text = false
+        extensions = []
+        [[type]]
+        name = 'bytes'
+        [[type]]
+        name = 'text'
+        [[type]]
+        name = 'table'
+        ",
+    )
+    .unwrap();
+    for (name, types, extensions, is_text, is_compressible) in [
+        ("raw", &["bytes"][..], &["raw"][..], false, false),
+        ("note", &["text"], &["note", "memo"], true, true),
+        ("rows", &["table", "text"], &["rows"], true, false),
+        ("rows:tab", &["table", "text"], &[], true, false),
+        ("both", &["text", "table"], &["both"], true, true),
+        ("coded", &["bytes", "text"], &[], false, false),
+    ] {
+        let format = registry.canonical(name).unwrap();
+        assert_eq!((format.types(), format.default_type()), (&texts(types)[..], types[0]), "{name}");
+        assert_eq!(format.extensions(), texts(extensions), "{name}");
+        assert_eq!((format.is_text(), format.is_compressible()), (is_text, is_compressible), "{name}");
+        assert_eq!(registry.is_compressible(name), is_compressible, "{name}");
+    }
+    assert_eq!(registry.canonical("rows:tab").unwrap().media_type(), "a/rows");
+    assert_eq!(
+        (registry.canonical("note:short").unwrap().name(), registry.fallback().name()),
+        ("note", "raw")
+    );
 }
 
 #[test]
