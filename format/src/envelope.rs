@@ -249,17 +249,48 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_that_contradicts_its_layout_is_refused() {
+        for alignment in [1, 2, 4, 8, 16] {
+            for byte_order in [ByteOrder::Little, ByteOrder::Big] {
+                let envelope = Envelope { alignment, byte_order, archive_length: 0, ..sample() };
+                assert_eq!(Envelope::split(&envelope.encode()).unwrap(), (envelope, &b""[..]));
+            }
+        }
+        let empty = Envelope { archive_length: 0, ..sample() }.encode();
+        let reserved = (10..16).chain(40..48).map(|at| (at, 1));
+        for (at, byte) in
+            [(0, b'l'), (4, 2), (6, 0), (6, 3), (8, 0), (8, 3), (8, 32), (32, 1)].into_iter().chain(reserved)
+        {
+            let mut other = empty;
+            other[at] = byte;
+            assert!(Envelope::split(&other).is_err(), "byte {at} is {byte}");
+        }
+        assert!(Envelope::split(&[&empty[..], b"!"].concat()).is_err(), "longer than it says");
+    }
+
+    #[test]
     fn each_difference_is_named() {
         let other = Envelope { pointer_width: 64, ..sample() };
         let error = other.expect(&sample()).unwrap_err().to_string();
         assert!(error.contains("pointer width 64") && error.contains("32"), "{error}");
         let other = Envelope { fingerprint: type_fingerprint("kitchen::Dish", 24, 8), ..sample() };
         assert!(other.expect(&sample()).unwrap_err().to_string().contains("fingerprint"));
+        for other in [
+            Envelope { rkyv_format: 7, ..sample() },
+            Envelope { byte_order: ByteOrder::Big, ..sample() },
+            Envelope { alignment: 4, ..sample() },
+        ] {
+            assert!(other.expect(&sample()).is_err(), "{other:?}");
+        }
+        assert_eq!(Envelope { archive_length: 9, ..sample() }.expect(&sample()), Ok(()));
     }
 
     #[test]
     fn names_lose_their_modules_only() {
         assert_eq!(short_type_name("a::b::Menu<core::option::Option<u8>>"), "Menu<Option<u8>>");
+        assert_eq!(short_type_name("(a::_b1, [c::D; 4])"), "(_b1, [D; 4])");
         assert_eq!(type_fingerprint("x::Menu", 8, 8), type_fingerprint("y::z::Menu", 8, 8));
+        assert_ne!(type_fingerprint("Menu", 8, 8), type_fingerprint("Menu", 16, 8));
+        assert_ne!(type_fingerprint("Menu", 8, 8), type_fingerprint("Menu", 8, 4));
     }
 }

@@ -292,6 +292,26 @@ mod tests {
     }
 
     #[test]
+    fn segments_are_whole_blocks_up_to_a_tebibyte() {
+        let tebibyte = 1 << 40;
+        for (segment_length, is_sound) in
+            [(0, false), (4_096, true), (4_097, false), (tebibyte, true), (tebibyte + 4_096, false)]
+        {
+            let file = LogFileHeader { store_id: [1; 16], log_id: [2; 16], process: 0, segment_length };
+            assert_eq!(LogFileHeader::decode(&file.encode()).is_ok(), is_sound, "{segment_length}");
+            assert_eq!(file.length(), 2 * segment_length + 4_096);
+        }
+    }
+
+    #[test]
+    fn the_checksum_of_write_sets_and_the_blocks_that_they_take_are_those_of_the_layout() {
+        assert_eq!(BatchHeader::checksum_of(b"soup"), xxh3_64(b"soup"));
+        for (length, in_file) in [(0, 4_096), (4_096 - 128, 4_096), (4_097 - 128, 8_192)] {
+            assert_eq!(BatchHeader { length, ..batch() }.length_in_file(), Some(in_file), "{length}");
+        }
+    }
+
+    #[test]
     fn sequence_numbers_that_cannot_be_are_refused() {
         for wrong in [
             BatchHeader { count: 2, ..batch() },

@@ -43,6 +43,8 @@ fn hostile_texts_are_refused_each_for_its_own_reason() {
         (format!("a/{}", long(256)), segment_too_long(&quoted, 256)),
         (format!("{}/a", long(300)), segment_too_long(&quoted, 300)),
         (long(1023), segment_too_long(&quoted, 1023)),
+        (format!("{}...", long(253)), segment_too_long(&quoted, 256)),
+        (format!("{}.../a", long(253)), segment_too_long(&quoted, 256)),
         ("é".repeat(128), segment_too_long(&format!("{}…", "é".repeat(64)), 256)),
         ("\u{202e}".repeat(86), segment_too_long(&format!("{}…", "\\u{202e}".repeat(64)), 258)),
         (long(1024), too_long(1025)),

@@ -263,6 +263,8 @@ fn the_rights_have_these_numbers() {
     }
     let all: Rights = Right::ALL.iter().copied().collect();
     assert_eq!(all.iter().collect::<Vec<_>>(), Right::ALL);
+    assert_eq!(all.with(Right::READ), all, "it is there already");
+    assert_eq!(all.union(Rights::NONE.with(Right::READ)), all);
     assert!(Rights::NONE.is_empty() && !all.contains(Right::from_number(11).unwrap()));
 }
 

@@ -8,6 +8,7 @@
 )]
 
 use std::cmp::Ordering;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use larder_format::{Date, LocalDateTime, Part, Time, Tuple, TupleError, ZonedInstant};
 use proptest::prelude::*;
@@ -512,5 +513,24 @@ fn hostile_bytes_are_refused_each_for_its_own_reason() {
         let error = Tuple::decode(bytes).unwrap_err();
         assert_eq!(error, expected, "{bytes:02x?}");
         assert!(!error.to_string().contains(char::is_control));
+    }
+}
+
+#[test]
+fn equality_order_and_hash_are_those_of_the_bytes() {
+    let hash = |of: &dyn Fn(&mut DefaultHasher)| {
+        let mut hasher = DefaultHasher::new();
+        of(&mut hasher);
+        hasher.finish()
+    };
+    let tuples = [vec![], vec![1.into()], vec![1.into(), "a".into()], vec![2.into()], vec!["a".into()]];
+    let tuples = tuples.map(|parts| Tuple::new(parts).unwrap());
+    for (a, tuple) in tuples.iter().enumerate() {
+        assert_eq!(hash(&|it| tuple.hash(it)), hash(&|it| tuple.encoded().hash(it)), "{tuple:?}");
+        assert_eq!(tuple.encoded_bytes(), tuple.encoded());
+        for (b, other) in tuples.iter().enumerate() {
+            assert_eq!((tuple.cmp(other), tuple.partial_cmp(other)), (a.cmp(&b), Some(a.cmp(&b))));
+            assert_eq!(tuple == other, a == b, "{tuple:?} {other:?}");
+        }
     }
 }
