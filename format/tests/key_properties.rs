@@ -212,6 +212,7 @@ fn conversions_check_and_serde_keeps_the_text() {
     assert_eq!(Key::from(&key("a/b")), key("a/b"));
     assert_eq!(Prefix::from(&key("a/b")).as_key(), Some(&key("a/b")));
     assert_eq!(Prefix::try_from("").unwrap(), Prefix::root());
+    assert_eq!("a/b".parse::<Prefix>().unwrap().as_key(), Some(&key("a/b")));
     assert_eq!(Prefix::try_from(String::from("a")).unwrap().join("b").unwrap(), key("a/b"));
     assert_eq!(Prefix::root().to_string(), "");
     assert_eq!(format!("{:?} {:?}", key("a/b"), Prefix::root()), "Key(\"a/b\") Prefix(\"\")");

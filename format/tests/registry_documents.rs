@@ -292,6 +292,11 @@ fn a_registry_has_as_much_of_everything_as_it_may() {
     let filled = [text.as_str(), &" ".repeat(REGISTRY_LEN_MAX - text.len())].concat();
     assert_eq!(Registry::parse(&filled).unwrap(), Registry::parse(&text).unwrap());
     assert!(matches!(refused(&format!("{filled} ")), RegistryError::TooMuch { .. }));
+    let longest = "e".repeat(64);
+    let text = with_format(&format!("name = 'long'\nmedia_type = 'text/long'\nextensions = ['{longest}']"));
+    let extended = Registry::shipped().extended(&text).unwrap();
+    assert_eq!(extended.format_of_extension(&longest.to_uppercase()).unwrap().name(), "long");
+    assert!(extended.format_of_extension(&format!("{longest}e")).is_none());
     let aliases: Vec<String> = (0..64).map(|i| format!("a{i}")).collect();
     let text = with_format(&format!("name = 'json'\naliases = {aliases:?}"));
     assert!(Registry::shipped().extended(&text).is_ok());
