@@ -48,3 +48,9 @@ planted-bugs *name:
 # The same for so many seconds each.
 crash-lab-long seconds="3600":
     cargo run --release -p larder-tests --bin crash_lab -- long {{seconds}}
+
+# Small changes of the code of `format`, one by one, that its tests have to find: one of so many parts of them, in half an
+# hour. It takes cargo-mutants.
+mutants part="0/8":
+    cargo mutants -p larder-format --shard {{part}} --sharding round-robin --timeout 60 -o target \
+        --exclude-re 'impl .*(Display|Debug) for' -- --lib --tests
