@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use larder_format::{
-    Aggregate, AggregateDefinition, CollectionDefinition, CollectionRights, INDEX_FIELDS_MAX, INDEXES_MAX,
-    IndexDefinition, IndexEntry, Labelled, Part, Right, RowContent, Tuple,
+    Aggregate, AggregateDefinition, CollectionDefinition, CollectionRights, Differing, INDEX_FIELDS_MAX,
+    INDEXES_MAX, IndexDefinition, IndexEntry, Labelled, Part, Right, RowContent, Tuple,
 };
 
 fn fields<const N: usize>(pairs: [(&str, Part); N]) -> Labelled {
@@ -25,6 +25,24 @@ fn aggregate(aggregate: AggregateDefinition) -> AggregateDefinition {
     CollectionDefinition::new().aggregate(aggregate).numbered().unwrap().aggregates.remove(0)
 }
 
+const COLLECTION: u64 = 7;
+
+/// The entries of a row, without the number of the collection that they begin with.
+fn entries_of(index: &IndexDefinition, key: &[u8], fields: &Labelled) -> Vec<IndexEntry> {
+    let without = |IndexEntry { key, values_length }| {
+        let key: &[u8] = &key;
+        let key = key.strip_prefix(&COLLECTION.to_be_bytes()).unwrap().to_vec();
+        IndexEntry { key, values_length: values_length - 8 }
+    };
+    index.entries(COLLECTION, key, fields).into_iter().map(without).collect()
+}
+
+/// What a row adds, to what lies under the key without the number of the collection.
+fn share_of(aggregate: &AggregateDefinition, fields: &Labelled) -> Option<(Vec<u8>, i128)> {
+    let (at, sum) = aggregate.share(COLLECTION, fields)?;
+    Some((at.strip_prefix(&COLLECTION.to_be_bytes()).unwrap().to_vec(), sum))
+}
+
 #[test]
 fn an_entry_is_number_values_end_and_row_key_and_begins_with_the_prefix_of_its_values() {
     let row = fields([("n", 300.into()), ("s", "x".into())]);
@@ -33,7 +51,7 @@ fn an_entry_is_number_values_end_and_row_key_and_begins_with_the_prefix_of_its_v
         index(IndexDefinition::new("down").by_descending("n").by("s")),
         index(IndexDefinition::new("each").by("n").by_each("s")),
     ] {
-        let entries = index.entries(b"\0key", &row).unwrap();
+        let entries = entries_of(&index, b"\0key", &row);
         let [IndexEntry { key, values_length }] = entries.as_slice() else { panic!("one entry") };
         assert_eq!((index.number(), &key[..2]), (2, &[0, 2][..]));
         assert_eq!((&key[*values_length..], key[values_length - 1]), (&b"\0key"[..], 0));
@@ -53,9 +71,8 @@ fn an_entry_is_number_values_end_and_row_key_and_begins_with_the_prefix_of_its_v
 #[test]
 fn entries_are_in_the_order_of_their_index() {
     let (up, down) = (IndexDefinition::new("i").by("n"), IndexDefinition::new("i").by_descending("n"));
-    let key = |index: &IndexDefinition, n: i32| {
-        index.entries(b"k", &fields([("n", n.into())])).unwrap()[0].key.clone()
-    };
+    let key =
+        |index: &IndexDefinition, n: i32| entries_of(index, b"k", &fields([("n", n.into())]))[0].key.clone();
     let (up, down) = (index(up), index(down));
     for (low, high) in [(-300, -1), (-1, 0), (0, 1), (255, 256)] {
         assert!(key(&up, low) < key(&up, high), "{low}, {high}");
@@ -68,16 +85,16 @@ fn only_an_index_by_each_takes_a_list_apart_and_each_part_counts_once() {
     let row = |value: Part| fields([("n", 1.into()), ("tags", value)]);
     let given = row(list(vec!["b".into(), "a".into(), "b".into()]));
     let each = index(IndexDefinition::new("i").by_each("tags").by("n"));
-    let entries = each.entries(b"k", &given).unwrap();
+    let entries = entries_of(&each, b"k", &given);
     let expected = ["a", "b"].map(|tag| [each.prefix(&[tag.into(), 1.into()]).unwrap(), b"\0k".to_vec()]);
     assert_eq!(
         entries.iter().map(|entry| entry.key.clone()).collect::<Vec<_>>(),
         expected.map(|it| it.concat())
     );
-    assert!(each.entries(b"k", &row(list(Vec::new()))).unwrap().is_empty());
-    assert_eq!(each.entries(b"k", &row("a".into())).unwrap(), entries[..1]);
+    assert!(entries_of(&each, b"k", &row(list(Vec::new()))).is_empty());
+    assert_eq!(entries_of(&each, b"k", &row("a".into())), entries[..1]);
     for whole in [IndexDefinition::new("i").by("tags"), IndexDefinition::new("i").by_descending("tags")] {
-        assert_eq!(index(whole).entries(b"k", &given).unwrap().len(), 1);
+        assert_eq!(entries_of(&index(whole), b"k", &given).len(), 1);
     }
 }
 
@@ -93,24 +110,64 @@ fn rows_that_lack_a_field_or_that_the_filter_leaves_out_have_no_entry_and_no_sha
         (fields([("n", 1.into())]), false),
         (fields([("kind", "a".into())]), false),
     ] {
-        assert_eq!(index.entries(b"k", &row).unwrap().len(), usize::from(is_in), "{row:?}");
-        assert_eq!(aggregate.share(&row).unwrap().is_some(), is_in, "{row:?}");
+        assert_eq!(entries_of(&index, b"k", &row).len(), usize::from(is_in), "{row:?}");
+        assert_eq!(share_of(&aggregate, &row).is_some(), is_in, "{row:?}");
     }
 }
 
 #[test]
-fn an_index_and_an_aggregate_go_by_the_fields_that_they_name_and_no_other() {
-    let bare = IndexDefinition::new("i").by("n").by("m");
-    let filtered = bare.clone().only("kind", ["a"]);
-    let plain = AggregateDefinition::new("g").group_by("n").sum("m");
-    let chosen = plain.clone().only("kind", ["a"]);
-    for field in ["n", "m"] {
-        assert!(bare.goes_by(field) && filtered.goes_by(field), "{field}");
-        assert!(plain.goes_by(field) && chosen.goes_by(field), "{field}");
+fn an_index_and_an_aggregate_are_concerned_by_the_fields_that_they_name_and_no_other() {
+    let bare = IndexDefinition::new("bare").by("n").by("m");
+    let filtered = IndexDefinition::new("filtered").by("n").by("m").only("kind", ["a"]);
+    let plain = AggregateDefinition::new("plain").group_by("n").sum("m");
+    let chosen = AggregateDefinition::new("chosen").group_by("n").sum("m").only("kind", ["a"]);
+    let definition = CollectionDefinition::new()
+        .index(bare)
+        .index(filtered)
+        .aggregate(plain)
+        .aggregate(chosen)
+        .aggregate(AggregateDefinition::new("all"))
+        .numbered()
+        .unwrap();
+    let row = |field: &str, value: u32| {
+        let of = |name: &str| if name == field { value } else { 0 };
+        Labelled::new(["n", "m", "kind", "other"].map(|name| (name, Part::from(of(name))))).unwrap()
+    };
+    let concerned = |differing: Differing| {
+        let indexes = definition.indexes.iter().map(|index| differing.concerns_index(index));
+        let aggregates =
+            definition.aggregates.iter().map(|aggregate| differing.concerns_aggregate(aggregate));
+        indexes.chain(aggregates).collect::<Vec<bool>>()
+    };
+    for (field, expected) in [
+        ("n", [true, true, true, true, false]),
+        ("m", [true, true, true, true, false]),
+        ("kind", [false, true, false, true, false]),
+        ("other", [false; 5]),
+    ] {
+        assert_eq!(concerned(definition.differing(&row("", 0), &row(field, 1))), expected, "{field}");
+        assert_eq!(concerned(definition.differing(&row(field, 1), &row("", 0))), expected, "{field}");
     }
-    assert!(filtered.goes_by("kind") && chosen.goes_by("kind"));
-    assert!(!bare.goes_by("kind") && !plain.goes_by("kind"));
-    assert!(!filtered.goes_by("other") && !chosen.goes_by("other"));
+    // A field that only one of two rows has differs.
+    let fewer = Labelled::new([("kind", Part::from(0))]).unwrap();
+    let expected = [true, true, true, true, false];
+    assert_eq!(concerned(definition.differing(&fewer, &row("", 0))), expected);
+    assert_eq!(concerned(definition.differing(&row("", 0), &fewer)), expected);
+    assert_eq!(concerned(Differing::ALL), [true; 5]);
+}
+
+#[test]
+fn of_more_fields_than_bits_each_is_still_noticed() {
+    let definition = (0..32_u32).fold(CollectionDefinition::new(), |definition, n| {
+        let index = IndexDefinition::new(format!("i{n}"));
+        definition.index((0..8).fold(index, |index, field| index.by(format!("f{}", n * 8 + field))))
+    });
+    let definition = definition.numbered().unwrap();
+    for n in 0..256_u32 {
+        let row = |value: u32| Labelled::new([(format!("f{n}"), Part::from(value))]).unwrap();
+        let differing = definition.differing(&row(0), &row(1));
+        assert!(differing.concerns_index(&definition.indexes[n as usize / 8]), "{n}");
+    }
 }
 
 #[test]
@@ -124,9 +181,9 @@ fn a_share_goes_to_its_group_and_is_the_summed_field_where_that_is_an_integer() 
         (fields([kind(), ("n", "7".into())]), 0),
         (fields([kind()]), 0),
     ] {
-        assert_eq!(aggregate.share(&row).unwrap(), Some((key.clone(), sum)), "{row:?}");
+        assert_eq!(share_of(&aggregate, &row), Some((key.clone(), sum)), "{row:?}");
     }
-    assert_eq!(aggregate.share(&fields([("n", 1.into())])).unwrap(), None);
+    assert_eq!(share_of(&aggregate, &fields([("n", 1.into())])), None);
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn labels_out_of_order_are_not_decoded() {
 fn labels_that_are_there_twice_or_blank_are_not_decoded() {
     let decode = |labels: [&str; 2]| {
         let pair = |label: &str| Part::List(vec![label.into(), one()]);
-        Labelled::decode(&Tuple::encode(&[Part::List(labels.map(pair).to_vec())]).unwrap())
+        decode(&Tuple::encode(&[Part::List(labels.map(pair).to_vec())]).unwrap())
     };
     assert!(decode(["a", "b"]).is_ok());
     assert_eq!(decode(["a", "a"]), Err(TupleError::DuplicateLabel { label: "a".into() }));
