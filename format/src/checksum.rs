@@ -16,7 +16,7 @@
 //! XXH3 is the 64-bit variant of xxHash 0.8 (Y. Collet). It guards against accident, not against an author of
 //! files: `verify` and snapshots use blake3.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 /// The length of the checksum that precedes a body, in bytes.
 pub const CHECKSUM_LENGTH: usize = 8;
@@ -44,7 +44,7 @@ pub enum ChecksumError {
 /// Computes the checksum of a body under a key of a table.
 #[must_use]
 pub fn checksum(table: u8, key: &[u8], body: &[u8]) -> u64 {
-    xxh3_64_with_seed(body, xxh3_64_with_seed(key, u64::from(table)))
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot_with_seed(u64::from(table), key), body)
 }
 
 /// Appends the checksum and the body to `out`.

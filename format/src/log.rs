@@ -23,7 +23,7 @@
 //! ```
 //! Checksums are XXH3-64 with seed 0. All numbers are little-endian.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::writeset::StateIdentity;
 
@@ -95,7 +95,7 @@ impl LogFileHeader {
         out.extend_from_slice(&self.store_id);
         out.extend_from_slice(&self.log_id);
         out.extend_from_slice(&self.segment_length.to_le_bytes());
-        out.extend_from_slice(&xxh3_64(&out).to_le_bytes());
+        out.extend_from_slice(&XxHash3_64::oneshot(&out).to_le_bytes());
         out.resize(LOG_BLOCK, 0);
         out
     }
@@ -169,7 +169,7 @@ impl BatchHeader {
         out.extend_from_slice(&self.synced.to_le_bytes());
         out.extend_from_slice(&self.base.0);
         out.extend_from_slice(&self.checksum.to_le_bytes());
-        out.extend_from_slice(&xxh3_64(&out).to_le_bytes());
+        out.extend_from_slice(&XxHash3_64::oneshot(&out).to_le_bytes());
         out.first_chunk().copied().unwrap_or([0; BATCH_HEADER_LENGTH])
     }
 
@@ -206,7 +206,7 @@ impl BatchHeader {
     /// Gives the checksum of the write-sets of a batch.
     #[must_use]
     pub fn checksum_of(write_sets: &[u8]) -> u64 {
-        xxh3_64(write_sets)
+        XxHash3_64::oneshot(write_sets)
     }
 
     /// Gives how many bytes the batch takes in the file, whole blocks; `None` where that is beyond counting.
@@ -220,7 +220,7 @@ impl BatchHeader {
 fn check(fixed: &[u8], what: &'static str) -> Result<(), LogError> {
     let agrees = fixed
         .split_last_chunk::<8>()
-        .is_some_and(|(covered, checksum)| u64::from_le_bytes(*checksum) == xxh3_64(covered));
+        .is_some_and(|(covered, checksum)| u64::from_le_bytes(*checksum) == XxHash3_64::oneshot(covered));
     if agrees { Ok(()) } else { Err(LogError::Checksum { what }) }
 }
 
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_checksum_of_write_sets_and_the_blocks_that_they_take_are_those_of_the_layout() {
-        assert_eq!(BatchHeader::checksum_of(b"soup"), xxh3_64(b"soup"));
+        assert_eq!(BatchHeader::checksum_of(b"soup"), XxHash3_64::oneshot(b"soup"));
         for (length, in_file) in [(0, 4_096), (4_096 - 128, 4_096), (4_097 - 128, 8_192)] {
             assert_eq!(BatchHeader { length, ..batch() }.length_in_file(), Some(in_file), "{length}");
         }

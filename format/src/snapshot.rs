@@ -16,7 +16,7 @@
 //! 16  4 length of the frame          then the frame
 //! ```
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::numbered::numbered;
 use crate::position::{POSITION_LENGTH, Position};
@@ -111,7 +111,7 @@ impl PieceHeader {
         bytes.extend_from_slice(&self.content_length.to_le_bytes());
         bytes.extend_from_slice(&self.digest);
         bytes.extend_from_slice(&[0; 8]);
-        let checksum = xxh3_64(bytes.get(8..).unwrap_or_default());
+        let checksum = XxHash3_64::oneshot(bytes.get(8..).unwrap_or_default());
         bytes.extend_from_slice(&checksum.to_le_bytes());
         let mut out = [0; PIECE_HEADER_LENGTH];
         out.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
@@ -134,7 +134,7 @@ impl PieceHeader {
         if *version != SNAPSHOT_VERSION {
             return Err(SnapshotError::Version { found: *version });
         }
-        if xxh3_64(body).to_le_bytes() != *checksum {
+        if XxHash3_64::oneshot(body).to_le_bytes() != *checksum {
             return Err(malformed("the checksum of a piece does not agree with its header"));
         }
         let parts = || {

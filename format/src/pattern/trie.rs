@@ -20,7 +20,7 @@ impl Hasher for SegmentHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+        self.0 = twox_hash::XxHash3_64::oneshot_with_seed(self.0, bytes);
     }
 
     /// The length prefix of a slice: xxh3 tells lengths apart by itself.
