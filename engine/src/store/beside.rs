@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::backend::{BackendState, Medium, Storage};
-use super::place;
+use super::{names, place};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest log that is read, in bytes; those that are written are much shorter.
@@ -143,8 +143,8 @@ impl Beside {
     pub(crate) fn remove(&self) -> Result<()> {
         let removing = |error| place::io_error("removing the commit log", error);
         match self {
-            Self::File(path) => fs::remove_file(path)
-                .and_then(|()| place::sync_directory(place::directory_of(path)))
+            Self::File(path) => names::remove(path)
+                .and_then(|()| names::sync_directory(place::directory_of(path)))
                 .map_err(removing),
             Self::Custom(storage) => storage.set_len(0).and_then(|()| storage.sync()).map_err(removing),
             Self::Nothing | Self::Memory => Ok(()),
@@ -159,8 +159,8 @@ impl Beside {
         };
         let mut aside = OsString::from(path);
         aside.push(".discarded");
-        fs::rename(path, &aside)
-            .and_then(|()| place::sync_directory(place::directory_of(path)))
+        names::rename(path, Path::new(&aside))
+            .and_then(|()| names::sync_directory(place::directory_of(path)))
             .map_err(|error| place::io_error("setting the commit log aside", error))?;
         Ok(Path::new(&aside).display().to_string())
     }

@@ -12,6 +12,7 @@ mod backend;
 mod beside;
 mod generation;
 mod loader;
+mod names;
 mod place;
 mod raw;
 mod room;

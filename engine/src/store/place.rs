@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use redb::{DatabaseError, StorageError};
 
 use super::backend::{Medium, is_no_room};
+use super::names;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What redb's files begin with (redb 4.4, `header.rs`).
@@ -92,12 +93,12 @@ pub(crate) fn replace<R>(path: &Path, fill: impl FnOnce(File, FileIdentity) -> R
     let metadata = file.metadata().map_err(doing("beginning the new file"))?;
     let same = file.try_clone().map_err(doing("beginning the new file"))?;
     let filled = fill(same, FileIdentity::of(path, &metadata))?;
-    file.sync_all().map_err(doing("syncing the new file"))?;
     if let Some(from) = &temporary.path {
-        fs::rename(from, path).map_err(doing("putting the new file in the place of the old"))?;
+        names::sync_file(&file, from).map_err(doing("syncing the new file"))?;
+        names::rename(from, path).map_err(doing("putting the new file in the place of the old"))?;
     }
     temporary.path = None;
-    sync_directory(directory_of(path)).map_err(doing("syncing the directory of the new file"))?;
+    names::sync_directory(directory_of(path)).map_err(doing("syncing the directory of the new file"))?;
     Ok(filled)
 }
 
@@ -116,7 +117,7 @@ fn create_in_steps(path: &Path, fill: impl FnOnce(Medium) -> Result<()>, before:
     drop(temporary);
     published?;
     before(Step::SyncDirectory)
-        .and_then(|()| sync_directory(directory_of(path)))
+        .and_then(|()| names::sync_directory(directory_of(path)))
         .map_err(|error| io_error("syncing the directory of the new file", error))
 }
 
@@ -133,7 +134,9 @@ fn fill_and_publish(
         .and_then(Medium::file)
         .map_err(doing("beginning the new file"))
         .and_then(fill)?;
-    before(Step::SyncFile).and_then(|()| file.sync_all()).map_err(doing("syncing the new file"))?;
+    let Some(from) = &temporary.path else { return Err(Error::new(ErrorKind::NoSuchFile)) };
+    let synced = before(Step::SyncFile).and_then(|()| names::sync_file(&file, from));
+    synced.map_err(doing("syncing the new file"))?;
     drop(file);
     publish(path, temporary, before).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::new(ErrorKind::AlreadyExists),
@@ -144,19 +147,19 @@ fn fill_and_publish(
 /// Gives the finished file its name, without replacing anything that has it.
 fn publish(path: &Path, temporary: &mut Temporary, before: Listener<'_>) -> io::Result<()> {
     let Some(from) = temporary.path.clone() else { return Err(io::ErrorKind::NotFound.into()) };
-    match before(Step::Link).and_then(|()| fs::hard_link(&from, path)) {
+    match before(Step::Link).and_then(|()| names::link(&from, path)) {
         Ok(()) => {
             temporary.path = None;
             // It is published: that the other name stays is no reason to fail.
-            let _ = before(Step::Unlink).and_then(|()| fs::remove_file(&from));
+            let _ = before(Step::Unlink).and_then(|()| names::remove(&from));
             Ok(())
         }
         Err(error) if has_no_links(&error) => {
-            before(Step::Claim).and_then(|()| OpenOptions::new().write(true).create_new(true).open(path))?;
-            if let Err(error) = before(Step::Rename).and_then(|()| fs::rename(&from, path)) {
+            before(Step::Claim).and_then(|()| names::make(path))?;
+            if let Err(error) = before(Step::Rename).and_then(|()| names::rename(&from, path)) {
                 if before(Step::CleanUp).is_ok() {
                     // Ours: nobody else could have taken the name.
-                    let _ = fs::remove_file(path);
+                    let _ = names::remove(path);
                 }
                 return Err(error);
             }
@@ -185,7 +188,7 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // There is nobody to tell, and it does no harm.
-            let _ = fs::remove_file(path);
+            let _ = names::remove(path);
         }
     }
 }
@@ -200,8 +203,7 @@ fn make_temporary(path: &Path, before: Listener<'_>) -> Result<(Temporary, File)
         tries += 1;
         let number = random.hash_one((std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
         let temporary = directory_of(path).join(temporary_name(name, number));
-        let made = before(Step::Make)
-            .and_then(|()| OpenOptions::new().read(true).write(true).create_new(true).open(&temporary));
+        let made = before(Step::Make).and_then(|()| names::make(&temporary));
         match made {
             Ok(file) => return Ok((Temporary { path: Some(temporary) }, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < NAMES_MAX => {}
@@ -255,23 +257,6 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    }
-}
-
-/// Makes the names in a directory safe from a loss of power: files that were made, renamed or deleted
-/// there. redb never does this.
-///
-/// Windows has no such call, and needs none; file systems that refuse it for directories (`EINVAL`) keep
-/// their names their own way.
-pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
-    if cfg!(not(unix)) {
-        return Ok(());
-    }
-    match File::open(directory)?.sync_all() {
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Ok(())
-        }
-        outcome => outcome,
     }
 }
 

@@ -1,0 +1,190 @@
+//! Names of files, as they are made, changed and taken away: the one place where that is done, so that a test can say
+//! what of it a loss of power would keep.
+//!
+//! Invariants
+//! 1. A name that is published is of a file that was synced before.
+//! 2. When an operation returns, the directory was synced behind its last change of a name.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+/// Notes a step, where a test records what is done.
+macro_rules! note {
+    ($step:ident($($path:expr),+)) => {
+        #[cfg(test)]
+        record::note(record::Step::$step($($path.to_owned()),+));
+        #[cfg(not(test))]
+        let _ = ($($path),+);
+    };
+}
+
+/// Makes a file under a name that nothing has.
+pub(super) fn make(path: &Path) -> io::Result<File> {
+    note!(Make(path));
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// Gives a file another name, which nothing has.
+pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    note!(Link(from, to));
+    fs::hard_link(from, to)
+}
+
+/// Gives a file another name, in place of the one that it has and of what had that name.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    note!(Rename(from, to));
+    fs::rename(from, to)
+}
+
+/// Takes a name away, and the file with it if that was its last one.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    note!(Remove(path));
+    fs::remove_file(path)
+}
+
+/// Puts what is in a file on disk, before it is published.
+pub(super) fn sync_file(file: &File, path: &Path) -> io::Result<()> {
+    note!(SyncFile(path));
+    file.sync_all()
+}
+
+/// Makes the names in a directory safe from a loss of power: files that were made, renamed or deleted
+/// there. redb never does this.
+///
+/// Windows has no such call, and needs none; file systems that refuse it for directories (`EINVAL`) keep
+/// their names their own way.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    note!(SyncDirectory(directory));
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    match File::open(directory)?.sync_all() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod record {
+    use std::cell::RefCell;
+    use std::path::PathBuf;
+
+    /// What is done to a name, or to what is behind it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(super) enum Step {
+        Make(PathBuf),
+        Link(PathBuf, PathBuf),
+        Rename(PathBuf, PathBuf),
+        Remove(PathBuf),
+        SyncFile(PathBuf),
+        SyncDirectory(PathBuf),
+    }
+
+    thread_local! {
+        static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(step: Step) {
+        STEPS.with_borrow_mut(|steps| steps.push(step));
+    }
+
+    /// Gives what was done on this thread since the last time.
+    pub(super) fn take() -> Vec<Step> {
+        STEPS.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::PathBuf;
+
+    use super::record::{Step, take};
+    use crate::{Options, RestoreOptions, SnapshotOptions, restore};
+
+    /// The names that there are, and those that a loss of power would leave if it kept nothing that it need not.
+    #[derive(Default)]
+    struct Disk {
+        /// By name, the file: the number of its making.
+        now: BTreeMap<PathBuf, usize>,
+        kept: BTreeMap<PathBuf, usize>,
+        synced: BTreeSet<usize>,
+        made: usize,
+    }
+
+    impl Disk {
+        /// Does what was done; demands that what is published was synced.
+        fn replay(&mut self, steps: &[Step]) {
+            for step in steps {
+                match step {
+                    Step::Make(path) => {
+                        self.made += 1;
+                        assert!(self.now.insert(path.clone(), self.made).is_none(), "{step:?}");
+                    }
+                    Step::Link(from, to) | Step::Rename(from, to) => {
+                        let file = self.now[from];
+                        assert!(self.synced.contains(&file), "{step:?}: what it is was not synced");
+                        self.now.insert(to.clone(), file);
+                        if matches!(step, Step::Rename(..)) {
+                            self.now.remove(from);
+                        }
+                    }
+                    Step::Remove(path) => assert!(self.now.remove(path).is_some(), "{step:?}"),
+                    Step::SyncFile(path) => drop(self.synced.insert(self.now[path])),
+                    Step::SyncDirectory(directory) => {
+                        let is_here = |path: &PathBuf| path.parent() == Some(directory);
+                        self.kept.retain(|path, _| !is_here(path));
+                        let here = self.now.iter().filter(|(path, _)| is_here(path));
+                        self.kept.extend(here.map(|(path, file)| (path.clone(), *file)));
+                    }
+                }
+            }
+        }
+
+        /// Takes in what was done since; demands that all names are safe, and are these.
+        #[track_caller]
+        fn rests(&mut self, names: &[&str]) {
+            self.replay(&take());
+            assert_eq!(self.now, self.kept, "a name would be lost, or come back");
+            let found: Vec<_> = self.now.keys().filter_map(|path| path.file_name()?.to_str()).collect();
+            assert_eq!(found, names);
+        }
+    }
+
+    /// T14: whenever an operation has returned, a loss of power keeps every name as it is.
+    #[test]
+    fn t14_names_are_safe_when_an_operation_returns() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        let options = || Options::new().inline();
+        let mut disk = Disk::default();
+        take();
+
+        let larder = options().open(at("a.larder")).unwrap();
+        disk.rests(&["a.larder"]);
+        let session = larder.root().unwrap();
+        session.put("a", "one").unwrap();
+        disk.rests(&["a.larder", "a.larder-log"]);
+        let snapshot = larder.snapshot(at("a.snapshot"), &SnapshotOptions::new()).unwrap();
+        assert!(snapshot.rows > 0);
+        disk.rests(&["a.larder", "a.larder-log", "a.snapshot"]);
+        larder.compact(None).unwrap();
+        session.put("b", "two").unwrap();
+        disk.rests(&["a.larder", "a.larder-log", "a.snapshot"]);
+        drop(session);
+        larder.close().unwrap();
+        disk.rests(&["a.larder", "a.snapshot"]);
+
+        restore(&[at("a.snapshot")], at("b.larder"), &RestoreOptions::new()).unwrap();
+        disk.rests(&["a.larder", "a.snapshot", "b.larder"]);
+        crate::repair(at("a.larder"), at("c.larder")).unwrap();
+        disk.rests(&["a.larder", "a.snapshot", "b.larder", "c.larder"]);
+        let larder = options().open(at("b.larder")).unwrap();
+        assert_eq!(larder.root().unwrap().get("a").unwrap().bytes().unwrap(), "one");
+        larder.close().unwrap();
+        disk.rests(&["a.larder", "a.snapshot", "b.larder", "c.larder"]);
+    }
+}
