@@ -1,8 +1,9 @@
 //! The fields of records that filters ask for most, in columns: 1 000 000 records are looked at in milliseconds.
 //!
-//! The columns are made of the view of the first reader who asks for them, and follow the commits from there on: what a
-//! commit changes is noted before it is visible, and taken in by the next reader who sees it. A reader of an older state
-//! looks at the records where they lie.
+//! The columns are made of the view of the first reader who asks for them, which is read whole, and follow the commits from
+//! there on: what a commit changes is noted before it is visible, and taken in by the next reader who sees it. Whoever finds
+//! no columns of the state that he sees looks at the records where they lie: also where something in the store cannot be
+//! read, which he meets if it lies where he looks.
 //!
 //! Invariants
 //! 1. The columns are what a reader at `upto` sees, and everything that was changed after `upto` is in the log.
@@ -11,18 +12,24 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use larder_format::{AbsentReason, Key, Micros, PayloadState, Record, RecordFlags, StatusProperties};
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::store::corrupt;
 
 /// What a record takes in the columns beside its key, in bytes.
 const RECORD_BYTES: usize = 40;
 /// What a change takes in the log or over the columns beside its key, in bytes, about.
 const CHANGE_BYTES: usize = 160;
+/// What a data format takes beside its name, which is there twice, in bytes, about.
+const FORMAT_BYTES: usize = 80;
+/// How many changes it counts as that many records are removed at once.
+const CLEARED: u64 = 1 << 40;
+/// How long a reader waits for another one who takes in what changed, before he looks at the records himself.
+const WAIT: Duration = Duration::from_millis(20);
 /// So many changes are kept apart from the columns whatever their number, and beyond that a part of it.
 const CHANGES_MIN: usize = 1_024;
 const CHANGES_PART: usize = 8;
@@ -178,6 +185,7 @@ pub(crate) struct Base {
     format: Vec<u16>,
     formats: Vec<Box<str>>,
     numbers: HashMap<Box<str>, u16>,
+    formats_bytes: usize,
 }
 
 impl Base {
@@ -186,7 +194,19 @@ impl Base {
     }
 
     fn bytes(&self) -> usize {
-        self.keys.len() + self.len() * RECORD_BYTES
+        self.keys.len() + self.len() * RECORD_BYTES + self.formats_bytes
+    }
+
+    /// Gives back what was reserved and is not needed.
+    fn shrink(&mut self) {
+        self.keys.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        self.status.shrink_to_fit();
+        self.absent.shrink_to_fit();
+        self.flags.shrink_to_fit();
+        self.length.shrink_to_fit();
+        self.updated.shrink_to_fit();
+        self.format.shrink_to_fit();
     }
 
     fn key(&self, at: usize) -> Option<&[u8]> {
@@ -216,6 +236,7 @@ impl Base {
                 let Ok(number) = u16::try_from(self.formats.len()) else { return false };
                 self.formats.push(format.into());
                 self.numbers.insert(format.into(), number);
+                self.formats_bytes += 2 * format.len() + FORMAT_BYTES;
                 number
             }
         };
@@ -269,16 +290,21 @@ impl Table {
     }
 
     /// Takes in what a commit changed.
-    fn change(&mut self, key: Box<[u8]>, fields: Option<Fields>) {
-        let bytes = key.len() + CHANGE_BYTES;
-        if Arc::make_mut(&mut self.newer).insert(key, fields).is_none() {
-            self.newer_bytes += bytes;
+    fn change(&mut self, change: Change) {
+        let bytes = change.bytes();
+        let key = change.key.len();
+        match Arc::make_mut(&mut self.newer).insert(change.key, change.fields) {
+            None => self.newer_bytes += bytes,
+            Some(before) => {
+                let before = CHANGE_BYTES + key + before.map_or(0, |fields| fields.format.len());
+                self.newer_bytes = self.newer_bytes + bytes - before;
+            }
         }
     }
 
-    /// Puts all in columns again, where much has changed; tells whether that could be done.
-    fn settle(&mut self) -> bool {
-        if self.newer.len() <= CHANGES_MIN + self.base.len() / CHANGES_PART {
+    /// Puts all in columns again, where much has changed or there is little room; tells whether there is enough.
+    fn settle(&mut self, bytes_max: usize) -> bool {
+        if self.newer.len() as u64 <= changes_max(self.base.len()) && self.bytes() <= bytes_max {
             return true;
         }
         let mut base = Base::default();
@@ -287,11 +313,17 @@ impl Table {
             is_whole &= base.push(summary);
             Ok(())
         });
+        base.shrink();
         self.base = Arc::new(base);
         self.newer = Arc::default();
         self.newer_bytes = 0;
-        is_whole && settled.is_ok()
+        is_whole && settled.is_ok() && self.bytes() <= bytes_max
     }
+}
+
+/// How many changes are kept apart from the columns of so many records.
+fn changes_max(records: usize) -> u64 {
+    (CHANGES_MIN + records / CHANGES_PART) as u64
 }
 
 /// What commits changed that the columns have not taken in.
@@ -299,40 +331,76 @@ impl Table {
 struct Log {
     /// The last commit that changed any record.
     noted: u64,
-    /// Whether changes are kept.
-    is_kept: bool,
-    changes: VecDeque<(u64, Box<[u8]>, Option<Fields>)>,
+    /// How many changes of records there were.
+    count: u64,
+    /// Behind which commit all changes are here; nothing where nobody asks.
+    since: Option<u64>,
+    changes: VecDeque<Change>,
     bytes: usize,
+}
+
+struct Change {
+    commit: u64,
+    key: Box<[u8]>,
+    fields: Option<Fields>,
+}
+
+impl Change {
+    fn bytes(&self) -> usize {
+        change_bytes(&self.key, self.fields.as_ref())
+    }
+}
+
+fn change_bytes(key: &[u8], fields: Option<&Fields>) -> usize {
+    CHANGE_BYTES + key.len() + fields.map_or(0, |fields| fields.format.len())
 }
 
 impl Log {
     fn forget(&mut self) {
-        *self = Self { noted: self.noted, ..Self::default() };
+        *self = Self { noted: self.noted, count: self.count, ..Self::default() };
     }
+
+    /// Takes out what was changed up to a commit.
+    fn take(&mut self, upto: u64) -> Vec<Change> {
+        let mut taken = Vec::new();
+        while let Some(change) = self.changes.front()
+            && change.commit <= upto
+        {
+            self.bytes -= change.bytes();
+            taken.extend(self.changes.pop_front());
+        }
+        taken
+    }
+}
+
+/// What there is of columns.
+enum Slot {
+    Empty,
+    Made(Table),
+    /// There was no room for them, or a record could not be read: not before so many changes of records it is tried again.
+    GivenUp(u64),
 }
 
 /// The columns of a store, once somebody has asked for them and as far as there is room.
 pub(crate) struct Columns {
     bytes_max: usize,
-    /// Whether there was no room for them: then nobody tries again.
-    is_too_large: AtomicBool,
-    table: Mutex<Option<Table>>,
-    /// Locked behind the table.
+    slot: Mutex<Slot>,
+    /// Locked behind the slot.
     log: Mutex<Log>,
 }
 
 impl Columns {
     /// Makes columns that take up to so many bytes; with 0 there are none.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let is_too_large = AtomicBool::new(bytes_max == 0);
-        Self { bytes_max, is_too_large, table: Mutex::default(), log: Mutex::default() }
+        Self { bytes_max, slot: Mutex::new(Slot::Empty), log: Mutex::default() }
     }
 
     /// Notes what a commit that is not visible yet makes of a record; nothing where it removes it.
     pub(crate) fn change(&self, key: &[u8], commit: u64, row: Option<&[u8]>) {
         let mut log = self.log.lock();
         log.noted = log.noted.max(commit);
-        if !log.is_kept {
+        log.count += 1;
+        if log.since.is_none() {
             return;
         }
         let fields = match row.map(Record::in_place) {
@@ -341,11 +409,14 @@ impl Columns {
             // Readers meet the error where it lies.
             Some(Err(_)) => return log.forget(),
         };
-        log.bytes += key.len() + CHANGE_BYTES;
-        log.changes.push_back((commit, key.into(), fields));
+        let change = Change { commit, key: key.into(), fields };
+        log.bytes += change.bytes();
+        log.changes.push_back(change);
         if log.bytes > self.bytes_max / CHANGES_PART {
             // Nobody asks any more. What is not kept is made anew.
             log.forget();
+            drop(log);
+            self.let_go();
         }
     }
 
@@ -353,82 +424,102 @@ impl Columns {
     pub(crate) fn clear(&self, commit: u64) {
         let mut log = self.log.lock();
         log.noted = log.noted.max(commit);
+        log.count = log.count.saturating_add(CLEARED);
         log.forget();
+        drop(log);
+        self.let_go();
+    }
+
+    /// Gives the memory of columns back that nothing is noted for any more, unless somebody is at them: he will.
+    fn let_go(&self) {
+        if let Some(mut slot) = self.slot.try_lock()
+            && matches!(*slot, Slot::Made(_))
+        {
+            *slot = Slot::Empty;
+        }
     }
 
     /// Gives the columns as a reader at a commit sees them; `fill` hands over what the reader sees, where they have to be
-    /// made. Nothing where the reader sees an older state, or where there is no room.
+    /// made. Nothing where the reader sees an older state, where there is no room, where something cannot be read, or where
+    /// somebody else is making them.
     pub(crate) fn at(
         &self,
         commit: u64,
-        fill: impl FnOnce(&mut dyn FnMut(Summary<'_>) -> Result<bool>) -> Result<()>,
+        fill: impl FnOnce(&mut dyn FnMut(Summary<'_>) -> bool) -> Result<()>,
     ) -> Result<Option<Table>> {
-        if self.is_too_large.load(Ordering::Relaxed) {
+        if self.bytes_max == 0 {
             return Ok(None);
         }
-        let mut slot = self.table.lock();
-        let since = {
+        let Some(mut slot) = self.slot.try_lock_for(WAIT) else { return Ok(None) };
+        let (since, count) = {
             let mut log = self.log.lock();
-            if !log.is_kept {
-                *slot = None;
-                log.is_kept = true;
+            match &*slot {
+                Slot::GivenUp(until) if log.count < *until => return Ok(None),
+                Slot::Made(_) if log.since.is_some() => {}
+                _ => *slot = Slot::Empty,
             }
-            log.noted
+            let noted = log.noted;
+            (*log.since.get_or_insert(noted), log.count)
         };
-        let made = match slot.take() {
-            Some(table) => Some(table),
-            // What was changed before changes were kept may not be seen by this reader.
-            None if commit < since => None,
-            None => self.make(commit, fill)?,
-        };
-        let Some(mut table) = made else {
-            self.log.lock().forget();
-            return Ok(None);
-        };
-        let mut is_whole = true;
-        if table.upto <= commit {
-            let mut log = self.log.lock();
-            if !log.is_kept {
-                return Ok(None);
-            }
-            while log.changes.front().is_some_and(|(at, ..)| *at <= commit) {
-                let Some((at, key, fields)) = log.changes.pop_front() else { break };
-                log.bytes -= key.len() + CHANGE_BYTES;
-                if at > table.upto {
-                    table.change(key, fields);
+        let mut table = match std::mem::replace(&mut *slot, Slot::Empty) {
+            Slot::Made(table) => table,
+            // What was changed before changes were noted may not be seen by this reader.
+            _ if commit < since => return Ok(None),
+            _ => {
+                let (made, records) = self.make(commit, fill);
+                match made {
+                    Ok(Some(table)) => table,
+                    Err(error) if !matches!(error.kind(), ErrorKind::Corrupt { .. }) => return Err(error),
+                    _ => {
+                        *slot = Slot::GivenUp(count + changes_max(records));
+                        self.log.lock().forget();
+                        return Ok(None);
+                    }
                 }
             }
-            drop(log);
-            is_whole = table.settle() && table.bytes() <= self.bytes_max;
-            table.upto = commit;
+        };
+        if table.upto <= commit {
+            let changes = {
+                let mut log = self.log.lock();
+                if log.since.is_none() {
+                    return Ok(None);
+                }
+                log.take(commit)
+            };
+            let before = std::mem::replace(&mut table.upto, commit);
+            changes.into_iter().filter(|it| it.commit > before).for_each(|it| table.change(it));
+            if !table.settle(self.bytes_max) {
+                *slot = Slot::GivenUp(count + changes_max(table.base.len()));
+                self.log.lock().forget();
+                return Ok(None);
+            }
         }
-        if !is_whole {
-            self.is_too_large.store(true, Ordering::Relaxed);
-            self.log.lock().forget();
-            return Ok(None);
-        }
-        *slot = Some(table.clone());
+        *slot = Slot::Made(table.clone());
         Ok((table.upto <= commit).then_some(table))
     }
 
+    /// Makes columns of what a reader sees; tells how many records it saw.
     fn make(
         &self,
         commit: u64,
-        fill: impl FnOnce(&mut dyn FnMut(Summary<'_>) -> Result<bool>) -> Result<()>,
-    ) -> Result<Option<Table>> {
+        fill: impl FnOnce(&mut dyn FnMut(Summary<'_>) -> bool) -> Result<()>,
+    ) -> (Result<Option<Table>>, usize) {
         let (mut base, mut is_whole) = (Base::default(), true);
-        fill(&mut |summary| {
+        let filled = fill(&mut |summary| {
             is_whole = base.push(summary) && base.bytes() <= self.bytes_max;
-            Ok(is_whole)
-        })?;
+            is_whole
+        });
+        let records = base.len();
+        base.shrink();
         let table = Table { base: Arc::new(base), newer: Arc::default(), newer_bytes: 0, upto: commit };
-        self.is_too_large.store(!is_whole, Ordering::Relaxed);
-        Ok(is_whole.then_some(table))
+        (filled.map(|()| is_whole.then_some(table)), records)
     }
 
-    /// Tells how many records are in columns, and about how many bytes these take.
+    /// Tells how many records are in columns, and about how many bytes these take; of none while they are made.
     pub(crate) fn size(&self) -> (u64, u64) {
-        let table = self.table.lock();
-        table.as_ref().map_or((0, 0), |table| (table.base.len() as u64, table.bytes() as u64))
+        match self.slot.try_lock().as_deref() {
+            Some(Slot::Made(table)) => (table.base.len() as u64, table.bytes() as u64),
+            _ => (0, 0),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Summaries say what a walk says, of every state that somebody still sees, whether they come from columns or not.
 
+use std::cell::RefCell;
+
 use larder::{
     AbsentReason, DocumentKind, Draft, Edit, Key, Larder, Options, ReadTxn, Record, RecordFlags, Session,
     Status, Summary,
 };
-use larder_tests::still;
+use larder_tests::{FaultyDisk, Plan, still};
 use proptest::prelude::*;
 
 /// Everything that a summary says.
@@ -190,6 +192,54 @@ fn columns_are_made_once_and_follow_the_commits() {
 }
 
 #[test]
+fn changes_near_the_limit_are_put_in_columns_and_what_is_removed_makes_room() {
+    const RECORDS: u64 = 600;
+    let larder = still().column_bytes(48 * 1_000).open_in_memory().unwrap();
+    let session = larder.root().unwrap();
+    let put = |n: u64| drop(session.put(format!("d/{n:04}"), draft(2)).unwrap());
+    (0..RECORDS).for_each(put);
+    let ask = || all(&session.snapshot().unwrap(), "").len() as u64;
+    assert_eq!((ask(), in_columns(&larder)), (RECORDS, RECORDS));
+    // As changes these take more than there is left, and as columns no more than before.
+    for n in 0..RECORDS {
+        put(n);
+        if n % 50 == 0 {
+            assert_eq!((ask(), in_columns(&larder)), (RECORDS, RECORDS));
+        }
+    }
+    (RECORDS..2 * RECORDS).for_each(put);
+    assert_eq!((ask(), in_columns(&larder)), (2 * RECORDS, 0), "too many");
+    session.delete_tree("d").unwrap();
+    (0..10).for_each(put);
+    assert_eq!((ask(), in_columns(&larder)), (10, 10));
+}
+
+#[test]
+fn a_record_that_cannot_be_read_concerns_those_who_look_at_it() {
+    let disk = FaultyDisk::default();
+    let larder = disk.open(still(), true).unwrap();
+    let session = larder.root().unwrap();
+    for n in 0..20 {
+        session.put(format!("a/{n}"), draft(2)).unwrap();
+        session.put(format!("b/{n}"), Draft::from("x").attribute("note", "find me here")).unwrap();
+    }
+    larder.close().unwrap();
+    let mut store = disk.store();
+    let text = b"find me here";
+    let places: Vec<usize> =
+        (0..store.len() - text.len()).filter(|at| store[*at..].starts_with(text)).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| store[at] ^= 1);
+    let larder = FaultyDisk::closed(store, Plan::default()).open(still(), true).unwrap();
+    let view = larder.root().unwrap().snapshot().unwrap();
+    for _ in 0..2 {
+        assert_eq!(all(&view, "a").len(), 20);
+        let error = view.summaries("b").unwrap().count(|_| true).unwrap_err();
+        assert_eq!(error.kind().name(), "Corrupt");
+    }
+}
+
+#[test]
 fn where_there_is_no_room_there_are_no_columns() {
     let larder = still().column_bytes(2_000).open_in_memory().unwrap();
     let session = larder.root().unwrap();
@@ -219,6 +269,23 @@ fn s0_7_summaries_show_what_the_caller_may_list() {
     let seen = all(&bob.snapshot().unwrap(), "");
     assert_eq!(seen.len(), 39);
     assert!(in_columns(&larder) >= 60);
+    // Nor are they shown what they may not list, to ask whether they want it.
+    for bytes in [0, 64 << 20] {
+        let larder = still().column_bytes(bytes).open_in_memory().unwrap();
+        let root = larder.root().unwrap();
+        root.set_document(DocumentKind::Rules, rules).unwrap();
+        for n in 0..60 {
+            root.put(format!("{}/{n}", ["open", "closed", "half"][n % 3]), draft(2)).unwrap();
+        }
+        let view = larder.session("bob").unwrap().snapshot().unwrap();
+        let shown = RefCell::new(Vec::new());
+        let look = |summary: &Summary<'_>| {
+            shown.borrow_mut().push(summary.key().unwrap());
+            false
+        };
+        assert_eq!(view.summaries("").unwrap().count(look).unwrap(), 0);
+        assert!(shown.into_inner().iter().eq(seen.iter().map(|asset| &asset.0)));
+    }
     assert!(all(&bob.snapshot().unwrap(), "closed").is_empty());
     assert_eq!(all(&root.snapshot().unwrap(), "closed").len(), 20);
 }

@@ -79,6 +79,12 @@ impl ReadTxn {
         Ok((*self.view.head()).into())
     }
 
+    /// Gives the time by the clock of the store.
+    #[must_use]
+    pub fn now(&self) -> larder_format::Micros {
+        self.shared.clock.now()
+    }
+
     /// Gives an asset: its record and its payload.
     ///
     /// # Errors
@@ -255,8 +261,9 @@ impl ReadTxn {
     }
 
     /// Makes a scan of what filters ask for most of all assets at and below a place: status, format, length, time of the last
-    /// change, flags. It is answered from columns in memory, which the first one makes, as far as
-    /// [there is room](crate::Options::column_bytes) and nothing newer was asked for; otherwise as [`ReadTxn::scan`] is.
+    /// change, flags. It is answered from columns in memory, which the first one makes of all records of the store; or as
+    /// [`ReadTxn::scan`] is, where [there is no room](crate::Options::column_bytes) for them, where this view is older than what
+    /// they have, while somebody makes them, and where a record of the store cannot be read.
     ///
     /// # Errors
     /// [`InvalidKey`](crate::ErrorKind::InvalidKey).

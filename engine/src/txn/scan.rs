@@ -15,6 +15,7 @@ use super::read::ReadTxn;
 use super::reading::Reading;
 use crate::columns::Summary;
 use crate::error::{Error, Result};
+use crate::guard::Guard;
 use crate::store::{Table, corrupt};
 
 /// How many pieces there are for every thread, so that they end at about the same time.
@@ -193,28 +194,60 @@ impl<'a> Summaries<'a> {
     ) -> Result<()> {
         self.txn.observed("summaries", self.place.as_str(), |reading| {
             reading.token.check()?;
-            let is_uniform = reading.guard.uniform_below(Right::LIST, &self.place) == Some(true);
-            // The rules are asked last: most assets are not wanted.
-            let mut step = |summary: Summary<'_>| {
-                if !is_wanted(&summary) {
-                    return Ok(());
-                }
-                match is_uniform || reading.guard.allows(Right::LIST, &summary.key()?) {
-                    true => step(&summary),
-                    false => Ok(()),
-                }
-            };
+            let mut step = |summary: &Summary<'_>| if is_wanted(summary) { step(summary) } else { Ok(()) };
             let (start, end) = self.place.subtree_range();
-            match reading.view.columns()? {
-                Some(columns) => columns.each(&start, end.as_deref(), step),
+            match reading.view.columns(|| reading.token.check())? {
+                Some(columns) => {
+                    let mut lister = Lister::new(reading.guard, &self.place);
+                    columns.each(&start, end.as_deref(), |summary| {
+                        if lister.allows(summary.encoded_key())? { step(&summary) } else { Ok(()) }
+                    })
+                }
                 None => {
                     let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::from(end)));
                     reading.scan(&self.place, Bound::Included(start.into()), end, |asset| {
-                        step(Summary::of(asset.key, &asset.record))
+                        step(&Summary::of(asset.key, &asset.record))
                     })
                 }
             }
         })
+    }
+}
+
+/// What the caller may list: asked for a directory at a time, where that has one answer.
+struct Lister<'g> {
+    guard: Guard<'g>,
+    is_everything: bool,
+    /// The directory that was asked for last, and its answer.
+    directory: Option<(Vec<u8>, Option<bool>)>,
+}
+
+impl<'g> Lister<'g> {
+    fn new(guard: Guard<'g>, place: &Prefix) -> Self {
+        Self { guard, is_everything: guard.uniform_below(Right::LIST, place) == Some(true), directory: None }
+    }
+
+    fn allows(&mut self, encoded: &[u8]) -> Result<bool> {
+        if self.is_everything {
+            return Ok(true);
+        }
+        let decode = |encoded: &[u8]| Key::decode(encoded).map_err(|error| corrupt(error.to_string()));
+        let name = encoded.get(..encoded.len().saturating_sub(1)).unwrap_or_default();
+        let end = name.iter().rposition(|byte| *byte == 0).map_or(0, |end| end + 1);
+        let parent = encoded.get(..end).unwrap_or_default();
+        let answer = match &self.directory {
+            Some((asked, answer)) if asked == parent => *answer,
+            _ => {
+                let place = if parent.is_empty() { Prefix::root() } else { Prefix::from(&decode(parent)?) };
+                let answer = self.guard.uniform_below(Right::LIST, &place);
+                self.directory = Some((parent.to_vec(), answer));
+                answer
+            }
+        };
+        match answer {
+            Some(answer) => Ok(answer),
+            None => Ok(self.guard.allows(Right::LIST, &decode(encoded)?)),
+        }
     }
 }
 
@@ -259,7 +292,7 @@ impl Reading<'_, '_> {
         end: Bound<Bytes>,
         mut step: impl FnMut(&Scanned<'_>) -> Result<()>,
     ) -> Result<()> {
-        let is_uniform = self.guard.uniform_below(Right::LIST, place) == Some(true);
+        let mut lister = Lister::new(self.guard, place);
         let mut rows = self.view.range(self.own, Table::Records, start, end)?;
         let mut until_look = 0;
         while let Some(row) = rows.next_row() {
@@ -276,9 +309,8 @@ impl Reading<'_, '_> {
                     return Err(Key::decode(row.key()).map_or(error.clone(), |key| error.at(&key)));
                 }
             };
-            let asset = Scanned { key: row.key(), record, inline };
-            if is_uniform || self.guard.allows(Right::LIST, &asset.key()?) {
-                step(&asset)?;
+            if lister.allows(row.key())? {
+                step(&Scanned { key: row.key(), record, inline })?;
             }
         }
         Ok(())

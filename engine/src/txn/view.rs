@@ -18,6 +18,11 @@ use crate::guard::Row;
 use crate::primitives::DefinedCollection;
 use crate::store::{ChunkPage, Position, Snapshot, SnapshotRange, StoredRow, Table, chunk_key};
 
+/// From how many bytes on a body may keep the write-set that it lies in.
+const KEPT_WHOLE: usize = 64 << 10;
+/// After how many records that go into columns the age of the reader is looked at.
+const LOOK_EVERY: u32 = 1_024;
+
 /// Layers, newest first, over a snapshot.
 #[derive(Clone)]
 pub(crate) struct View {
@@ -69,7 +74,23 @@ impl View {
         }
     }
 
-    /// Gives a chunk: in its page where it lies in the store, which must not be kept longer than the view.
+    /// Gives the body under a key, to be kept: what lies in a write-set is copied, which would be kept whole, unless it is a good
+    /// part of one.
+    pub(crate) fn get_to_keep(
+        &self,
+        own: Option<&Changes>,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<Bytes>> {
+        match self.said(own, table, key) {
+            Said::Is(body) if body.len() < KEPT_WHOLE => Ok(Some(Bytes::copy_from_slice(&body))),
+            Said::Is(body) => Ok(Some(body)),
+            Said::Gone => Ok(None),
+            Said::Nothing => self.snapshot.get(table, key),
+        }
+    }
+
+    /// Gives a chunk: in its page where it lies in the store, which must not be kept longer than a reader of the view.
     pub(crate) fn chunk(&self, id: u64, number: u64) -> Result<Option<Bytes>> {
         match self.said(None, Table::Chunks, &chunk_key(id, number)) {
             Said::Is(body) => Ok(Some(body)),
@@ -78,14 +99,20 @@ impl View {
         }
     }
 
-    /// Gives the columns of records as they are in this view, which has no changes of its own over it.
-    pub(crate) fn columns(&self) -> Result<Option<columns::Table>> {
+    /// Gives the columns of records as they are in this view, which has no changes of its own over it; `look` is asked now
+    /// and then whether to go on making them.
+    pub(crate) fn columns(&self, look: impl Fn() -> Result<()>) -> Result<Option<columns::Table>> {
         self.cache.columns().at(self.head.sequence, |push| {
             let mut rows = self.range(None, Table::Records, Bound::Unbounded, Bound::Unbounded)?;
+            let mut count = 0_u32;
             while let Some(row) = rows.next_row() {
+                if count.is_multiple_of(LOOK_EVERY) {
+                    look()?;
+                }
+                count = count.wrapping_add(1);
                 let row = row?;
                 let (record, _) = Record::in_place(row.body())?;
-                if !push(Summary::of(row.key(), &record))? {
+                if !push(Summary::of(row.key(), &record)) {
                     break;
                 }
             }
