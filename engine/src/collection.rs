@@ -359,7 +359,8 @@ impl<'t> Collection<'t> {
     /// As [`Collection::get`].
     pub fn total(&self) -> Result<Aggregate> {
         self.txn.with(|reading| {
-            reading.aggregate_at(&reading.group_of(&self.key, &self.collection, None, &[])?)
+            let at = reading.group_of(&self.key, &self.collection, None, &[])?;
+            reading.aggregate_at(&at).map_err(|error| error.at(&self.key))
         })
     }
 
@@ -369,7 +370,8 @@ impl<'t> Collection<'t> {
     /// As [`Collection::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such aggregate.
     pub fn aggregate(&self, name: &str, group: &[Part]) -> Result<Aggregate> {
         self.txn.with(|reading| {
-            reading.aggregate_at(&reading.group_of(&self.key, &self.collection, Some(name), group)?)
+            let at = reading.group_of(&self.key, &self.collection, Some(name), group)?;
+            reading.aggregate_at(&at).map_err(|error| error.at(&self.key))
         })
     }
 

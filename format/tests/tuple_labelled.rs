@@ -200,8 +200,20 @@ fn a_draft_of_labelled_parts_tells_what_was_wrong_first() {
     let mut builder = LabelledBuilder::default();
     builder.set("a", &f64::NAN.into());
     builder.set(" ", &one());
+    assert_eq!(builder.clone().build(), Err(TupleError::NotANumber));
+    // Of two parts of a label the last one counts.
     builder.set("a", &one());
-    assert_eq!(builder.build(), Err(TupleError::NotANumber));
+    assert_eq!(builder.clone().build(), Err(TupleError::BlankLabel));
+    builder.remove(" ");
+    assert_eq!(builder.clone().build(), Labelled::new([("a", one())]));
+    builder.set("a", &f64::NAN.into());
+    builder.remove("a");
+    assert_eq!(builder.build(), Labelled::new::<&str>([]));
+
+    let three = |pairs: [(&str, Part); 3]| Labelled::new(pairs);
+    let duplicate = || TupleError::DuplicateLabel { label: "a".to_owned() };
+    assert_eq!(three([("a", one()), ("a", one()), ("", one())]), Err(TupleError::BlankLabel));
+    assert_eq!(three([("a", f64::NAN.into()), ("b", one()), ("a", one())]), Err(duplicate()));
 }
 
 fn golden() -> Vec<(&'static str, Vec<Part>)> {

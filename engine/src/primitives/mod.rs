@@ -32,8 +32,7 @@ pub(crate) use numbered::{numbered_key, numbered_of, numbered_prefix};
 pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use rows::{
-    DefinedCollection, Groups, OpenedCollection, RowChange, Share, derived_of_row, entry_of, row_key,
-    row_key_of,
+    DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, entry_of, row_key, row_key_of,
 };
 pub(crate) use statistics::StatisticsMap;
 pub use statistics::{Count, Statistics};

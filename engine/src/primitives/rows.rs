@@ -109,9 +109,6 @@ fn shares_of(
     std::iter::once((total, length)).chain(shares)
 }
 
-/// How many rows, and how much, are added to an aggregate.
-pub(crate) type Share = (i64, i128);
-
 /// What follows when a row turns into another, is new, or goes.
 #[derive(Default)]
 pub(crate) struct RowChange<'d> {
@@ -119,8 +116,8 @@ pub(crate) struct RowChange<'d> {
     pub(crate) gone: Vec<Vec<u8>>,
     /// Entries that are there now, and the indexes that they are of.
     pub(crate) come: Vec<(&'d IndexDefinition, IndexEntry)>,
-    /// What is added to which aggregates; one can be there twice.
-    pub(crate) shares: Vec<(Vec<u8>, Share)>,
+    /// How many rows, and how much, are added to which aggregates; one can be there twice.
+    pub(crate) shares: Vec<(Vec<u8>, (i64, i128))>,
 }
 
 impl<'d> RowChange<'d> {

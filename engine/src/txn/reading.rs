@@ -478,8 +478,24 @@ impl ChunkSource for ViewSource {
         self.token.check()?;
         match self.own.get(&number) {
             Some(body) => Ok(Some(body.clone())),
-            None => self.view.chunk(id, number),
+            None => {
+                let body = self.view.chunk(id, number)?;
+                let kept = |body| Bytes::from_owner(KeptChunk { body, _reader: Arc::clone(&self.token) });
+                Ok(body.map(kept))
+            }
         }
+    }
+}
+
+/// A chunk in its page, and the reader that keeps the page: who holds the one counts as the other.
+struct KeptChunk {
+    body: Bytes,
+    _reader: Arc<ReaderToken>,
+}
+
+impl AsRef<[u8]> for KeptChunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
 }
 

@@ -50,7 +50,7 @@ impl Reading<'_, '_> {
         collection: &DefinedCollection,
         row: &[u8],
     ) -> Result<Option<RowContent>> {
-        let Some(body) = self.view.get(self.own, Table::Rows, &row_key(collection.id, row))? else {
+        let Some(body) = self.view.get_to_keep(self.own, Table::Rows, &row_key(collection.id, row))? else {
             return Ok(None);
         };
         RowContent::decode(&body)

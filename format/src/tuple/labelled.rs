@@ -78,12 +78,20 @@ impl Labelled {
     /// [`TupleError::BlankLabel`] if a label is empty or only white space; [`TupleError::DuplicateLabel`] if two are
     /// equal; otherwise as [`Tuple::encode`].
     pub fn new<L: AsRef<str>>(pairs: impl IntoIterator<Item = (L, Part)>) -> Result<Labelled, TupleError> {
+        let pairs: Vec<(L, Part)> = pairs.into_iter().collect();
+        let mut labels: Vec<&str> = pairs.iter().map(|(label, _)| label.as_ref()).collect();
+        if labels.iter().any(|label| label.trim().is_empty()) {
+            return Err(TupleError::BlankLabel);
+        }
+        labels.sort_unstable();
+        if let Some(label) =
+            labels.iter().zip(labels.iter().skip(1)).find_map(|(a, b)| (a == b).then_some(*a))
+        {
+            return Err(TupleError::DuplicateLabel { label: excerpt(label) });
+        }
         let mut builder = LabelledBuilder::default();
-        for (label, part) in pairs {
-            let label = label.as_ref();
-            if builder.set(label, &part) {
-                return Err(TupleError::DuplicateLabel { label: excerpt(label) });
-            }
+        for (label, part) in &pairs {
+            builder.set(label.as_ref(), part);
         }
         builder.build()
     }
@@ -302,30 +310,36 @@ pub struct LabelledBuilder {
     bytes: Vec<u8>,
     /// In the order of their labels.
     pairs: Vec<Pair>,
-    /// What was wrong first.
-    error: Option<TupleError>,
+    /// Labels whose parts have no encoding, or that are none.
+    errors: Vec<(String, TupleError)>,
 }
 
 impl From<&Labelled> for LabelledBuilder {
     fn from(labelled: &Labelled) -> Self {
-        Self { bytes: labelled.encoded.to_vec(), pairs: labelled.pairs.clone(), error: None }
+        Self { bytes: labelled.encoded.to_vec(), pairs: labelled.pairs.clone(), errors: Vec::new() }
     }
 }
 
 impl LabelledBuilder {
     /// Sets the part of a label, in place of the one that was there; tells whether one was.
     pub fn set(&mut self, label: &str, part: &Part) -> bool {
+        self.forgive(label);
         let place = place_of(&self.pairs, &self.bytes, label);
         match self.append(label, part) {
             Ok(pair) => match place {
                 Ok(at) => self.pairs.get_mut(at).into_iter().for_each(|there| *there = pair),
                 Err(at) => self.pairs.insert(at, pair),
             },
-            Err(error) => {
-                self.error.get_or_insert(error);
-            }
+            Err(error) => self.errors.push((label.to_owned(), error)),
         }
         place.is_ok()
+    }
+
+    /// Forgets what was wrong with a label: it has another part now, or none.
+    fn forgive(&mut self, label: &str) {
+        if !self.errors.is_empty() {
+            self.errors.retain(|(other, _)| other != label);
+        }
     }
 
     fn append(&mut self, label: &str, part: &Part) -> Result<Pair, TupleError> {
@@ -347,6 +361,7 @@ impl LabelledBuilder {
 
     /// Takes a label out, with its part.
     pub fn remove(&mut self, label: &str) {
+        self.forgive(label);
         if let Ok(place) = place_of(&self.pairs, &self.bytes, label) {
             self.pairs.remove(place);
         }
@@ -356,10 +371,10 @@ impl LabelledBuilder {
     ///
     /// # Errors
     ///
-    /// What was wrong first: [`TupleError::BlankLabel`], or as [`Tuple::encode`].
+    /// What was wrong first of what is there: [`TupleError::BlankLabel`], or as [`Tuple::encode`].
     pub fn build(self) -> Result<Labelled, TupleError> {
-        let Self { bytes, mut pairs, error } = self;
-        if let Some(error) = error {
+        let Self { bytes, mut pairs, errors } = self;
+        if let Some((_, error)) = errors.into_iter().next() {
             return Err(error);
         }
         let lengths = pairs.iter().map(|pair| pair.label(&bytes).len() + pair.part(&bytes).len() + PAIR_LEN);

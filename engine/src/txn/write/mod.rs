@@ -479,7 +479,7 @@ impl<'s> WriteTxn<'s> {
             let info = CommitInfo { sequence: self.held.sequence, time: self.held.time };
             return Ok((info, self.shared.commit.newest_slot()));
         }
-        self.write_aggregates()?;
+        self.write_aggregates();
         let statistics = (!self.statistics.is_empty()).then(|| self.held.statistics.with(&self.statistics));
         if let Some(statistics) = &statistics {
             self.changes.put(Table::State, state_key::STATISTICS, statistics.encode());
@@ -568,7 +568,7 @@ impl<'s> WriteTxn<'s> {
     /// Gives about how large the transaction is, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.changes.bytes()
+        self.changes.bytes() + self.rows.bytes()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::edit::IntoKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{New, Proposal, Verdict};
 use crate::primitives::{
-    DefinedCollection, Groups, OpenedCollection, RowChange, Share, derived_of_row, row_key, row_key_of,
+    DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, row_key, row_key_of,
 };
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
@@ -32,9 +32,13 @@ pub(super) struct RowsAtWork {
     changed: BTreeMap<u64, ChangedRows>,
     /// Collections that were opened, by their keys: a layer opens the same ones again and again.
     opened: HashMap<Bytes, OpenedCollection>,
-    /// What is added to aggregates, by what they lie under: many rows are of the same groups, which are written once.
-    shares: HashMap<Vec<u8>, Share>,
+    /// Aggregates that rows changed, by what they lie under: as they were, and are. Many rows are of the same groups, which are
+    /// read and written once.
+    groups: HashMap<Vec<u8>, (Aggregate, Aggregate)>,
 }
+
+/// What an aggregate takes in a transaction beside its key, in bytes, about.
+const GROUP_BYTES: usize = 64;
 
 /// What was done to the rows of a collection.
 struct ChangedRows {
@@ -66,6 +70,11 @@ impl RowsAtWork {
                 events.extend(EventRow::of_rows(kind, &key, id, rows));
             }
         }
+    }
+
+    /// Gives about how many bytes are to be written yet.
+    pub(super) fn bytes(&self) -> usize {
+        self.groups.len() * GROUP_BYTES
     }
 
     /// Forgets how a collection was opened, whose record changes.
@@ -254,7 +263,7 @@ impl<'s> WriteTxn<'s> {
 
     /// Forgets what was to be added to the aggregates of a collection, and where its indexes begin.
     fn forget_derived(&mut self, id: u64) {
-        self.rows.shares.retain(|at, _| !at.starts_with(&id.to_be_bytes()));
+        self.rows.groups.retain(|at, _| !at.starts_with(&id.to_be_bytes()));
         let is_other = |at: &Bytes, _: &mut Bytes| !at.starts_with(&id.to_be_bytes());
         self.held.fronts.retain(is_other);
         self.rows.fronts.retain(is_other);
@@ -262,21 +271,21 @@ impl<'s> WriteTxn<'s> {
 
     /// Gives what an aggregate says now.
     fn aggregate_at(&self, at: &[u8]) -> Result<Aggregate> {
-        let (rows, sum) = self.rows.shares.get(at).copied().unwrap_or_default();
-        Ok(self.reading().aggregate_at(at)?.with(rows, sum))
+        match self.rows.groups.get(at) {
+            Some((_, is)) => Ok(*is),
+            None => self.reading().aggregate_at(at),
+        }
     }
 
-    /// Writes what was added to aggregates.
-    pub(super) fn write_aggregates(&mut self) -> Result<()> {
-        let shares = std::mem::take(&mut self.rows.shares);
-        for (at, (rows, sum)) in shares.into_iter().filter(|(_, share)| *share != (0, 0)) {
-            let is = self.reading().aggregate_at(&at)?.with(rows, sum);
+    /// Writes what became of aggregates.
+    pub(super) fn write_aggregates(&mut self) {
+        let groups = std::mem::take(&mut self.rows.groups);
+        for (at, (_, is)) in groups.into_iter().filter(|(_, (was, is))| was != is) {
             match is.count {
                 0 => self.changes.remove(Table::Entries, at),
                 _ => self.changes.put(Table::Entries, at, Bytes::copy_from_slice(&is.encode())),
             }
         }
-        Ok(())
     }
 
     /// Puts an entry of an index. Whatever the transaction comes to, the index is read from there on.
@@ -376,7 +385,12 @@ impl<'s> CollectionMut<'_, 's> {
     /// As [`CollectionMut::get`].
     pub fn total(&self) -> Result<Aggregate> {
         let at = self.txn.reading().group_of(&self.key, &self.collection, None, &[]);
-        self.txn.audited(at.and_then(|at| self.txn.aggregate_at(&at)))
+        self.aggregate_at(at)
+    }
+
+    fn aggregate_at(&self, at: Result<Bytes>) -> Result<Aggregate> {
+        let read = |at: Bytes| self.txn.aggregate_at(&at).map_err(|error| error.at(&self.key));
+        self.txn.audited(at.and_then(read))
     }
 
     /// Gives what an aggregate says of a group: without counting.
@@ -385,7 +399,7 @@ impl<'s> CollectionMut<'_, 's> {
     /// As [`CollectionMut::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such aggregate.
     pub fn aggregate(&self, name: &str, group: &[Part]) -> Result<Aggregate> {
         let at = self.txn.reading().group_of(&self.key, &self.collection, Some(name), group);
-        self.txn.audited(at.and_then(|at| self.txn.aggregate_at(&at)))
+        self.aggregate_at(at)
     }
 
     /// Puts a row, in place of what is there; tells whether something was.
@@ -439,7 +453,7 @@ impl<'s> CollectionMut<'_, 's> {
         let allowed = self.txn.guard(&documents).row(&self.key, rights, None, false);
         self.txn.audited(allowed.map_err(|error| error.at(&self.key)))?;
         let at = row_key(self.collection.id, &CollectionDefinition::total_key());
-        let count = self.txn.aggregate_at(&at)?.count;
+        let count = self.aggregate_at(Ok(at))?.count;
         if count > 0 {
             self.txn.drop_rows(self.collection.id);
             let changed = self.changed();
@@ -527,10 +541,17 @@ impl<'s> CollectionMut<'_, 's> {
         for (index, entry) in change.come.iter().filter(|(index, _)| index.is_unique) {
             self.check_unique(index, entry, encoded)?;
         }
+        // Before anything is changed: one may be unreadable.
+        for (at, _) in &change.shares {
+            if !self.txn.rows.groups.contains_key(at) {
+                let was = self.txn.reading().aggregate_at(at)?;
+                self.txn.rows.groups.insert(at.clone(), (was, was));
+            }
+        }
         for (at, (rows, sum)) in change.shares {
-            let (rows_added, sum_added) = self.txn.rows.shares.entry(at).or_default();
-            *rows_added += rows;
-            *sum_added = sum_added.saturating_add(sum);
+            if let Some((_, is)) = self.txn.rows.groups.get_mut(&at) {
+                *is = is.with(rows, sum);
+            }
         }
         for entry in change.gone {
             self.txn.changes.remove(Table::Entries, entry);
