@@ -106,13 +106,13 @@ pub use edit::{
 pub use error::{Action, Error, ErrorKind, Result};
 pub use feed::{Event, Notice, Subscription};
 pub use graph::{Direction, Edge, Graph, LongestPath, Reached, WalkLimits, Walked, graph_definition};
-pub use health::{Health, ReaderHealth, SpaceHealth};
+pub use health::{Figures, Health, LayerHealth, ReaderHealth, SpaceHealth};
 pub use larder::{Info, InputOutput, Larder};
 pub use live::{LiveDraft, LiveObjects, LiveOptions, LiveStatistics};
 pub use loadable::{Lookup, Miss};
 pub use mounts::Mounts;
 pub use options::{Options, Retention, SlowHook, SlowOperation};
-pub use payload::{Loadable, PayloadReader, Placement, Prepared, Storable, TypedValue};
+pub use payload::{Loadable, PayloadReader, Pieces, Placement, Prepared, Storable, TypedValue};
 pub use primitives::{AuditEntry, CommitOutcome, Count, Orphan, Progress, Purpose, Statistics};
 pub use repair::{CompactReport, RepairReport, repair, verify_file};
 pub use retention::{Leaving, RetentionReport};

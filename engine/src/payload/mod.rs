@@ -37,7 +37,7 @@ pub use prepared::Prepared;
 pub(crate) use prepared::{
     HEAD_LENGTH, INLINE_LENGTH_MAX, PreparedBody, STAGED_LENGTH_MIN, Staged, StagingSink,
 };
-pub use reader::PayloadReader;
+pub use reader::{PayloadReader, Pieces};
 pub use typed::{Loadable, Placement, Storable, TypedValue};
 
 /// Turns a length into one of memory; what does not fit gives the greatest, which no allocation grants.

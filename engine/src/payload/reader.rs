@@ -156,31 +156,23 @@ impl PayloadReader {
         Ok(count)
     }
 
-    /// Gives the bytes of a range, without reading the others.
+    /// Gives the bytes of a range, without reading the others, to be kept: no page is held for them.
     ///
-    /// A range inside one uncompressed row is not copied. The part of a range behind the end of the payload is
-    /// left out: the answer may be shorter than the range, or empty.
+    /// The part of a range behind the end of the payload is left out: the answer may be shorter than the range, or
+    /// empty.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where rows are missing or malformed; [`ErrorKind::InvalidArgument`] where the range
     /// ends before it begins, or does not fit into memory; what reading the file answers.
     pub fn range(&mut self, range: Range<u64>) -> Result<Bytes> {
-        if range.start > range.end {
-            return Err(Error::new(ErrorKind::InvalidArgument {
-                argument: "range",
-                expected: "a start that is not behind the end".to_owned(),
-                got: format!("{}..{}", range.start, range.end),
-            }));
-        }
-        let end = range.end.min(self.length);
-        let start = range.start.min(end);
+        let Range { start, end } = self.cut(range)?;
         if start == end {
             return Ok(Bytes::new());
         }
         if let Content::Inline(payload) = &self.content {
             return Ok(payload.slice(in_memory(start)..in_memory(end)));
         }
-        // A copy: rows lie in their pages, which must not outlive the reader.
+        // A copy: rows lie in their pages.
         let mut out = reserve(end - start)?;
         match &mut self.content {
             Content::Inline(_) => {}
@@ -190,10 +182,36 @@ impl PayloadReader {
         Ok(Bytes::from(out))
     }
 
-    /// Gives the whole payload.
+    /// Gives the bytes of a range piece by piece, as they lie in their pages where they were not compressed: nothing of
+    /// them is copied, whatever the length of the payload. Of a compressed payload a piece is what is wanted of a frame,
+    /// which has 256 KiB at most.
     ///
-    /// A payload in one uncompressed row is not copied. Any other takes its length in memory: read a large one in
-    /// pieces. Not to be confused with [`Read::bytes`], which gives one byte at a time.
+    /// Who holds a piece is a reader of the state that it is of, as if he held the view, but for the limit of its age: use it
+    /// and let it go, or copy it. The part of a range behind the end of the payload is left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] where the range ends before it begins. A piece is [`ErrorKind::Corrupt`] where its row
+    /// is missing or malformed, or what reading the file answers; it is the last one then.
+    pub fn pieces(&mut self, range: Range<u64>) -> Result<Pieces<'_>> {
+        let Range { start, end } = self.cut(range)?;
+        Ok(Pieces { reader: self, at: start, end })
+    }
+
+    /// Cuts a range off at the end of the payload.
+    fn cut(&self, range: Range<u64>) -> Result<Range<u64>> {
+        if range.start > range.end {
+            return Err(Error::new(ErrorKind::InvalidArgument {
+                argument: "range",
+                expected: "a start that is not behind the end".to_owned(),
+                got: format!("{}..{}", range.start, range.end),
+            }));
+        }
+        let end = range.end.min(self.length);
+        Ok(range.start.min(end)..end)
+    }
+
+    /// Gives the whole payload, to be kept: it takes its length in memory. Read a large one in
+    /// [pieces](Self::pieces). Not to be confused with [`Read::bytes`], which gives one byte at a time.
     ///
     /// # Errors
     /// As those of [`Self::range`].
@@ -232,6 +250,36 @@ impl PayloadReader {
         }
         let what = format!("{name} has the digest {found}, its record says {}", self.hash);
         Err(Error::new(ErrorKind::Corrupt { what }))
+    }
+}
+
+/// Pieces of a payload, in their order. Ends after the first error.
+#[derive(Debug)]
+#[must_use]
+pub struct Pieces<'r> {
+    reader: &'r mut PayloadReader,
+    at: u64,
+    end: u64,
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Result<Bytes>;
+
+    fn next(&mut self) -> Option<Result<Bytes>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let piece = match &mut self.reader.content {
+            Content::Inline(payload) => Ok(payload.slice(in_memory(self.at)..)),
+            Content::Raw(rows) => rows.starting_at(self.at),
+            Content::Frames(frames) => frames.starting_at(self.at),
+        };
+        let piece = piece.map(|mut piece| {
+            piece.truncate(in_memory(self.end - self.at));
+            piece
+        });
+        self.at = piece.as_ref().map_or(self.end, |piece| self.at + piece.len() as u64);
+        Some(piece)
     }
 }
 
@@ -443,6 +491,14 @@ impl Frames {
         decompress(self.rows.id, index, &stored, out)
     }
 
+    /// Gives the frame of the byte at `offset`, from that byte on.
+    fn starting_at(&mut self, offset: u64) -> Result<Bytes> {
+        let index = offset / FRAME_LENGTH as u64;
+        let mut plain = vec![0; plain_length(self.length, index)];
+        self.decode_into(index, &mut plain)?;
+        Ok(Bytes::from(plain).slice(in_memory(offset % FRAME_LENGTH as u64)..))
+    }
+
     /// Gives a frame, decoding it unless it was the last one decoded.
     fn frame(&mut self, index: u64) -> Result<&[u8]> {
         if self.decoded != Some(index) {
@@ -615,6 +671,42 @@ pub(super) mod tests {
         #[expect(clippy::reversed_empty_ranges)]
         let reversed = reader.range(5..4);
         assert!(matches!(reversed.unwrap_err().kind(), ErrorKind::InvalidArgument { .. }));
+    }
+
+    #[test]
+    fn pieces_are_the_range_and_raw_ones_lie_in_their_rows() {
+        for (payload, chunks, written) in kinds() {
+            let length = payload.len() as u64;
+            let cuts =
+                [0, 1, 4_063, 65_504, 65_505, length / 2, length.saturating_sub(1), length, length + 9];
+            for (start, end) in cuts.iter().flat_map(|start| cuts.iter().map(move |end| (*start, *end))) {
+                let mut reader = open(&chunks, &written);
+                if start > end {
+                    assert!(reader.pieces(start..end).is_err());
+                    continue;
+                }
+                let whole = reader.range(start..end).unwrap();
+                let pieces: Vec<Bytes> = reader.pieces(start..end).unwrap().collect::<Result<_>>().unwrap();
+                assert!(pieces.iter().all(|piece| !piece.is_empty()));
+                assert!(pieces.concat() == whole, "{start}..{end}");
+                let is_in_a_row = |piece: &Bytes| {
+                    chunks.iter().any(|(_, row)| row.as_ptr_range().contains(&piece.as_ptr()))
+                };
+                if written.codec == Codec::Raw.number() {
+                    assert!(pieces.iter().all(is_in_a_row));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_piece_is_the_last_one() {
+        let encoded = encode_small(&Bytes::from(noise(200_000)), false, false);
+        let mut chunks = encoded.chunks;
+        chunks.remove(1);
+        let mut reader = open(&chunks, &encoded.written);
+        let pieces: Vec<Result<Bytes>> = reader.pieces(0..200_000).unwrap().collect();
+        assert!(matches!(pieces.as_slice(), [Ok(_), Err(_)]), "{pieces:?}");
     }
 
     #[test]
