@@ -1,6 +1,10 @@
 //! How a store is, without looking through it: what an application shows on a page of its own, or asks before it goes on.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use larder_format::Micros;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::commit::CommitInfo;
@@ -8,6 +12,7 @@ use crate::error::Result;
 use crate::larder::Larder;
 use crate::primitives::Purpose;
 use crate::sweep;
+use crate::txn::ReadTxn;
 
 /// How many deadlines that are past are counted, at most.
 const OVERDUE_MAX: usize = 1_000;
@@ -44,7 +49,28 @@ pub struct Health {
     pub rules_default: &'static str,
     /// The version of the rules; 0 if none were set, and everything is allowed.
     pub rules_version: u64,
+    /// What layers tell of themselves, by the names under which they were [added](Larder::add_health).
+    pub layers: BTreeMap<String, LayerHealth>,
 }
+
+/// Figures of a layer, by their names.
+pub type Figures = BTreeMap<String, i64>;
+
+/// How a layer is, by its own account.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct LayerHealth {
+    /// Its figures.
+    pub figures: Figures,
+    /// Why it cannot tell.
+    pub error: Option<String>,
+}
+
+type Ask = dyn Fn(&ReadTxn) -> std::result::Result<Figures, String> + Send + Sync;
+
+/// The layers that tell how they are.
+#[derive(Default)]
+pub(crate) struct Layers(Mutex<BTreeMap<String, Arc<Ask>>>);
 
 /// Those who read a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,6 +109,31 @@ pub struct SpaceHealth {
 }
 
 impl Larder {
+    /// Adds what a layer tells of itself to [`Larder::health`], under a name, in place of what had that name. It is asked
+    /// whenever health is, with a view that sees everything: so it should be quick, and must not hold the store.
+    pub fn add_health<E: std::fmt::Display>(
+        &self,
+        name: impl Into<String>,
+        ask: impl Fn(&ReadTxn) -> std::result::Result<Figures, E> + Send + Sync + 'static,
+    ) {
+        let ask = move |view: &ReadTxn| ask(view).map_err(|error| error.to_string());
+        self.shared().layers.0.lock().insert(name.into(), Arc::new(ask));
+    }
+
+    fn layers(&self) -> BTreeMap<String, LayerHealth> {
+        let shared = self.shared();
+        // Nobody is asked while the list is held: who is may add to it.
+        let layers = shared.layers.0.lock().clone();
+        let tell = |ask: Arc<Ask>| {
+            let view = ReadTxn::begin(shared, &shared.system).map_err(|error| error.to_string());
+            match view.and_then(|view| ask(&view)) {
+                Ok(figures) => LayerHealth { figures, error: None },
+                Err(error) => LayerHealth { figures: Figures::new(), error: Some(error) },
+            }
+        };
+        layers.into_iter().map(|(name, ask)| (name, tell(ask))).collect()
+    }
+
     /// Tells how the store is, also of one in which something has failed. Takes no longer for a large store.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -129,6 +180,7 @@ impl Larder {
             },
             rules_default: documents.rules.default_effect().as_str(),
             rules_version: documents.get(crate::DocumentKind::Rules).version,
+            layers: self.layers(),
         }
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     readers: Arc<Readers>,
     /// The commit that the last snapshot ends with.
     pub(crate) snapshot_taken: Mutex<Option<u64>>,
+    /// Who tells how he is when the store is asked.
+    pub(crate) layers: crate::health::Layers,
     next_payload: AtomicU64,
 }
 
@@ -145,6 +147,7 @@ impl Larder {
             audit: AuditBuffer::default(),
             readers: Arc::default(),
             snapshot_taken: Mutex::default(),
+            layers: crate::health::Layers::default(),
             next_payload: AtomicU64::new(next_payload_id(&commit)?),
             settings: options,
             system: Caller::root()?,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{Clock, DocumentKind, Draft, Durability, ManualClock, SnapshotOptions, Status};
+use larder::{Clock, DocumentKind, Draft, Durability, Figures, ManualClock, SnapshotOptions, Status};
+use larder_layers::queue::{QueueSettings, Queues};
+use larder_layers::tasks::{TaskDraft, Tasks};
 use larder_tests::{FaultyDisk, Plan, Random, still};
 
 #[test]
@@ -67,4 +69,64 @@ fn what_failed_is_said() {
     let health = larder.health();
     assert!(health.open && !health.writable);
     assert!(health.last_error.unwrap().contains("the disk says no"));
+}
+
+#[test]
+fn s4_7_s1_11_layers_tell_how_they_are() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder = still().clock(Arc::clone(&clock) as Arc<dyn Clock>).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    let (queues, tasks) = (Queues::at("work/queues").unwrap(), Tasks::at("tasks").unwrap());
+    queues.add_health(&larder);
+    tasks.add_health(&larder);
+    let figures = |layer: &str| larder.health().layers[layer].figures.clone();
+    assert_eq!(figures("work/queues"), Figures::new(), "no queue yet");
+    assert_eq!(figures("tasks")["pending"], 0);
+
+    let queue = queues.queue("mail").unwrap();
+    session
+        .try_write(|txn| {
+            queue.create(txn, &QueueSettings::new())?;
+            for payload in ["one", "two", "three"] {
+                let _ = queue.enqueue(txn, payload)?;
+            }
+            queue.dequeue(txn).map(drop)
+        })
+        .unwrap();
+    session.try_write(|txn| tasks.create(txn, &[TaskDraft::new("a", "a", "a")]).map(drop)).unwrap();
+    clock.advance(5_000_000);
+    let mail = figures("work/queues");
+    let told = ["ready", "delayed", "in_flight", "dead", "bytes", "age_us"]
+        .map(|name| mail[&format!("mail/{name}")]);
+    assert_eq!(told, [2, 0, 1, 0, 11, 5_000_000]);
+    assert_eq!(figures("tasks")["pending"], 1);
+
+    larder.add_health("broken", |_| Err::<Figures, _>("it has no figures"));
+    assert_eq!(larder.health().layers["broken"].error.as_deref(), Some("it has no figures"));
+    let text = serde_json::to_string(&larder.health()).unwrap();
+    assert!(text.contains("\"mail/ready\":2"), "{text}");
+    let other = larder.clone();
+    drop(session);
+    larder.close().unwrap();
+    assert!(other.health().layers["tasks"].error.is_some());
+}
+
+#[test]
+fn x_4_who_holds_a_piece_of_a_payload_is_a_reader() {
+    let disk = FaultyDisk::default();
+    let larder = disk.open(still(), true).unwrap();
+    let session = larder.session("ana").unwrap();
+    let payload = Random::new(7).bytes(200_000);
+    session.put("a", payload.clone()).unwrap();
+    larder.upkeep(0).unwrap();
+    let mut reader = session.open("a").unwrap();
+    let pieces: Vec<_> = reader.pieces(10..150_000).unwrap().collect::<Result<_, _>>().unwrap();
+    assert!(pieces.len() > 1);
+    drop(reader);
+    assert_eq!(larder.health().readers.open, 1);
+    session.put("a", "something else").unwrap();
+    larder.upkeep(0).unwrap();
+    assert!(pieces.concat() == payload[10..150_000]);
+    drop(pieces);
+    assert_eq!(larder.health().readers.open, 0);
 }

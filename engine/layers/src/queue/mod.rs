@@ -34,8 +34,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    AggregateDefinition, CollectionDefinition, CollectionMut, CollectionRights, Edit, ErrorKind,
-    IndexDefinition, Key, Micros, Part, ReadTxn, Record, Right, Row, WriteTxn,
+    AggregateDefinition, CollectionDefinition, CollectionMut, CollectionRights, Edit, ErrorKind, Figures,
+    IndexDefinition, Key, Larder, Micros, Part, ReadTxn, Record, Right, Row, WriteTxn,
 };
 
 use parking_lot::Mutex;
@@ -95,6 +95,31 @@ impl Queues {
         let entries = found(view.list(&self.root))?.unwrap_or_default();
         let names = entries.iter().filter(|entry| entry.record.as_ref().is_some_and(Record::is_collection));
         names.map(|entry| self.queue(entry.name())).collect()
+    }
+
+    /// Has the health of a store tell of the queues that there are, under the name of their place: of each how many messages
+    /// it has in which state, their bytes, and how old the oldest is, in microseconds (`NAME/ready`, `NAME/age_us`).
+    pub fn add_health(&self, larder: &Larder) {
+        let queues = self.clone();
+        larder.add_health(self.root.as_str(), move |view| -> Result<Figures> {
+            let now = view.now();
+            let mut figures = Figures::new();
+            for queue in queues.list(view)? {
+                let stats = queue.stats(view)?;
+                let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+                let age = stats.oldest.map_or(0, |since| now.saturating_sub(since).max(0));
+                let told = [
+                    ("ready", count(stats.ready)),
+                    ("delayed", count(stats.delayed)),
+                    ("in_flight", count(stats.in_flight)),
+                    ("dead", count(stats.dead)),
+                    ("bytes", count(stats.bytes)),
+                    ("age_us", age),
+                ];
+                figures.extend(told.map(|(name, figure)| (format!("{}/{name}", queue.name()), figure)));
+            }
+            Ok(figures)
+        });
     }
 }
 

@@ -1,6 +1,9 @@
 //! Looking at tasks.
 
-use larder::{Direction, Graph, LongestPath, Micros, Part, ReadTxn, Row, RowCursor, RowPage, RowRange, Rows};
+use larder::{
+    Direction, Figures, Graph, Larder, LongestPath, Micros, Part, ReadTxn, Row, RowCursor, RowPage, RowRange,
+    Rows,
+};
 use serde_json::{Map, Value};
 
 use super::act::blocked_by;
@@ -273,6 +276,16 @@ impl Tasks {
     /// [`Store`](TasksError::Store).
     pub fn stats(&self, view: &ReadTxn) -> Result<TaskStats> {
         self.stats_of(view, None)
+    }
+
+    /// Has the health of a store tell how many tasks there are of each status, under the name of their place.
+    pub fn add_health(&self, larder: &Larder) {
+        let tasks = self.clone();
+        larder.add_health(self.key().as_str(), move |view| -> Result<Figures> {
+            let stats = tasks.stats(view)?;
+            let figure = |status: TaskStatus| i64::try_from(stats.of(status)).unwrap_or(i64::MAX);
+            Ok(TaskStatus::ALL.map(|status| (status.name().to_owned(), figure(status))).into())
+        });
     }
 
     /// Tells how many tasks of a batch there are of each status, and what was counted of them.
