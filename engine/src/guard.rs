@@ -209,6 +209,8 @@ impl Guard<'_> {
             None => None,
             Some(mut new) => {
                 self.formats(key, &mut new, &mut warnings).map_err(|error| error.at(key))?;
+                // Once more, with what was inferred.
+                self.metadata(&new).map_err(|error| error.at(key))?;
                 let (record, row) =
                     new.builder.encode(&new.inline).map_err(|error| unencodable(&error).at(key))?;
                 // What is past its time is marked so by the store, whatever the application thinks of it.
@@ -339,15 +341,18 @@ impl Guard<'_> {
         }
     }
 
+    /// Checks how large a record is.
+    fn metadata(&self, new: &New<'_>) -> Result<()> {
+        let (size, limit) = (new.builder.encoded_length() as u64, self.documents.limits.max_metadata_size());
+        if size > limit { Err(ErrorKind::MetadataTooLarge { size, limit }.into()) } else { Ok(()) }
+    }
+
     fn limits(&self, key: &Key, new: &New<'_>) -> Result<()> {
         let limits = &self.documents.limits;
         if new.is_new_payload {
             check_size(self.documents, key, new.builder.payload.length())?;
         }
-        let size = new.builder.encoded_length() as u64;
-        if size > limits.max_metadata_size() {
-            return Err(ErrorKind::MetadataTooLarge { size, limit: limits.max_metadata_size() }.into());
-        }
+        self.metadata(new)?;
         let mut count = 0;
         for tag in new.builder.tags() {
             count += 1;
