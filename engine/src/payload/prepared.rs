@@ -14,9 +14,8 @@ use crate::store::StagedRow;
 pub(crate) const INLINE_LENGTH_MAX: usize = 1_024;
 /// Payloads above this length are staged ahead of their transaction, so that they do not hold up other writers.
 pub(crate) const STAGED_LENGTH_MIN: u64 = 1 << 20;
-/// How much is staged in one go, in bytes: the longest that another writer waits for, and what a stream takes in memory, about
-/// twice.
-const STAGED_AT_ONCE: usize = 3 << 20;
+/// How much is staged in one go, in bytes: the longest that another writer waits for. Four of the longest rows.
+const STAGED_AT_ONCE: usize = (4 << 20) - 4 * 32;
 /// How much is staged before it is pushed to the disk, in bytes, so that no commit has to wait for all of it.
 const STAGED_BEFORE_SYNC: usize = 32 << 20;
 /// How much of the beginning of a payload is kept to look at.
