@@ -1,13 +1,14 @@
 //! Reading from a view as somebody: what read transactions and write transactions have in common.
 
 use std::collections::HashMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{Child, Key, Prefix, Record, Right};
 
 use super::changes::Changes;
-use super::view::{View, ViewRange, prefix_end};
+use super::view::{View, ViewRange, ViewRow, prefix_end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, KeptGuard, Row};
 use crate::larder::ReaderToken;
@@ -309,43 +310,58 @@ impl<'v> Reading<'v, '_> {
     pub(crate) fn walk(&self, place: &Prefix, after: Option<&Key>) -> Result<Walk<'v>> {
         let (start, end) = place.subtree_range();
         let start = match after {
-            Some(key) if key.encoded() >= start.as_slice() => std::ops::Bound::Excluded(key.encoded_bytes()),
-            _ => std::ops::Bound::Included(start.into()),
+            Some(key) if key.encoded() >= start.as_slice() => Bound::Excluded(key.encoded_bytes()),
+            _ => Bound::Included(start.into()),
         };
-        let end = end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(end.into()));
+        let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.into()));
         let rows = self.view.range(self.own, Table::Records, start, end)?;
         let is_uniform = self.guard.uniform_below(Right::LIST, place) == Some(true);
         Ok(Walk { rows, guard: self.guard.keep(), is_uniform, token: Arc::clone(self.token) })
     }
 
-    /// Lists one level: every child of a place once, by skipping what lies below each.
+    /// Hands the children of a place to `step`, in the order of their names: one that is there itself, and one below which
+    /// something lies, which is the same child again if it is also there itself. What else lies below it is skipped.
+    fn children(
+        &self,
+        place: &Prefix,
+        mut step: impl FnMut(Child<'_>, &ViewRow) -> Result<()>,
+    ) -> Result<()> {
+        let (start, end) = place.descendants_range();
+        let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::from(end)));
+        let mut from = Some(Bytes::from(start));
+        while let Some(start) = from.take() {
+            let mut rows = self.view.range(self.own, Table::Records, Bound::Included(start), end.clone())?;
+            while let Some(row) = rows.next_row().transpose()? {
+                let Some(child) = place.child_of(row.key()) else { break };
+                step(child, &row)?;
+                if let Child::Deeper(name) = child {
+                    from = Some(place.after_child(name).into());
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists one level: every child of a place once.
     pub(crate) fn list(&self, place: &Prefix) -> Result<Vec<Entry>> {
         self.token.check()?;
-        let (start, end) = place.descendants_range();
-        let end = end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(Bytes::from(end)));
         let mut entries: Vec<Entry> = Vec::new();
-        let mut from = std::ops::Bound::Included(Bytes::from(start));
-        'seek: loop {
-            let mut rows = self.view.range(self.own, Table::Records, from.clone(), end.clone())?;
-            while let Some(row) = rows.next_row() {
-                let row = row?;
-                let Some(child) = place.child_of(row.key()) else { break 'seek };
-                let Child::Deeper(name) = child else {
+        self.children(place, |child, row| {
+            match child {
+                Child::Itself(_) => {
                     let record = Record::in_place(row.body())?.0.to_record();
                     let key =
                         Key::decode(row.key()).map_err(|error| crate::store::corrupt(error.to_string()))?;
                     entries.push(Entry { key, record: Some(record), has_children: false });
-                    continue;
-                };
-                match entries.last_mut() {
+                }
+                Child::Deeper(name) => match entries.last_mut() {
                     Some(entry) if entry.name() == name => entry.has_children = true,
                     _ => entries.push(Entry { key: place.join(name)?, record: None, has_children: true }),
-                }
-                from = std::ops::Bound::Included(place.after_child(name).into());
-                continue 'seek;
+                },
             }
-            break;
-        }
+            Ok(())
+        })?;
         if self.guard.uniform_below(Right::LIST, place) != Some(true) {
             entries = entries
                 .into_iter()
@@ -368,24 +384,12 @@ impl<'v> Reading<'v, '_> {
         self.token.check()?;
         let mut names: Vec<String> = Vec::new();
         if self.guard.uniform_below(Right::LIST, place) == Some(true) {
-            let (start, end) = place.descendants_range();
-            let end =
-                end.map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(Bytes::from(end)));
-            let mut from = Some(Bytes::from(start));
-            while let Some(start) = from.take() {
-                let start = std::ops::Bound::Included(start);
-                let mut rows = self.view.range(self.own, Table::Records, start, end.clone())?;
-                while let Some(row) = rows.next_row().transpose()? {
-                    let Some(child) = place.child_of(row.key()) else { break };
-                    if names.last().is_none_or(|last| last != child.name()) {
-                        names.push(child.name().to_owned());
-                    }
-                    if let Child::Deeper(name) = child {
-                        from = Some(place.after_child(name).into());
-                        break;
-                    }
+            self.children(place, |child, _| {
+                if names.last().is_none_or(|last| last != child.name()) {
+                    names.push(child.name().to_owned());
                 }
-            }
+                Ok(())
+            })?;
         }
         if names.is_empty() {
             // Nothing, or not all of it: then it depends on what is there.
@@ -448,21 +452,20 @@ impl<'v> Reading<'v, '_> {
 fn own_chunks(own: &Changes, id: u64) -> HashMap<u64, Bytes> {
     let prefix = id.to_be_bytes();
     let end = prefix_end(&prefix);
-    let end_bound =
-        end.as_ref().map_or(std::ops::Bound::Unbounded, |end| std::ops::Bound::Excluded(end.as_slice()));
-    let mut from = std::ops::Bound::Included(Bytes::copy_from_slice(&prefix));
+    let end_bound = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    let mut from = Bound::Included(Bytes::copy_from_slice(&prefix));
     let mut chunks = HashMap::new();
     loop {
         let start = match &from {
-            std::ops::Bound::Included(key) => std::ops::Bound::Included(key.as_ref()),
-            std::ops::Bound::Excluded(key) => std::ops::Bound::Excluded(key.as_ref()),
-            std::ops::Bound::Unbounded => std::ops::Bound::Unbounded,
+            Bound::Included(key) => Bound::Included(key.as_ref()),
+            Bound::Excluded(key) => Bound::Excluded(key.as_ref()),
+            Bound::Unbounded => Bound::Unbounded,
         };
         let Some((key, said)) = own.next(Table::Chunks, start, end_bound) else { return chunks };
         if let (crate::commit::Said::Is(body), Some(number)) = (said, key.last_chunk::<8>()) {
             chunks.insert(u64::from_be_bytes(*number), body);
         }
-        from = std::ops::Bound::Excluded(key);
+        from = Bound::Excluded(key);
     }
 }
 
