@@ -358,10 +358,7 @@ impl<'t> Collection<'t> {
     /// # Errors
     /// As [`Collection::get`].
     pub fn total(&self) -> Result<Aggregate> {
-        self.txn.with(|reading| {
-            let at = reading.group_of(&self.key, &self.collection, None, &[])?;
-            reading.aggregate_at(&at).map_err(|error| error.at(&self.key))
-        })
+        self.aggregate_of(None, &[])
     }
 
     /// Gives what an aggregate says of a group: without counting.
@@ -369,8 +366,12 @@ impl<'t> Collection<'t> {
     /// # Errors
     /// As [`Collection::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such aggregate.
     pub fn aggregate(&self, name: &str, group: &[Part]) -> Result<Aggregate> {
+        self.aggregate_of(Some(name), group)
+    }
+
+    fn aggregate_of(&self, name: Option<&str>, group: &[Part]) -> Result<Aggregate> {
         self.txn.with(|reading| {
-            let at = reading.group_of(&self.key, &self.collection, Some(name), group)?;
+            let at = reading.group_of(&self.key, &self.collection, name, group)?;
             reading.aggregate_at(&at).map_err(|error| error.at(&self.key))
         })
     }

@@ -291,15 +291,10 @@ impl Table {
 
     /// Takes in what a commit changed.
     fn change(&mut self, change: Change) {
-        let bytes = change.bytes();
-        let key = change.key.len();
-        match Arc::make_mut(&mut self.newer).insert(change.key, change.fields) {
-            None => self.newer_bytes += bytes,
-            Some(before) => {
-                let before = CHANGE_BYTES + key + before.map_or(0, |fields| fields.format.len());
-                self.newer_bytes = self.newer_bytes + bytes - before;
-            }
-        }
+        let (bytes, key_length) = (change.bytes(), change.key.len());
+        let before = Arc::make_mut(&mut self.newer).insert(change.key, change.fields);
+        let before = before.map_or(0, |before| change_bytes(key_length, before.as_ref()));
+        self.newer_bytes = self.newer_bytes + bytes - before;
     }
 
     /// Puts all in columns again, where much has changed or there is little room; tells whether there is enough.
@@ -347,12 +342,12 @@ struct Change {
 
 impl Change {
     fn bytes(&self) -> usize {
-        change_bytes(&self.key, self.fields.as_ref())
+        change_bytes(self.key.len(), self.fields.as_ref())
     }
 }
 
-fn change_bytes(key: &[u8], fields: Option<&Fields>) -> usize {
-    CHANGE_BYTES + key.len() + fields.map_or(0, |fields| fields.format.len())
+fn change_bytes(key_length: usize, fields: Option<&Fields>) -> usize {
+    CHANGE_BYTES + key_length + fields.map_or(0, |fields| fields.format.len())
 }
 
 impl Log {
@@ -397,6 +392,9 @@ impl Columns {
 
     /// Notes what a commit that is not visible yet makes of a record; nothing where it removes it.
     pub(crate) fn change(&self, key: &[u8], commit: u64, row: Option<&[u8]>) {
+        if self.bytes_max == 0 {
+            return;
+        }
         let mut log = self.log.lock();
         log.noted = log.noted.max(commit);
         log.count += 1;

@@ -124,12 +124,13 @@ impl Larder {
         let shared = self.shared();
         // Nobody is asked while the list is held: who is may add to it.
         let layers = shared.layers.0.lock().clone();
-        let tell = |ask: Arc<Ask>| {
-            let view = ReadTxn::begin(shared, &shared.system).map_err(|error| error.to_string());
-            match view.and_then(|view| ask(&view)) {
-                Ok(figures) => LayerHealth { figures, error: None },
-                Err(error) => LayerHealth { figures: Figures::new(), error: Some(error) },
-            }
+        if layers.is_empty() {
+            return BTreeMap::new();
+        }
+        let view = ReadTxn::begin(shared, &shared.system).map_err(|error| error.to_string());
+        let tell = |ask: Arc<Ask>| match view.as_ref().map_err(String::clone).and_then(|view| ask(view)) {
+            Ok(figures) => LayerHealth { figures, error: None },
+            Err(error) => LayerHealth { figures: Figures::new(), error: Some(error) },
         };
         layers.into_iter().map(|(name, ask)| (name, tell(ask))).collect()
     }

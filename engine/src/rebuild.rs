@@ -76,9 +76,7 @@ fn derive_rows(
         let content = RowContent::decode(&Bytes::copy_from_slice(row.body()));
         match (known, content) {
             (Some((collection, key)), Ok((_, content))) => {
-                for row in derived_of_row(collection, key, &content) {
-                    put_all(loader, &[row])?;
-                }
+                derived_of_row(collection, key, &content).try_for_each(|row| put_all(loader, &[row]))?;
                 groups.count(collection, key, &content);
             }
             _ => loader.remove(Table::Rows, row.key())?,

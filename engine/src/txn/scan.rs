@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::read::ReadTxn;
 use super::reading::Reading;
+use super::view::LOOK_AT_AGE_EVERY;
 use crate::columns::Summary;
 use crate::error::{Error, Result};
 use crate::guard::Guard;
@@ -20,8 +21,6 @@ use crate::store::{Table, corrupt};
 
 /// How many pieces there are for every thread, so that they end at about the same time.
 const PIECES_A_THREAD: usize = 16;
-/// After how many assets the age of the reader is looked at again.
-const LOOK_AT_AGE_EVERY: u32 = 1_024;
 
 /// An asset where it lies.
 pub struct Scanned<'a> {

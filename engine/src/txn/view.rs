@@ -20,8 +20,8 @@ use crate::store::{ChunkPage, Position, Snapshot, SnapshotRange, StoredRow, Tabl
 
 /// From how many bytes on a body may keep the write-set that it lies in.
 const KEPT_WHOLE: usize = 64 << 10;
-/// After how many records that go into columns the age of the reader is looked at.
-const LOOK_EVERY: u32 = 1_024;
+/// After how many records the age of a reader is looked at again.
+pub(super) const LOOK_AT_AGE_EVERY: u32 = 1_024;
 
 /// Layers, newest first, over a snapshot.
 #[derive(Clone)]
@@ -67,11 +67,7 @@ impl View {
 
     /// Gives the body under a key.
     pub(crate) fn get(&self, own: Option<&Changes>, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
-        match self.said(own, table, key) {
-            Said::Is(body) => Ok(Some(body)),
-            Said::Gone => Ok(None),
-            Said::Nothing => self.snapshot.get(table, key),
-        }
+        self.get_as(own, table, key, |body| body)
     }
 
     /// Gives the body under a key, to be kept: what lies in a write-set is copied, which would be kept whole, unless it is a good
@@ -82,9 +78,21 @@ impl View {
         table: Table,
         key: &[u8],
     ) -> Result<Option<Bytes>> {
+        self.get_as(own, table, key, |body| {
+            if body.len() < KEPT_WHOLE { Bytes::copy_from_slice(&body) } else { body }
+        })
+    }
+
+    /// Gives the body under a key: what lies over the store is made into what is wanted of it.
+    fn get_as(
+        &self,
+        own: Option<&Changes>,
+        table: Table,
+        key: &[u8],
+        take: impl FnOnce(Bytes) -> Bytes,
+    ) -> Result<Option<Bytes>> {
         match self.said(own, table, key) {
-            Said::Is(body) if body.len() < KEPT_WHOLE => Ok(Some(Bytes::copy_from_slice(&body))),
-            Said::Is(body) => Ok(Some(body)),
+            Said::Is(body) => Ok(Some(take(body))),
             Said::Gone => Ok(None),
             Said::Nothing => self.snapshot.get(table, key),
         }
@@ -106,7 +114,7 @@ impl View {
             let mut rows = self.range(None, Table::Records, Bound::Unbounded, Bound::Unbounded)?;
             let mut count = 0_u32;
             while let Some(row) = rows.next_row() {
-                if count.is_multiple_of(LOOK_EVERY) {
+                if count.is_multiple_of(LOOK_AT_AGE_EVERY) {
                     look()?;
                 }
                 count = count.wrapping_add(1);

@@ -384,13 +384,16 @@ impl<'s> CollectionMut<'_, 's> {
     /// # Errors
     /// As [`CollectionMut::get`].
     pub fn total(&self) -> Result<Aggregate> {
-        let at = self.txn.reading().group_of(&self.key, &self.collection, None, &[]);
-        self.aggregate_at(at)
+        self.aggregate_of(None, &[])
     }
 
-    fn aggregate_at(&self, at: Result<Bytes>) -> Result<Aggregate> {
-        let read = |at: Bytes| self.txn.aggregate_at(&at).map_err(|error| error.at(&self.key));
-        self.txn.audited(at.and_then(read))
+    fn aggregate_of(&self, name: Option<&str>, group: &[Part]) -> Result<Aggregate> {
+        let at = self.txn.reading().group_of(&self.key, &self.collection, name, group);
+        self.txn.audited(at.and_then(|at| self.aggregate_at(&at)))
+    }
+
+    fn aggregate_at(&self, at: &[u8]) -> Result<Aggregate> {
+        self.txn.aggregate_at(at).map_err(|error| error.at(&self.key))
     }
 
     /// Gives what an aggregate says of a group: without counting.
@@ -398,8 +401,7 @@ impl<'s> CollectionMut<'_, 's> {
     /// # Errors
     /// As [`CollectionMut::get`]; [`InvalidArgument`](ErrorKind::InvalidArgument) if there is no such aggregate.
     pub fn aggregate(&self, name: &str, group: &[Part]) -> Result<Aggregate> {
-        let at = self.txn.reading().group_of(&self.key, &self.collection, Some(name), group);
-        self.aggregate_at(at)
+        self.aggregate_of(Some(name), group)
     }
 
     /// Puts a row, in place of what is there; tells whether something was.
@@ -453,7 +455,7 @@ impl<'s> CollectionMut<'_, 's> {
         let allowed = self.txn.guard(&documents).row(&self.key, rights, None, false);
         self.txn.audited(allowed.map_err(|error| error.at(&self.key)))?;
         let at = row_key(self.collection.id, &CollectionDefinition::total_key());
-        let count = self.aggregate_at(Ok(at))?.count;
+        let count = self.aggregate_at(&at)?.count;
         if count > 0 {
             self.txn.drop_rows(self.collection.id);
             let changed = self.changed();
