@@ -170,6 +170,7 @@ fn build_until_done(session: &Session) -> Outcome<()> {
             if stats.statuses.iter().all(|(status, _)| status.is_terminal()) {
                 return Ok(());
             }
+            // Nothing can be claimed until another thread has finished what this one waits for.
             std::thread::sleep(Duration::from_millis(5));
             continue;
         };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use larder::{CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Result, Row, WriteTxn};
+use larder::{
+    CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Part, Result, Row, WriteTxn,
+};
 
 /// Opens a collection; makes it where there is none.
 pub(crate) fn open<'t, 's>(
@@ -39,6 +41,11 @@ pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
 /// Gives a field that holds a number without a sign; 0 where it does not.
 pub(crate) fn number<N: TryFrom<i64> + Default>(row: &Row, name: &str) -> N {
     row.integer(name).and_then(|number| N::try_from(number).ok()).unwrap_or_default()
+}
+
+/// Tells whether a field is there and true.
+pub(crate) fn is_set(row: &Row, name: &str) -> bool {
+    row.field(name) == Some(Part::Bool(true))
 }
 
 /// Gives a field that holds text; none where it does not.

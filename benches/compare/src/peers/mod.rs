@@ -51,8 +51,12 @@ impl Row {
 
 /// The number `n` of metadata in JSON.
 fn n_of(json: &[u8]) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    number_in(json, "n")
+}
+
+fn number_in(json: &[u8], field: &str) -> Result<u64, Box<dyn Error + Send + Sync>> {
     let value: serde_json::Value = serde_json::from_slice(json)?;
-    value["n"].as_u64().ok_or_else(|| "metadata without a number".into())
+    value[field].as_u64().ok_or_else(|| format!("metadata without a number {field}").into())
 }
 
 /// What rows are filtered by.
@@ -69,10 +73,7 @@ impl Filter {
     fn wants(self, json: &[u8]) -> Result<bool, Box<dyn Error + Send + Sync>> {
         match self {
             Self::Number => Ok(n_of(json)?.is_multiple_of(100)),
-            Self::Length(length) => {
-                let value: serde_json::Value = serde_json::from_slice(json)?;
-                Ok(value["length"].as_u64() == Some(length as u64))
-            }
+            Self::Length(length) => Ok(number_in(json, "length")? == length as u64),
         }
     }
 }

@@ -9,6 +9,7 @@ use larder::{Micros, Part, Row, RowDraft};
 
 use super::error::{QueueError, invalid, micros};
 use super::settings::Backoff;
+use crate::place::{is_set, number};
 use crate::state::states;
 
 /// The least and the greatest priority.
@@ -305,10 +306,10 @@ impl Envelope {
             reason: row.text("r").map(String::from),
             origin: row.text("g").map(String::from),
             died: row.integer("d"),
-            fence: row.integer("f").and_then(|fence| u64::try_from(fence).ok()).unwrap_or(0),
+            fence: number(row, "f"),
             order: row.integer("o")?,
             length: u64::try_from(row.integer("b")?).ok()?,
-            is_apart: row.field("x") == Some(Part::Bool(true)),
+            is_apart: is_set(row, "x"),
             attempts_max: small("m"),
             backoff,
             payload: row.value().clone(),

@@ -47,7 +47,7 @@ pub use self::limits::{CacheLimits, Eviction};
 use self::parts::Uses;
 use self::parts::blake3_fingerprint;
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
-use crate::place::{found, open};
+use crate::place::{found, is_set, number, open};
 
 type Result<T> = std::result::Result<T, RememberError>;
 
@@ -493,9 +493,9 @@ impl Namespace {
             key: at.key,
             hits: row.integer("h").unwrap_or(0),
             last_used: row.integer("l").unwrap_or(0),
-            bytes: row.integer("b").and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+            bytes: number(row, "b"),
             cost_us: row.integer("c").unwrap_or(0),
-            is_pinned: row.field("k") == Some(Part::Bool(true)),
+            is_pinned: is_set(row, "k"),
         })
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Action, Result, Rule, TaskDraft, TasksError, Trigger};
 use crate::outbox::Retry;
-use crate::place::{after, cut, number};
+use crate::place::{after, cut, is_set, number};
 use crate::state::states;
 
 /// The number of a task: of two, the one that was created later has the greater one.
@@ -289,7 +289,6 @@ impl Task {
 
     fn read(row: &Row, id: TaskId) -> Option<Self> {
         let count = |name: &str| row.integer(name).map_or(Some(0), |count| u32::try_from(count).ok());
-        let is = |name: &str| row.field(name) == Some(Part::Bool(true));
         let time = |micros: i64| u64::try_from(micros).ok().map(Duration::from_micros);
         let retry = row.field("z").as_ref().map_or(Some(Retry::NEVER), Retry::from_part)?;
         Some(Self {
@@ -313,10 +312,10 @@ impl Task {
             reason: row.text("r").map(String::from),
             attempts: count("m")?,
             tries_failed: count("o")?,
-            is_barrier: is("d"),
+            is_barrier: is_set(row, "d"),
             fence: number(row, "v"),
             paused_from: TaskStatus::of_number(row.integer("q")),
-            has_actions: is("l"),
+            has_actions: is_set(row, "l"),
             retry,
         })
     }
