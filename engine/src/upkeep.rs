@@ -68,6 +68,9 @@ impl Upkeep {
     /// Ends the thread and waits for it.
     pub(crate) fn stop(&self) {
         let _ = self.stop.try_send(());
+        if let Some(shared) = self.shared.upgrade() {
+            shared.commit.store().hurry();
+        }
         if let Some(thread) = self.thread.lock().take()
             && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()

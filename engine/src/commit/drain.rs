@@ -142,9 +142,14 @@ impl Commit {
         if self.is_to_start_over() {
             return Err(ErrorKind::no_room("a large transaction at once").into());
         }
+        self.make_durable(upto, || self.store.flush())
+    }
+
+    /// Makes what was drained up to here durable in the store.
+    fn make_durable(&self, upto: u64, flush: impl FnOnce() -> Result<()>) -> Result<()> {
         // First the log: what is durable in the store must be there too, or a crash would leave a gap in it.
         self.sync_log()?;
-        self.store.flush().inspect_err(|error| self.fail(error))?;
+        flush().inspect_err(|error| self.fail(error))?;
         self.log.lock().note_checkpoint(upto);
         Ok(())
     }
@@ -191,6 +196,17 @@ impl Commit {
         Ok(())
     }
 
+    /// A checkpoint that nobody waits for.
+    fn checkpoint_at_leisure(&self) -> Result<()> {
+        self.make_room_to_drain();
+        self.drain_all()?;
+        if self.is_to_start_over() {
+            return Ok(());
+        }
+        let upto = self.drain.drained.lock().sequence;
+        self.make_durable(upto, || self.store.flush_at_leisure(|| self.flush_due() == i64::MAX))
+    }
+
     /// Drains and checkpoints if it is time to; tells whether there was anything to do.
     pub(crate) fn drain_if_due(&self) -> Result<bool> {
         if self.store.is_read_only() || self.queue.lock().failed.is_some() {
@@ -201,7 +217,7 @@ impl Commit {
             let _ = self.log.lock().write_ahead();
         }
         if self.log.lock().wants_checkpoint() {
-            self.checkpoint()?;
+            self.checkpoint_at_leisure()?;
             return Ok(true);
         }
         let is_quiet = self.drain.is_quiet();

@@ -18,17 +18,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LogFileHeader, StateIdentity, WriteSet};
+use rkyv::util::AlignedVec;
 
 use crate::clock::IdSource;
 use crate::error::Result;
 use crate::larder::InputOutput;
-use crate::store::{LogFile, Position, Store};
+use crate::store::{DIRECT_BLOCK, LogFile, Position, Store};
 
 /// A batch that has grown to this length is written without waiting for a sync, in bytes.
 const GATHERED_MAX: usize = 1 << 20;
 /// How much is written ahead as zeros at first, in bytes; later as much as there is already, up to the most.
 const AHEAD_MIN: u64 = 256 << 10;
 const AHEAD_MAX: u64 = 4 << 20;
+
+/// What comes behind a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// A sync.
+    Sync,
+    /// More batches.
+    More,
+}
 
 /// What became of a write-set that was handed to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +65,7 @@ pub(super) struct Log {
 
 /// A batch under construction: room for its header, then its write-sets.
 struct Gathered {
-    bytes: Vec<u8>,
+    bytes: AlignedVec<DIRECT_BLOCK>,
     count: u32,
     first: u64,
     base: StateIdentity,
@@ -63,7 +73,22 @@ struct Gathered {
 
 impl Default for Gathered {
     fn default() -> Self {
-        Self { bytes: vec![0; BATCH_HEADER_LENGTH], count: 0, first: 0, base: StateIdentity::default() }
+        let mut gathered =
+            Self { bytes: AlignedVec::new(), count: 0, first: 0, base: StateIdentity::default() };
+        gathered.begin();
+        gathered
+    }
+}
+
+impl Gathered {
+    /// Begins anew, with room for the header.
+    fn begin(&mut self) {
+        if self.bytes.capacity() > 2 * GATHERED_MAX {
+            self.bytes = AlignedVec::new();
+        }
+        self.bytes.clear();
+        self.bytes.resize(BATCH_HEADER_LENGTH, 0);
+        self.count = 0;
     }
 }
 
@@ -104,8 +129,9 @@ impl Segment {
     fn write_ahead(&mut self, file: &LogFile, upto: u64) -> Result<()> {
         let step = (self.written - self.begin).clamp(AHEAD_MIN, AHEAD_MAX);
         let upto = upto.max(self.written + step).min(self.end);
-        let zeros = vec![0; usize::try_from(upto - self.written).unwrap_or(0)];
-        file.write(self.written, &zeros)?;
+        let mut zeros = AlignedVec::<DIRECT_BLOCK>::new();
+        zeros.resize(usize::try_from(upto - self.written).unwrap_or(0), 0);
+        file.write_to_sync(self.written, &zeros)?;
         self.written = upto;
         Ok(())
     }
@@ -142,7 +168,7 @@ impl Log {
             if open.other.last > self.checkpointed {
                 return Ok(Appended::Full);
             }
-            open.write(&mut self.gathered, self.appended, self.synced)?;
+            open.write(&mut self.gathered, self.appended, self.synced, Next::More)?;
             open.take_turns();
         }
         if self.gathered.count == 0 {
@@ -153,7 +179,7 @@ impl Log {
         self.gathered.bytes.extend_from_slice(bytes);
         self.appended = head.sequence;
         if self.gathered.bytes.len() >= GATHERED_MAX {
-            open.write(&mut self.gathered, self.appended, self.synced)?;
+            open.write(&mut self.gathered, self.appended, self.synced, Next::More)?;
         }
         Ok(Appended::Done)
     }
@@ -165,7 +191,7 @@ impl Log {
             return Ok(None);
         }
         let Some(open) = &mut self.open else { return Ok(None) };
-        open.write(&mut self.gathered, self.appended, self.synced)?;
+        open.write(&mut self.gathered, self.appended, self.synced, Next::Sync)?;
         Ok(Some((Arc::clone(&open.file), self.appended)))
     }
 
@@ -276,7 +302,7 @@ impl OpenLog {
     }
 
     /// Writes a batch, if there is one.
-    fn write(&mut self, gathered: &mut Gathered, last: u64, synced: u64) -> Result<()> {
+    fn write(&mut self, gathered: &mut Gathered, last: u64, synced: u64, next: Next) -> Result<()> {
         if gathered.count == 0 {
             return Ok(());
         }
@@ -296,17 +322,19 @@ impl OpenLog {
         for (to, from) in gathered.bytes.iter_mut().zip(header.encode()) {
             *to = from;
         }
-        gathered.bytes.resize(gathered.bytes.len().next_multiple_of(LOG_BLOCK), 0);
+        let padded = gathered.bytes.len().next_multiple_of(LOG_BLOCK);
+        gathered.bytes.resize(padded, 0);
         let end = self.active.at + gathered.bytes.len() as u64;
         if end > self.active.written {
             self.active.write_ahead(&self.file, end)?;
         }
-        self.file.write(self.active.at, &gathered.bytes)?;
+        match next {
+            Next::Sync => self.file.write_to_sync(self.active.at, &gathered.bytes)?,
+            Next::More => self.file.write(self.active.at, &gathered.bytes)?,
+        }
         self.active.at = end;
         self.active.last = last;
-        gathered.count = 0;
-        gathered.bytes.truncate(BATCH_HEADER_LENGTH);
-        gathered.bytes.shrink_to(2 * GATHERED_MAX);
+        gathered.begin();
         Ok(())
     }
 

@@ -470,6 +470,7 @@ impl Commit {
             let mut flush_due = self.flush_due.lock();
             if due < *flush_due {
                 *flush_due = due;
+                self.store.hurry();
                 self.wake();
             }
         }

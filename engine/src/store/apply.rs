@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use redb::{Table as RedbTable, WriteTransaction};
 
 use super::snapshot::{CHUNKS, bytes_definition, chunk_key};
 use super::tables::{Tree, tree_key};
+use super::writeback::Pace;
 use super::{Position, Store, Table, commit_error, shield, state_key, storage, table_error};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -101,7 +103,7 @@ impl Store {
         head: &Position,
         sync: bool,
     ) -> Result<(), ApplyError> {
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
         let begun = shield("begin to write", || {
             let transaction = if sync { self.begin_write() } else { self.begin_unsynced() }?;
             carry(&transaction, write_sets, head)?;
@@ -123,7 +125,7 @@ impl Store {
         let mut parts = operations.chunks(OPERATIONS_IN_A_PART).peekable();
         while let Some(part) = parts.next() {
             {
-                let _turn = self.turn.lock();
+                let _turn = self.turn.take();
                 let mut loader = self.load();
                 loader.apply(part)?;
                 if parts.peek().is_none() {
@@ -138,18 +140,37 @@ impl Store {
 
     /// Makes everything that was committed so far durable.
     pub(crate) fn flush(&self) -> Result<()> {
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
+        self.flush_in_turn()
+    }
+
+    fn flush_in_turn(&self) -> Result<()> {
         shield("flush", || {
             let transaction = self.begin_write()?;
             self.commit_durably(transaction).map_err(|error| commit_error(error, "flushing"))
         })
     }
 
+    /// As [`flush`](Self::flush), a little at a time, so that syncs of the commit log find the disk idle in between; for as
+    /// long as nobody waits for a turn, and `is_calm`.
+    pub(crate) fn flush_at_leisure(&self, is_calm: impl FnOnce() -> bool) -> Result<()> {
+        let _turn = self.turn.take();
+        self.turn.calm();
+        // Asked after that, so that who is in a hurry from now on is heard.
+        let file =
+            if is_calm() { self.current().file().and_then(|file| file.try_clone().ok()) } else { None };
+        let pace = file.map(|file| Pace { file, turn: Arc::clone(&self.turn) });
+        self.state.unsynced().set_pace(pace);
+        let flushed = self.flush_in_turn();
+        self.state.unsynced().set_pace(None);
+        flushed
+    }
+
     /// Writes chunks of a payload that nothing refers to yet, without making them durable.
     ///
     /// `started` is when the upload began; the row that says so lets the next open reclaim what a crash left.
     pub(crate) fn stage(&self, id: u64, started: i64, rows: &[StagedRow]) -> Result<()> {
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
         shield("stage a payload", || {
             let transaction = self.begin_unsynced()?;
             {
@@ -176,7 +197,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(());
         }
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
         shield("reclaim a payload", || {
             let transaction = self.begin_unsynced()?;
             {

@@ -21,6 +21,8 @@ use parking_lot::{Mutex, RwLock};
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{BackendError, DatabaseError, StorageBackend, StorageError};
 
+use super::writeback::Unsynced;
+
 /// What a store can lie on, other than a file or memory: a test with faults, a device, another process.
 ///
 /// The storage behaves like one file that is opened by its position: a sequence of bytes, all of which
@@ -244,6 +246,7 @@ pub(crate) struct BackendState {
     limit: AtomicU64,
     full: AtomicBool,
     failed_sync: OnceLock<String>,
+    unsynced: Unsynced,
     /// One sync at a time: of two at once, the kernel tells only one that pages were lost.
     syncing: Mutex<()>,
 }
@@ -314,6 +317,11 @@ impl BackendState {
         self.length.store(length, Ordering::Relaxed);
         self.used.store(used, Ordering::Relaxed);
         self.full.store(is_full, Ordering::Release);
+    }
+
+    /// Gives what was written to a file and is not synced.
+    pub(super) fn unsynced(&self) -> &Unsynced {
+        &self.unsynced
     }
 
     /// Says that the file is opened again.
@@ -483,6 +491,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
+        self.state.unsynced.write_back();
         self.state.sync(|| self.medium.sync())
     }
 
@@ -496,6 +505,9 @@ impl StorageBackend for Backend {
             self.medium.write(offset, data)
         })?;
         self.state.used.fetch_max(end, Ordering::Relaxed);
+        if matches!(self.medium, Medium::File(_)) {
+            self.state.unsynced.note(offset, data.len() as u64);
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::backend::{BackendState, Medium, Storage};
+use super::direct::Direct;
 use super::{names, place};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -17,12 +18,14 @@ const LENGTH_MAX: u64 = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct LogFile {
     medium: Medium,
+    /// For what is synced at once.
+    direct: Option<Direct>,
     state: BackendState,
 }
 
 impl LogFile {
     fn of(medium: Medium) -> Self {
-        Self { medium, state: BackendState::default() }
+        Self { medium, direct: None, state: BackendState::default() }
     }
 
     /// Reads all of it.
@@ -38,6 +41,17 @@ impl LogFile {
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.state
             .write(bytes.len(), || self.medium.write(offset, bytes))
+            .map_err(|error| place::io_error("writing the commit log", error))
+    }
+
+    /// Writes whole blocks that are synced next, as [`write`](Self::write) does; the sooner for it if their memory is aligned.
+    pub(crate) fn write_to_sync(&self, offset: u64, blocks: &[u8]) -> Result<()> {
+        let writing = || match &self.direct {
+            Some(direct) if direct.write(offset, blocks)? => Ok(()),
+            _ => self.medium.write(offset, blocks),
+        };
+        self.state
+            .write(blocks.len(), writing)
             .map_err(|error| place::io_error("writing the commit log", error))
     }
 
@@ -109,8 +123,9 @@ impl Beside {
                     Err(error) => return Err(opening(error)),
                 }
                 let file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(opening)?;
+                let direct = if read_only { None } else { Direct::open(path, &file) };
                 let medium = if read_only { Medium::copy_on_write(file) } else { Medium::file(file) };
-                medium.map(|medium| Some(LogFile::of(medium))).map_err(opening)
+                medium.map(|medium| Some(LogFile { direct, ..LogFile::of(medium) })).map_err(opening)
             }
         }
     }

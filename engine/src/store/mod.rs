@@ -10,6 +10,7 @@
 mod apply;
 mod backend;
 mod beside;
+mod direct;
 mod generation;
 mod loader;
 mod names;
@@ -18,7 +19,9 @@ mod raw;
 mod room;
 mod snapshot;
 mod tables;
+mod turn;
 mod upgrade;
+mod writeback;
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,13 +30,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use larder_format::Position;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use redb::{Database, Durability, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
 pub(crate) use beside::{Beside, LogFile};
+pub(crate) use direct::DIRECT_BLOCK;
 use generation::{Closing, Generation, Open};
 pub(crate) use loader::Loader;
 pub(crate) use place::io_error;
@@ -41,6 +45,7 @@ pub(crate) use raw::scan_pages;
 pub(crate) use snapshot::{ChunkPage, Snapshot, SnapshotRange, StoredRow, chunk_key};
 use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
+use turn::Turn;
 pub(crate) use upgrade::FORMATS;
 pub use upgrade::UpgradeReport;
 
@@ -77,8 +82,7 @@ pub(crate) enum Place<'a> {
 /// An open store.
 pub(crate) struct Store {
     current: RwLock<Arc<Generation>>,
-    /// Held by whoever writes to the current generation, so that none is put in its place meanwhile.
-    turn: Mutex<()>,
+    turn: Arc<Turn>,
     cache_bytes: usize,
     /// The storage of the caller's own that the store lies on, if it does.
     custom: Option<Arc<dyn Storage>>,
@@ -261,7 +265,7 @@ impl Store {
         let identity = Self::identify(open)?;
         Ok(Self {
             current: RwLock::new(Arc::new(Generation::new(closing.keep(), file_identity.into()))),
-            turn: Mutex::default(),
+            turn: Arc::default(),
             cache_bytes,
             custom: None,
             reserve: room::Reserve::default(),
@@ -401,7 +405,7 @@ impl Store {
 
     /// Says on disk which commit log is in use from now on, if any, together with everything that was applied.
     pub(crate) fn set_log_in_use(&self, id: Option<[u8; 16]>) -> Result<()> {
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
         shield("note the commit log", || {
             let transaction = self.begin_write()?;
             {
@@ -428,6 +432,11 @@ impl Store {
         let current = self.current();
         let Some(file) = current.file() else { return Ok(()) };
         self.state.sync(|| file.sync_data()).map_err(|error| place::io_error("syncing the file", error))
+    }
+
+    /// Asks whoever makes something durable at leisure to take no more pauses.
+    pub(crate) fn hurry(&self) {
+        self.turn.hurry();
     }
 
     /// Closes the file. Views that are still held stay as they are.
@@ -468,7 +477,7 @@ impl Store {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) where there is no file to be replaced; then, and after every other
     /// error, the store goes on with the file that it had.
     pub(crate) fn replace_by_copy(&self, each: &mut dyn FnMut(u64) -> Result<()>) -> Result<(u64, u64)> {
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
         let (Some(path), false) = (self.path(), self.is_read_only) else {
             let (expected, got) =
                 ("a store in a file of its own", "one that has none, or may not be changed");

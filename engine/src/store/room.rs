@@ -124,7 +124,7 @@ impl super::Store {
     /// Closes the file and opens it again: after an error, redb answers nothing any more. What was not durable is gone;
     /// views that are held are lost.
     pub(crate) fn reopen(&self) -> Result<()> {
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
         let old = self.current();
         old.lose();
         self.state.start_over();

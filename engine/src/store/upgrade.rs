@@ -96,7 +96,7 @@ impl Store {
             return Err(ErrorKind::UpgradeRequired { found: from, to }.into());
         }
         let backup = self.back_up(from)?;
-        let _turn = self.turn.lock();
+        let _turn = self.turn.take();
         shield("upgrade the file", || {
             let transaction = self.begin_write()?;
             for format in from..to {
