@@ -223,6 +223,12 @@ pub struct WriteSetBuilder {
 }
 
 impl WriteSetBuilder {
+    /// Begins with room for operations of so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { operations: Vec::with_capacity(bytes.min(WRITE_SET_LENGTH_MAX)), count: 0 }
+    }
+
     /// Adds the storing of a value under its checksum.
     ///
     /// # Errors

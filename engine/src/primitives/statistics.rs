@@ -5,6 +5,7 @@
 //! of a status. Names are cut
 //! after 255 bytes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use larder_format::Record;
@@ -35,9 +36,16 @@ pub struct Statistics {
     pub by_status: BTreeMap<String, Count>,
 }
 
+/// How many, and their bytes; may be less than nothing in what a transaction counts.
+type Counts = (i64, i64);
+
+fn sum(left: Counts, right: Counts) -> Counts {
+    (left.0.saturating_add(right.0), left.1.saturating_add(right.1))
+}
+
 /// The rows behind the statistics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct StatisticsMap(BTreeMap<Vec<u8>, (i64, i64)>);
+pub(crate) struct StatisticsMap(BTreeMap<Vec<u8>, Counts>);
 
 impl StatisticsMap {
     /// Counts a record in, or with a weight of -1 out.
@@ -54,28 +62,35 @@ impl StatisticsMap {
         }
     }
 
-    fn add(&mut self, name: &[&[u8]], (assets, bytes): (i64, i64)) {
+    fn add(&mut self, name: &[&[u8]], counts: Counts) {
         let mut name = name.concat();
         name.truncate(usize::from(u8::MAX));
         let entry = self.0.entry(name).or_default();
-        entry.0 = entry.0.saturating_add(assets);
-        entry.1 = entry.1.saturating_add(bytes);
+        *entry = sum(*entry, counts);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Gives the statistics with what a transaction counted.
-    pub(crate) fn with(&self, delta: &Self) -> Self {
-        let mut sum = self.clone();
-        for (name, (assets, bytes)) in &delta.0 {
-            sum.add(&[name], (*assets, *bytes));
-            if sum.0.get(name) == Some(&(0, 0)) {
-                sum.0.remove(name);
+    /// Adds what a transaction counted; what is left of nothing goes.
+    pub(crate) fn add_all(&mut self, delta: Self) {
+        for (name, counts) in delta.0 {
+            match self.0.entry(name) {
+                Entry::Vacant(none) if counts != (0, 0) => {
+                    none.insert(counts);
+                }
+                Entry::Vacant(_) => {}
+                Entry::Occupied(mut there) => {
+                    let counts = sum(*there.get(), counts);
+                    if counts == (0, 0) {
+                        there.remove();
+                    } else {
+                        *there.get_mut() = counts;
+                    }
+                }
             }
         }
-        sum
     }
 
     /// Gives the counters that are not the same in another: their names, and what they are here and there, where 0 is for
@@ -96,8 +111,21 @@ impl StatisticsMap {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(self.0.len() * 32);
-        for (name, (assets, bytes)) in &self.0 {
+        self.encode_with(&Self::default())
+    }
+
+    /// Encodes what [`add_all`](Self::add_all) would leave.
+    pub(crate) fn encode_with(&self, delta: &Self) -> Vec<u8> {
+        let mut row = Vec::with_capacity((self.0.len() + delta.0.len()) * 32);
+        let (mut ours, mut theirs) = (self.0.iter().peekable(), delta.0.iter().peekable());
+        while let Some(name) = [ours.peek(), theirs.peek()].into_iter().flatten().map(|(name, _)| *name).min()
+        {
+            let rows = [&mut ours, &mut theirs].into_iter();
+            let counts = rows.filter_map(|rows| rows.next_if(|row| row.0 == name));
+            let (assets, bytes) = counts.fold((0, 0), |all, (_, counts)| sum(all, *counts));
+            if (assets, bytes) == (0, 0) {
+                continue;
+            }
             row.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
             row.extend_from_slice(&assets.to_le_bytes());
             row.extend_from_slice(&bytes.to_le_bytes());

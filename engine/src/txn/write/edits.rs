@@ -340,7 +340,7 @@ impl WriteTxn<'_> {
         self.changes.remove_range(Table::Records, start.into(), end.map(Bytes::from), count);
         self.rows.forget_all_opened();
         collections.into_iter().for_each(|id| self.drop_rows(id));
-        self.statistics = self.statistics.with(&statistics);
+        self.statistics.add_all(statistics);
         for tag_row in tag_rows {
             self.changes.remove(Table::Tags, tag_row);
         }

@@ -480,9 +480,9 @@ impl<'s> WriteTxn<'s> {
             return Ok((info, self.shared.commit.newest_slot()));
         }
         self.write_aggregates();
-        let statistics = (!self.statistics.is_empty()).then(|| self.held.statistics.with(&self.statistics));
-        if let Some(statistics) = &statistics {
-            self.changes.put(Table::State, state_key::STATISTICS, statistics.encode());
+        if !self.statistics.is_empty() {
+            let row = self.held.statistics.encode_with(&self.statistics);
+            self.changes.put(Table::State, state_key::STATISTICS, row);
         }
         self.rows.tell(&mut self.events);
         let feed = FeedRow {
@@ -514,7 +514,7 @@ impl<'s> WriteTxn<'s> {
             principal: self.caller.name().to_owned(),
             idempotency_key: idempotency_key.to_owned(),
         };
-        let mut builder = WriteSetBuilder::default();
+        let mut builder = WriteSetBuilder::with_capacity(self.changes.bytes());
         let encoded = self.changes.write(&mut builder).and_then(|()| builder.encode(&header));
         let write_set = match encoded {
             Ok(write_set) => write_set,
@@ -541,9 +541,7 @@ impl<'s> WriteTxn<'s> {
         self.held.sequence = self.info.sequence;
         self.held.time = self.info.time;
         self.held.identity = identity;
-        if let Some(statistics) = statistics {
-            self.held.statistics = statistics;
-        }
+        self.held.statistics.add_all(std::mem::take(&mut self.statistics));
         self.held.documents = Arc::clone(&self.documents);
         self.held.audit_next = audit_next;
         self.held.has_edges = self.has_edges;
