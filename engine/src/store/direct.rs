@@ -69,7 +69,6 @@ fn write_all_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use rkyv::util::AlignedVec;
