@@ -37,9 +37,13 @@ doc:
 test-long:
     LARDER_LONG=1 cargo test -p larder-tests --test killed
 
-# Crash images, rotten bits, decoders, fences: what every change has to pass, in about five minutes.
+# Crash images, rotten bits, fences, histories: what every change has to pass, in about five minutes.
 crash-lab:
     cargo run --release -p larder-tests --bin crash_lab
+
+# Every decoder under libFuzzer for so many seconds each.
+fuzz seconds="30":
+    tests/fuzz/run {{seconds}}
 
 # Bugs planted one by one, and the tests that have to find them: about five minutes.
 planted-bugs *name:

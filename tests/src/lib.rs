@@ -5,9 +5,11 @@
 //! - [`Judge`]: whether what comes up from an image is what may.
 //! - [`everywhere`]: a scenario in memory, on a file and on the images of crashes.
 //! - [`Workload`]: a random program over everything that changes a store, the same for the same seed.
+//! - [`DECODERS`]: every decoder of the file format, for a fuzzer.
 //! - [`history`]: what several threads saw of one store, and whether one order explains it.
 
 mod crash;
+mod decoders;
 mod disk;
 pub mod history;
 mod lab;
@@ -16,6 +18,7 @@ mod stage;
 mod workload;
 
 pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
+pub use decoders::{DECODERS, Decoder};
 pub use disk::{FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
 pub use lab::{Lab, dump};
 pub use random::Random;
@@ -27,6 +30,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use larder::format;
 use larder::{Error, Larder, ManualClock, Options, VerifyReport};
 
 /// Options with a clock that stands, and without a thread of the store's own.
