@@ -6,11 +6,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::error::{ErrorKind, Result};
 
+/// How many bytes are on their way at most, if it is more than one item.
+const BYTES_ON_THEIR_WAY: u64 = 16 << 20;
+
 /// Takes items from `produce`, hands each to a worker, and gives what came of it to `consume`, in order. Both run on the
-/// thread that called; there are at most two items a worker on their way. Ends at the first error.
+/// thread that called; there are at most two items a worker on their way, and fewer where `length` says that they are large.
+/// Ends at the first error.
 pub(super) fn in_order<T: Send, R: Send, W: FnMut(T) -> Result<R>>(
     threads: usize,
     mut produce: impl FnMut() -> Result<Option<T>>,
+    length: impl Fn(&T) -> u64,
     worker: impl Fn() -> Result<W> + Sync,
     mut consume: impl FnMut(R) -> Result<()>,
 ) -> Result<()> {
@@ -32,24 +37,28 @@ pub(super) fn in_order<T: Send, R: Send, W: FnMut(T) -> Result<R>>(
             });
         }
         drop(todo);
-        let mut waiting: VecDeque<Receiver<Result<R>>> = VecDeque::new();
+        let mut waiting: VecDeque<(Receiver<Result<R>>, u64)> = VecDeque::new();
+        let mut on_their_way = 0;
         let mut take = |done: Receiver<Result<R>>| {
             consume(done.recv().map_err(|_| ErrorKind::Aborted { what: "a worker gave up".to_owned() })??)
         };
         while let Some(item) = produce()? {
+            let bytes = length(&item);
+            while (waiting.len() >= 2 * threads || on_their_way + bytes > BYTES_ON_THEIR_WAY)
+                && let Some((first, bytes)) = waiting.pop_front()
+            {
+                on_their_way -= bytes;
+                take(first)?;
+            }
             let (outcome, done) = bounded(1);
             if jobs.send((item, outcome)).is_err() {
                 return Err(ErrorKind::Aborted { what: "the workers gave up".to_owned() }.into());
             }
-            waiting.push_back(done);
-            if waiting.len() > 2 * threads
-                && let Some(first) = waiting.pop_front()
-            {
-                take(first)?;
-            }
+            waiting.push_back((done, bytes));
+            on_their_way += bytes;
         }
         drop(jobs);
-        waiting.into_iter().try_for_each(take)
+        waiting.into_iter().try_for_each(|(done, _)| take(done))
     })
 }
 
@@ -65,6 +74,8 @@ mod tests {
                 next += 1;
                 Ok((next <= upto).then_some(next))
             },
+            // Every hundredth is a large one.
+            |number| if number % 100 == 0 { 1 << 30 } else { 1 },
             || {
                 Ok(|number: u64| {
                     if number == fail_at {

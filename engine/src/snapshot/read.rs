@@ -15,6 +15,9 @@ use super::{Watch, watched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{FORMAT_VERSION, Table};
 
+/// How many operations are handed on together.
+const OPERATIONS_AT_ONCE: usize = 1_024;
+
 pub(super) fn damaged(what: impl Into<String>) -> Error {
     ErrorKind::SnapshotDamaged { what: what.into() }.into()
 }
@@ -124,7 +127,8 @@ fn decode_header(content: &[u8]) -> Result<SnapshotHeader> {
 /// What was read of a piece.
 enum Opened {
     Header(SnapshotHeader),
-    Rows(Vec<Operation>),
+    /// Operations, checked; in memory a small one takes many times its bytes, so they are decoded when their turn comes.
+    Rows(Bytes),
     Manifest(SnapshotManifest),
 }
 
@@ -143,6 +147,7 @@ pub(super) fn read(
     in_order(
         threads,
         || pieces.next(),
+        |(header, _)| u64::from(header.content_length),
         || Ok(|(header, frame): (PieceHeader, Vec<u8>)| Ok((open(&header, &frame)?, header.content_length))),
         |(opened, length)| {
             bytes += u64::from(length);
@@ -152,12 +157,19 @@ pub(super) fn read(
             match opened {
                 Opened::Header(found) => header = Some(found),
                 Opened::Manifest(found) => said = Some(found),
-                Opened::Rows(operations) => {
-                    for operation in &operations {
-                        order.follow(operation)?;
-                        counted.count(operation.place().0, length_of(operation));
+                Opened::Rows(content) => {
+                    let (mut at, mut some) = (0, Vec::new());
+                    while at < content.len() {
+                        let operation = decode(&content, &mut at)?;
+                        order.follow(&operation)?;
+                        counted.count(operation.place().0, length_of(&operation));
+                        some.push(operation);
+                        if some.len() == OPERATIONS_AT_ONCE {
+                            each(&some)?;
+                            some.clear();
+                        }
                     }
-                    each(&operations)?;
+                    each(&some)?;
                 }
             }
             watched(watch, bytes)
@@ -176,17 +188,18 @@ fn open(header: &PieceHeader, frame: &[u8]) -> Result<Opened> {
         PieceKind::Header => decode_header(&content).map(Opened::Header),
         PieceKind::Manifest => SnapshotManifest::decode(&content).map(Opened::Manifest).map_err(wrong),
         PieceKind::Rows => {
-            let (content, mut at, mut operations) = (Bytes::from(content), 0, Vec::new());
+            let (content, mut at) = (Bytes::from(content), 0);
             while at < content.len() {
-                let operation =
-                    Operation::decode(&content, &mut at).map_err(|error| damaged(error.to_string()))?;
-                check(&operation)?;
-                operations.push(operation);
+                check(&decode(&content, &mut at)?)?;
             }
-            Ok(Opened::Rows(operations))
+            Ok(Opened::Rows(content))
         }
         _ => Err(damaged("a piece is of no known kind")),
     }
+}
+
+fn decode(content: &Bytes, at: &mut usize) -> Result<Operation> {
+    Operation::decode(content, at).map_err(|error| damaged(error.to_string()))
 }
 
 /// Values are those of their keys, in tables that a snapshot may have.

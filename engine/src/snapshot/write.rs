@@ -61,7 +61,8 @@ pub(super) fn write(
             Ok((kind, content.len(), frame, digest))
         })
     };
-    in_order(threads, produce, worker, |(kind, content_length, frame, digest)| {
+    let length = |(_, content): &(PieceKind, Vec<u8>)| content.len() as u64;
+    in_order(threads, produce, length, worker, |(kind, content_length, frame, digest)| {
         pieces.push(kind, content_length, &frame, digest)?;
         watched(watch, pieces.written.content_bytes)
     })?;
