@@ -1,11 +1,13 @@
 //! The commit log: what a crash leaves in it comes back, and a log that is not right is an error or a clean recovery,
 //! never a panic and never silence.
 
-use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::{fs, io};
 
-use larder::{Durability, Larder, Result};
-use larder_tests::{FaultyDisk, Image, LOG, Plan, STORE, kind_of, still, verified};
+use larder::{Durability, Larder, Result, Storage};
+use larder_tests::{FaultyDisk, FaultyStorage, Image, LOG, Plan, STORE, kind_of, still, verified};
 
 const BLOCK: usize = 4_096;
 const COMMITS: u64 = 6;
@@ -332,4 +334,84 @@ fn a_log_that_is_set_aside_is_kept_under_another_name() {
     assert_eq!(count(&larder, COMMITS), 1);
     let aside = larder.recovery().unwrap().discarded.clone().unwrap();
     assert!(fs::read(aside).unwrap() == image[LOG] && !log.exists());
+}
+
+/// A disk of which one write to the log finds no room, and all others do.
+#[derive(Debug)]
+struct FullOnce {
+    disk: FaultyStorage,
+    left: AtomicI64,
+}
+
+impl Storage for FullOnce {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.disk.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.disk.write(offset, bytes)
+    }
+}
+
+/// T07. A batch that could not be written was left with its padding, and what came behind it could not be read again: neither
+/// after a crash, nor when the store started over, which took away a log that nobody had read.
+#[test]
+fn t07_what_follows_a_batch_that_found_no_room_is_read_again() {
+    const PUTS: usize = 160;
+    let payload = |number: usize| noise(number as u64 + 1, 20_000);
+    let (mut met, mut all) = (0, 0);
+    for write in 0.. {
+        let plan = Plan { capacity: Some(1 << 30), ..Plan::default() };
+        let disk = FaultyDisk::holding(Image::default(), plan);
+        disk.open(still().reserve_bytes(0), true).unwrap().close().unwrap();
+        let log = Arc::new(FullOnce { disk: disk.file(LOG), left: AtomicI64::new(write) });
+        let options = still().log_segment_bytes(8 << 20).reserve_bytes(4 << 20).durability(Durability::Lazy);
+        let larder =
+            options.open_storages(Box::new(disk.file(STORE)), Arc::clone(&log) as Arc<dyn Storage>).unwrap();
+        let session = larder.session("ana").unwrap();
+        // All of them in one batch.
+        let submit = |number: usize| session.submit(|txn| txn.put(format!("k/{number}"), payload(number)));
+        let tickets: Vec<_> = (0..PUTS).map(|number| (number, submit(number).unwrap().1)).collect();
+        let put = tickets.into_iter().filter_map(|(number, ticket)| ticket.wait().is_ok().then_some(number));
+        let put: Vec<usize> = put.collect();
+        // If that is what finds no room, it does the next time.
+        let is_flushed = larder.flush().is_ok() || larder.flush().is_ok();
+        assert!(is_flushed, "write {write}");
+        let is_met = log.left.load(Ordering::Relaxed) < 0;
+        for image in [disk.durable(), disk.current()] {
+            let again = FaultyDisk::holding(image, Plan::default());
+            let back = again.open(still(), true).unwrap_or_else(|error| panic!("write {write}: {error}"));
+            verified(&back);
+            let session = back.session("ana").unwrap();
+            for number in &put {
+                let found = session.get(format!("k/{number}")).unwrap().bytes().unwrap();
+                assert!(found == payload(*number), "write {write}: put {number}");
+            }
+        }
+        larder.close().unwrap();
+        let closed = disk.open(still(), true).unwrap();
+        let session = closed.session("ana").unwrap();
+        put.iter().for_each(|number| drop(session.get(format!("k/{number}")).unwrap()));
+        if !is_met {
+            break;
+        }
+        met += 1;
+        all += u32::from(put.len() == PUTS);
+    }
+    assert!(met >= 4 && all > 0, "{met} writes failed, after {all} of them all was stored");
 }

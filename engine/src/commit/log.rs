@@ -125,13 +125,12 @@ impl Segment {
         self.end.saturating_sub(self.at)
     }
 
-    /// Writes zeros ahead, at least up to `upto`.
-    fn write_ahead(&mut self, file: &LogFile, upto: u64) -> Result<()> {
-        let step = (self.written - self.begin).clamp(AHEAD_MIN, AHEAD_MAX);
-        let upto = upto.max(self.written + step).min(self.end);
-        let mut zeros = AlignedVec::<DIRECT_BLOCK>::new();
-        zeros.resize(usize::try_from(upto - self.written).unwrap_or(0), 0);
-        file.write_to_sync(self.written, &zeros)?;
+    /// Writes zeros ahead, from `from` on, up to which all was written or is about to be.
+    fn write_ahead(&mut self, file: &LogFile, from: u64) -> Result<()> {
+        let step = (from - self.begin).clamp(AHEAD_MIN, AHEAD_MAX);
+        let upto = (from + step).min(self.end);
+        let zeros = vec![0; usize::try_from(upto - from).unwrap_or(0)];
+        file.write(from, &zeros)?;
         self.written = upto;
         Ok(())
     }
@@ -224,7 +223,7 @@ impl Log {
         let active = &mut open.active;
         let (used, ahead) = (active.at - active.begin, active.written.saturating_sub(active.at));
         if active.written < active.end && ahead < used.clamp(AHEAD_MIN / 2, AHEAD_MAX / 2) {
-            active.write_ahead(&open.file, 0)?;
+            active.write_ahead(&open.file, active.written)?;
         }
         Ok(())
     }
@@ -322,19 +321,27 @@ impl OpenLog {
         for (to, from) in gathered.bytes.iter_mut().zip(header.encode()) {
             *to = from;
         }
-        let padded = gathered.bytes.len().next_multiple_of(LOG_BLOCK);
-        gathered.bytes.resize(padded, 0);
-        let end = self.active.at + gathered.bytes.len() as u64;
+        let length = gathered.bytes.len();
+        gathered.bytes.resize(length.next_multiple_of(LOG_BLOCK), 0);
+        let written = self.write_blocks(&gathered.bytes, next);
+        // If it is tried again, what comes meanwhile has to follow on the last write-set.
+        gathered.bytes.resize(length, 0);
+        written?;
+        self.active.last = last;
+        gathered.begin();
+        Ok(())
+    }
+
+    fn write_blocks(&mut self, blocks: &[u8], next: Next) -> Result<()> {
+        let end = self.active.at + blocks.len() as u64;
         if end > self.active.written {
             self.active.write_ahead(&self.file, end)?;
         }
         match next {
-            Next::Sync => self.file.write_to_sync(self.active.at, &gathered.bytes)?,
-            Next::More => self.file.write(self.active.at, &gathered.bytes)?,
+            Next::Sync => self.file.write_to_sync(self.active.at, blocks)?,
+            Next::More => self.file.write(self.active.at, blocks)?,
         }
         self.active.at = end;
-        self.active.last = last;
-        gathered.begin();
         Ok(())
     }
 

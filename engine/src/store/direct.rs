@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::backend::is_no_room;
+
 /// What the memory, the place and the length of a write are a multiple of, in bytes.
 pub(crate) const DIRECT_BLOCK: usize = 4_096;
 
@@ -26,7 +28,9 @@ impl Direct {
         use std::fs::OpenOptions;
         use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        use rustix::fs::OFlags;
+
+        let flags = (OFlags::DIRECT | OFlags::NOFOLLOW).bits().cast_signed();
         let file = OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
         let (this, that) = (file.metadata().ok()?, same.metadata().ok()?);
         let is_same = (this.dev(), this.ino()) == (that.dev(), that.ino());
@@ -39,21 +43,22 @@ impl Direct {
         None
     }
 
-    /// Writes blocks. False, from then on, where they have to be aligned otherwise; nothing can be said of what lies there
-    /// then, until it is written in another way.
+    /// Writes blocks. False, from then on, where that cannot be done, as when they have to be aligned otherwise; nothing can
+    /// be said of what lies there then, until it is written in the usual way, which tells what is wrong with the disk.
     ///
     /// # Errors
-    /// Those of the write.
+    /// Want of room.
     pub(super) fn write(&self, offset: u64, blocks: &[u8]) -> io::Result<bool> {
         if self.is_refused.load(Ordering::Relaxed) {
             return Ok(false);
         }
         match write_all_at(&self.file, blocks, offset) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Ok(()) => Ok(true),
+            Err(error) if is_no_room(&error) => Err(error),
+            Err(_) => {
                 self.is_refused.store(true, Ordering::Relaxed);
                 Ok(false)
             }
-            written => written.map(|()| true),
         }
     }
 }
