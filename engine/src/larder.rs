@@ -377,7 +377,7 @@ impl Shared {
 
     /// Lets the store's thread know that there is something to do.
     pub(crate) fn wake(&self) {
-        self.commit.wake();
+        self.commit.hurry();
     }
 
     /// Runs an operation under a span, and reports it if it was slow.

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use larder_format::{FeedRow, Micros};
 use parking_lot::Mutex;
 
@@ -95,6 +95,8 @@ impl Drop for Upkeep {
 fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) {
     let (mut trimmed_at, mut sleep) = (Micros::MIN, SLEEP_MAX);
     loop {
+        // What comes from here on is not kept waiting.
+        let Some(haste) = shared.upgrade().map(|shared| shared.commit.store().haste()) else { return };
         // Woken, stopped, or nothing for a while.
         crossbeam_channel::select! {
             recv(stopped) -> _ => return,
@@ -102,6 +104,9 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             default(sleep) => {}
         }
         let Some(shared) = shared.upgrade() else { return };
+        if stopped.try_recv() != Err(TryRecvError::Empty) {
+            return;
+        }
         shared.commit.lead_if_free();
         let now = shared.clock.now();
         let mut step = shared
@@ -109,7 +114,7 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             .heal_now()
             .and_then(|()| flush_if_due(&shared, now))
             .and_then(|_| shared.write_audit())
-            .and_then(|()| shared.commit.drain_if_due().map(drop));
+            .and_then(|()| shared.commit.drain_if_due(haste).map(drop));
         if now.saturating_sub(trimmed_at) >= TRIM_EVERY {
             trimmed_at = now;
             step = step.and_then(|()| trim(&shared, now).map(drop));

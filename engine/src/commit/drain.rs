@@ -148,7 +148,7 @@ impl Commit {
     /// Makes what was drained up to here durable in the store.
     fn make_durable(&self, upto: u64, flush: impl FnOnce() -> Result<()>) -> Result<()> {
         // First the log: what is durable in the store must be there too, or a crash would leave a gap in it.
-        self.sync_log()?;
+        self.sync_log().inspect_err(|error| self.fail(error))?;
         flush().inspect_err(|error| self.fail(error))?;
         self.log.lock().note_checkpoint(upto);
         Ok(())
@@ -196,19 +196,20 @@ impl Commit {
         Ok(())
     }
 
-    /// A checkpoint that nobody waits for.
-    fn checkpoint_at_leisure(&self) -> Result<()> {
+    /// A checkpoint that nobody waits for, as long as there is no haste since.
+    fn checkpoint_at_leisure(&self, since: u64) -> Result<()> {
         self.make_room_to_drain();
         self.drain_all()?;
         if self.is_to_start_over() {
             return Ok(());
         }
         let upto = self.drain.drained.lock().sequence;
-        self.make_durable(upto, || self.store.flush_at_leisure(|| self.flush_due() == i64::MAX))
+        self.make_durable(upto, || self.store.flush_at_leisure(since))
     }
 
-    /// Drains and checkpoints if it is time to; tells whether there was anything to do.
-    pub(crate) fn drain_if_due(&self) -> Result<bool> {
+    /// Drains and checkpoints if it is time to, taking its time while there is no haste since; tells whether there was
+    /// anything to do.
+    pub(crate) fn drain_if_due(&self, since: u64) -> Result<bool> {
         if self.store.is_read_only() || self.queue.lock().failed.is_some() {
             return Ok(false);
         }
@@ -217,7 +218,7 @@ impl Commit {
             let _ = self.log.lock().write_ahead();
         }
         if self.log.lock().wants_checkpoint() {
-            self.checkpoint_at_leisure()?;
+            self.checkpoint_at_leisure(since)?;
             return Ok(true);
         }
         let is_quiet = self.drain.is_quiet();

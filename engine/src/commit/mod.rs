@@ -234,8 +234,14 @@ impl Commit {
         input_output
     }
 
+    /// Lets the store's thread know that somebody waits for it.
+    pub(crate) fn hurry(&self) {
+        self.store.hurry();
+        self.wake();
+    }
+
     /// Lets the store's thread know that there is something to do.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         // A full channel has a wake-up in it already.
         let _ = self.waker.try_send(());
     }
@@ -470,8 +476,7 @@ impl Commit {
             let mut flush_due = self.flush_due.lock();
             if due < *flush_due {
                 *flush_due = due;
-                self.store.hurry();
-                self.wake();
+                self.hurry();
             }
         }
     }
@@ -562,7 +567,8 @@ impl Commit {
         let mut held = self.sequencer.hold();
         // If there is no room still, the log has what was acknowledged.
         let _ = self.heal(&mut held);
-        let closed = if self.store.is_read_only() || self.queue.lock().failed.is_some() {
+        let is_left = self.has_to_start_over() || self.queue.lock().failed.is_some();
+        let closed = if self.store.is_read_only() || is_left {
             Ok(())
         } else {
             self.settle().and_then(|()| self.bring_home())

@@ -226,14 +226,14 @@ impl Commit {
     /// Lets whoever writes next start over.
     pub(super) fn ask_to_start_over(&self) {
         self.room.is_to_start_over.store(true, Ordering::Release);
-        self.wake();
+        self.hurry();
     }
 
     pub(super) fn is_to_start_over(&self) -> bool {
         self.room.is_to_start_over.load(Ordering::Acquire)
     }
 
-    fn has_to_start_over(&self) -> bool {
+    pub(super) fn has_to_start_over(&self) -> bool {
         self.is_to_start_over() || (self.has_failed.load(Ordering::Acquire) && self.wants_room())
     }
 

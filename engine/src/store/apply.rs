@@ -152,14 +152,16 @@ impl Store {
     }
 
     /// As [`flush`](Self::flush), a little at a time, so that syncs of the commit log find the disk idle in between; for as
-    /// long as nobody waits for a turn, and `is_calm`.
-    pub(crate) fn flush_at_leisure(&self, is_calm: impl FnOnce() -> bool) -> Result<()> {
+    /// long as nobody waits for a turn, and there was no [`haste`](Self::haste) since.
+    pub(crate) fn flush_at_leisure(&self, since: u64) -> Result<()> {
         let _turn = self.turn.take();
-        self.turn.calm();
-        // Asked after that, so that who is in a hurry from now on is heard.
-        let file =
-            if is_calm() { self.current().file().and_then(|file| file.try_clone().ok()) } else { None };
-        let pace = file.map(|file| Pace { file, turn: Arc::clone(&self.turn) });
+        // Elsewhere there is no way to have pages written back.
+        let file = self
+            .current()
+            .file()
+            .filter(|_| cfg!(target_os = "linux"))
+            .and_then(|file| file.try_clone().ok());
+        let pace = file.map(|file| Pace::new(file, Arc::clone(&self.turn), since));
         self.state.unsynced().set_pace(pace);
         let flushed = self.flush_in_turn();
         self.state.unsynced().set_pace(None);

@@ -314,6 +314,7 @@ impl BackendState {
 
     /// Goes back to what was known before another file was written in its place, and given up.
     pub(crate) fn set_extent(&self, (length, used, is_full): (u64, u64, bool)) {
+        self.unsynced.forget();
         self.length.store(length, Ordering::Relaxed);
         self.used.store(used, Ordering::Relaxed);
         self.full.store(is_full, Ordering::Release);
@@ -484,6 +485,8 @@ impl StorageBackend for Backend {
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
         self.state.refuse_after_failed_sync()?;
+        // What redb does while a file grows, readers wait for.
+        self.state.unsynced.set_pace(None);
         self.state.note(self.medium.set_len(len))?;
         self.state.length.store(len, Ordering::Relaxed);
         self.state.used.fetch_min(len, Ordering::Relaxed);
@@ -491,7 +494,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.state.unsynced.write_back();
+        self.state.unsynced.make_ready();
         self.state.sync(|| self.medium.sync())
     }
 

@@ -431,7 +431,13 @@ impl Store {
     pub(crate) fn push_to_disk(&self) -> Result<()> {
         let current = self.current();
         let Some(file) = current.file() else { return Ok(()) };
+        self.state.unsynced().forget();
         self.state.sync(|| file.sync_data()).map_err(|error| place::io_error("syncing the file", error))
+    }
+
+    /// Tells how often there was hurry so far.
+    pub(crate) fn haste(&self) -> u64 {
+        self.turn.haste()
     }
 
     /// Asks whoever makes something durable at leisure to take no more pauses.

@@ -16,8 +16,8 @@ pub(super) struct Turn {
 struct Haste {
     /// How many wait for the turn.
     waiting: usize,
-    /// Whether somebody else waits for what whoever has it will do next.
-    is_asked_for: bool,
+    /// How often it was asked for by others, who wait for what whoever has the turn does next.
+    asked: u64,
 }
 
 impl Turn {
@@ -33,21 +33,21 @@ impl Turn {
         turn
     }
 
-    /// Says that there is no hurry: for who begins to take pauses.
-    pub(super) fn calm(&self) {
-        self.haste.lock().is_asked_for = false;
+    /// Tells how often there was hurry so far.
+    pub(super) fn haste(&self) -> u64 {
+        self.haste.lock().asked
     }
 
     /// Asks whoever takes pauses to take no more.
     pub(super) fn hurry(&self) {
-        self.haste.lock().is_asked_for = true;
+        self.haste.lock().asked += 1;
         self.changed.notify_all();
     }
 
-    /// Pauses for so long, or until there is hurry; tells whether there is none.
-    pub(super) fn pause(&self, time: Duration) -> bool {
+    /// Pauses for so long, or until there is hurry; tells whether there was none `since`.
+    pub(super) fn pause(&self, time: Duration, since: u64) -> bool {
         let mut haste = self.haste.lock();
-        let is_calm = |haste: &Haste| haste.waiting == 0 && !haste.is_asked_for;
+        let is_calm = |haste: &Haste| haste.waiting == 0 && haste.asked == since;
         if is_calm(&haste) {
             self.changed.wait_for(&mut haste, time);
         }
@@ -67,19 +67,19 @@ mod tests {
         let held = turn.take();
         std::thread::scope(|scope| {
             let other = scope.spawn(|| drop(turn.take()));
-            while turn.pause(LONG) {}
+            while turn.pause(LONG, 0) {}
             drop(held);
             other.join().unwrap();
         });
-        assert!(turn.pause(Duration::ZERO));
+        assert!(turn.pause(Duration::ZERO, 0));
     }
 
     #[test]
     fn a_pause_ends_when_it_is_asked_to() {
         let turn = Turn::default();
+        let before = turn.haste();
         turn.hurry();
-        assert!(!turn.pause(LONG));
-        turn.calm();
-        assert!(turn.pause(Duration::ZERO));
+        assert!(!turn.pause(LONG, before));
+        assert!(turn.pause(Duration::ZERO, turn.haste()));
     }
 }
