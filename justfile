@@ -33,9 +33,9 @@ bench *filter:
 doc:
     cargo doc --workspace --no-deps --open
 
-# The tests that take longer: two hundred kills in each durability.
+# The tests that take longer: two hundred kills in each durability, three hundred processes without memory.
 test-long:
-    LARDER_LONG=1 cargo test -p larder-tests --test killed
+    LARDER_LONG=1 cargo test -p larder-tests --test killed --test memory
 
 # Crash images, rotten bits, fences, histories: what every change has to pass, in about five minutes.
 crash-lab:
