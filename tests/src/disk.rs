@@ -12,14 +12,8 @@ use parking_lot::Mutex;
 pub struct Plan {
     /// From this write, set-length or sync on, counted from 0, every call fails: the machine is gone.
     pub freeze_at: Option<u64>,
-    /// This sync fails, counted from 0; nothing else does.
-    pub fail_sync: Option<u64>,
-    /// Whether it fails for want of room.
-    pub is_sync_full: bool,
-    /// Writes fail for want of room from this one on, counted from 0.
-    pub full_at: Option<u64>,
-    /// This read fails, counted from 0; nothing else does.
-    pub fail_read: Option<u64>,
+    /// A call that fails.
+    pub fault: Option<Fault>,
     /// How many bytes the disk has, for both files and what is kept for them. Counted in blocks that were written.
     pub capacity: Option<u64>,
     /// Whether the disk does not say how much room it has.
@@ -28,6 +22,77 @@ pub struct Plan {
     pub is_recorded: bool,
     /// A lie that the disk tells.
     pub lie: Option<Lie>,
+}
+
+/// What a disk is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// To read.
+    Read,
+    /// To write.
+    Write,
+    /// To set the length of a file.
+    SetLength,
+    /// To sync a file.
+    Sync,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::SetLength, Self::Sync];
+}
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// With an error of the device.
+    Device,
+    /// For want of room.
+    Full,
+    /// For want of room, after half of the blocks that were to be written.
+    FullHalfWay,
+    /// For want of room, when only the last byte was still to be written: no file system does it, but a storage may.
+    FullAtTheEnd,
+}
+
+impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Device, Self::Full, Self::FullHalfWay, Self::FullAtTheEnd];
+
+    fn error(self) -> io::Error {
+        let kind = if self == Self::Device { io::ErrorKind::Other } else { io::ErrorKind::StorageFull };
+        io::Error::new(kind, "the disk says no")
+    }
+}
+
+/// A call that fails, of both files together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// Which call.
+    pub call: Call,
+    /// Which one of them, counted from 0.
+    pub at: u64,
+    /// How.
+    pub failure: Failure,
+    /// Whether all that come after it fail in the same way.
+    pub is_lasting: bool,
+}
+
+impl Fault {
+    /// One call fails, with an error of the device; nothing else does.
+    pub fn once(call: Call, at: u64) -> Self {
+        Self { call, at, failure: Failure::Device, is_lasting: false }
+    }
+
+    /// Lets it fail in another way.
+    pub fn with(self, failure: Failure) -> Self {
+        Self { failure, ..self }
+    }
+
+    /// Lets all fail that come after it.
+    pub fn lasting(self) -> Self {
+        Self { is_lasting: true, ..self }
+    }
 }
 
 /// What a disk says it did, and did not do.
@@ -66,15 +131,29 @@ pub type Image = [Vec<u8>; 2];
 struct State {
     current: Image,
     durable: Image,
-    pending: Vec<(usize, u64, Vec<u8>)>,
+    pending: Vec<Pending>,
+    /// The least length of each file since its last sync.
+    shortest: [usize; 2],
+    /// Whether a sync of each file failed, and how many were asked for after that.
+    has_failed_sync: [bool; 2],
+    syncs_after: u64,
     operations: u64,
-    writes: u64,
-    syncs: u64,
-    reads: u64,
+    calls: [u64; 4],
     plan: Plan,
     blocks: [BTreeSet<u64>; 2],
     reserved: u64,
     steps: Vec<Step>,
+}
+
+/// Something that was written since the last sync.
+#[derive(Debug)]
+struct Pending {
+    file: usize,
+    offset: u64,
+    bytes: Vec<u8>,
+    /// Whether a sync of it failed: the next one says nothing of it (A. Rebello et al., "Can Applications Recover from
+    /// fsync Failures?", USENIX ATC 2020).
+    is_lost: bool,
 }
 
 /// A disk in memory with two files, and one plan for both.
@@ -101,8 +180,9 @@ impl FaultyDisk {
             };
             (0..(image[file].len() as u64).div_ceil(BLOCK)).filter(is_written).collect()
         });
+        let shortest = [image[STORE].len(), image[LOG].len()];
         let (durable, current) = (image.clone(), image);
-        Self(Arc::new(Mutex::new(State { durable, current, plan, blocks, ..State::default() })))
+        Self(Arc::new(Mutex::new(State { durable, current, plan, blocks, shortest, ..State::default() })))
     }
 
     /// Makes one with a store on it that was closed.
@@ -139,7 +219,7 @@ impl FaultyDisk {
         let state = self.0.lock();
         let mut image = state.durable.clone();
         let mut random = seed | 1;
-        for (file, offset, bytes) in &state.pending {
+        for Pending { file, offset, bytes, .. } in &state.pending {
             let file = &mut image[*file];
             random ^= random << 13;
             random ^= random >> 7;
@@ -178,14 +258,24 @@ impl FaultyDisk {
         self.0.lock().steps.len()
     }
 
+    /// Counts the calls of a kind that were made.
+    pub fn calls(&self, call: Call) -> u64 {
+        self.0.lock().calls[call as usize]
+    }
+
     /// Counts the syncs that were asked for.
     pub fn syncs(&self) -> u64 {
-        self.0.lock().syncs
+        self.calls(Call::Sync)
+    }
+
+    /// Counts the syncs of a file that were asked for after one of it had failed.
+    pub fn syncs_after_failure(&self) -> u64 {
+        self.0.lock().syncs_after
     }
 
     /// Counts the reads that were asked for.
     pub fn reads(&self) -> u64 {
-        self.0.lock().reads
+        self.calls(Call::Read)
     }
 
     /// Sets what goes wrong from now on, counted as before.
@@ -214,6 +304,28 @@ impl State {
             _ => Ok(()),
         }
     }
+
+    /// Counts a call; tells how it fails, if it does.
+    fn fault(&mut self, call: Call) -> Option<Failure> {
+        let at = self.calls[call as usize];
+        self.calls[call as usize] += 1;
+        let fault = self.plan.fault.filter(|fault| fault.call == call)?;
+        (at == fault.at || (fault.is_lasting && at > fault.at)).then_some(fault.failure)
+    }
+
+    /// Makes durable what a file has, but for what a sync before this one lost.
+    fn keep(&mut self, file: usize) {
+        let (current, durable) = (&self.current[file], &mut self.durable[file]);
+        durable.truncate(self.shortest[file]);
+        durable.resize(current.len(), 0);
+        for pending in self.pending.iter().filter(|pending| pending.file == file && !pending.is_lost) {
+            let from = (pending.offset as usize).min(current.len());
+            let to = (pending.offset as usize + pending.bytes.len()).min(current.len());
+            durable[from..to].copy_from_slice(&current[from..to]);
+        }
+        self.shortest[file] = current.len();
+        self.pending.retain(|pending| pending.file != file);
+    }
 }
 
 impl Storage for FaultyStorage {
@@ -223,10 +335,8 @@ impl Storage for FaultyStorage {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut state = self.0.lock();
-        let at = state.reads;
-        state.reads += 1;
-        if state.plan.fail_read == Some(at) {
-            return Err(io::Error::other("the disk cannot read this"));
+        if let Some(failure) = state.fault(Call::Read) {
+            return Err(failure.error());
         }
         let from = state.current[self.1].get(offset as usize..).and_then(|rest| rest.get(..out.len()));
         out.copy_from_slice(from.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
@@ -236,7 +346,11 @@ impl Storage for FaultyStorage {
     fn set_len(&self, length: u64) -> io::Result<()> {
         let mut state = self.0.lock();
         state.step()?;
+        if let Some(failure) = state.fault(Call::SetLength) {
+            return Err(failure.error());
+        }
         state.current[self.1].resize(length as usize, 0);
+        state.shortest[self.1] = state.shortest[self.1].min(length as usize);
         if state.plan.is_recorded && state.plan.lie != Some(Lie::SetLength(self.1)) {
             state.steps.push(Step::SetLength(self.1, length));
         }
@@ -247,12 +361,13 @@ impl Storage for FaultyStorage {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.lock();
         state.step()?;
-        let at = state.syncs;
-        state.syncs += 1;
-        if state.plan.fail_sync == Some(at) {
-            let what =
-                if state.plan.is_sync_full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
-            return Err(io::Error::new(what, "the disk says no"));
+        state.syncs_after += u64::from(state.has_failed_sync[self.1]);
+        if let Some(failure) = state.fault(Call::Sync) {
+            state.has_failed_sync[self.1] = true;
+            for pending in state.pending.iter_mut().filter(|pending| pending.file == self.1) {
+                pending.is_lost = true;
+            }
+            return Err(failure.error());
         }
         if state.plan.is_recorded {
             if state.plan.lie != Some(Lie::Sync(self.1)) {
@@ -261,19 +376,21 @@ impl Storage for FaultyStorage {
             // The steps say what is durable.
             return Ok(());
         }
-        state.durable[self.1] = state.current[self.1].clone();
-        state.pending.retain(|(file, ..)| *file != self.1);
+        state.keep(self.1);
         Ok(())
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.0.lock();
         state.step()?;
-        let at = state.writes;
-        state.writes += 1;
-        if state.plan.full_at.is_some_and(|full| at >= full) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
+        let at = state.calls[Call::Write as usize];
+        let failure = state.fault(Call::Write);
+        let bytes = match failure {
+            Some(failure @ (Failure::Device | Failure::Full)) => return Err(failure.error()),
+            Some(Failure::FullHalfWay) => &bytes[..(bytes.len() as u64 / 2 / BLOCK * BLOCK) as usize],
+            Some(Failure::FullAtTheEnd) => &bytes[..bytes.len().saturating_sub(1)],
+            None => bytes,
+        };
         let touched = offset / BLOCK..(offset + bytes.len() as u64).div_ceil(BLOCK);
         if state.plan.capacity.is_none() {
             state.blocks[self.1].clear();
@@ -297,9 +414,10 @@ impl Storage for FaultyStorage {
                 state.steps.push(Step::Write(self.1, offset, bytes.into()));
             }
         } else {
-            state.pending.push((self.1, offset, bytes.to_vec()));
+            let (file, bytes) = (self.1, bytes.to_vec());
+            state.pending.push(Pending { file, offset, bytes, is_lost: false });
         }
-        Ok(())
+        failure.map_or(Ok(()), |failure| Err(failure.error()))
     }
 
     fn room(&self) -> Option<u64> {

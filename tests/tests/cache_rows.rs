@@ -10,7 +10,7 @@ use larder::{
     BatchMode, CommitOutcome, ContentHash, Edit, ErrorKind, Event, EventKind, Key, Larder, Objection,
     Outcome, ReadTxn, Record, RestoreOptions, Retention, Session, SnapshotOptions, Status, restore,
 };
-use larder_tests::{FaultyDisk, Lab, Plan, Random, Workload, kind_of, still, verified};
+use larder_tests::{Call, Fault, FaultyDisk, Lab, Plan, Random, Workload, kind_of, still, verified};
 
 const MIB: u64 = 1 << 20;
 
@@ -220,7 +220,7 @@ fn session_commit_queue_a_flush_that_the_disk_ended_is_done_again_without_duplic
     let disk = FaultyDisk::default();
     let larder = disk.open(still(), true).unwrap();
     larder.root().unwrap().put("before", "x").unwrap();
-    disk.set_plan(Plan { fail_sync: Some(disk.syncs() + 1), ..Plan::default() });
+    disk.set_plan(Plan { fault: Some(Fault::once(Call::Sync, disk.syncs() + 1)), ..Plan::default() });
     let mut queue = CommitQueue::new(&larder, "run", &["one", "two", "three"]);
     queue.flush().unwrap_err();
     assert_eq!(queue.pending.len(), 2, "the one that was acknowledged is off the queue");

@@ -1,7 +1,7 @@
 //! What survives: crashes at every step, failing syncs, a full disk, flipped bits.
 
 use larder::{Durability, ErrorKind, Larder, ManualClock, Options};
-use larder_tests::{FaultyDisk, Image, Plan};
+use larder_tests::{Call, Failure, Fault, FaultyDisk, Image, Plan};
 use std::sync::Arc;
 
 fn options() -> Options {
@@ -110,7 +110,8 @@ fn t06_a_sync_that_fails_for_want_of_room_is_final_too() {
     let (bytes, _) = fresh(true);
     let mut unknown = 0;
     for at in 1..12 {
-        let plan = Plan { fail_sync: Some(at), is_sync_full: true, ..Plan::default() };
+        let fault = Fault::once(Call::Sync, at).with(Failure::Full);
+        let plan = Plan { fault: Some(fault), ..Plan::default() };
         let disk = FaultyDisk::closed(bytes.clone(), plan);
         let Ok(larder) = open(&disk, true) else { continue };
         let session = larder.session("ana").unwrap();
@@ -133,7 +134,7 @@ fn a_failed_sync_poisons(with_log: bool) {
     let syncs = counted.syncs();
     drop(larder);
     for at in 1..syncs {
-        let plan = Plan { fail_sync: Some(at), ..Plan::default() };
+        let plan = Plan { fault: Some(Fault::once(Call::Sync, at)), ..Plan::default() };
         let storage = FaultyDisk::closed(bytes.clone(), plan);
         let Ok(larder) = open(&storage, with_log) else { continue };
         let acknowledged = program(&larder);
@@ -160,7 +161,7 @@ fn an_unknown_outcome_can_be_asked_for(with_log: bool) {
     let (bytes, _) = fresh(with_log);
     let mut unknown = 0;
     for at in 1..12 {
-        let plan = Plan { fail_sync: Some(at), ..Plan::default() };
+        let plan = Plan { fault: Some(Fault::once(Call::Sync, at)), ..Plan::default() };
         let storage = FaultyDisk::closed(bytes.clone(), plan);
         let Ok(larder) = open(&storage, with_log) else { continue };
         let session = larder.session("ana").unwrap();
@@ -194,7 +195,8 @@ fn a_full_disk(with_log: bool) {
     let (bytes, operations) = fresh(with_log);
     let mut full = 0;
     for at in 0..operations {
-        let plan = Plan { full_at: Some(at), ..Plan::default() };
+        let fault = Fault::once(Call::Write, at).with(Failure::Full).lasting();
+        let plan = Plan { fault: Some(fault), ..Plan::default() };
         let storage = FaultyDisk::closed(bytes.clone(), plan);
         let Ok(larder) = open(&storage, with_log) else { continue };
         let session = larder.session("ana").unwrap();

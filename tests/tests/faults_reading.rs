@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use larder::{Annotation, Durability, ErrorKind, Larder, Result};
-use larder_tests::{FaultyDisk, Image, Plan, still, verified};
+use larder_tests::{Call, Fault, FaultyDisk, Image, Plan, still, verified};
 
 fn open(storage: &FaultyDisk) -> Result<Larder> {
     storage.open(still(), true)
@@ -75,7 +75,10 @@ fn t08_a_read_that_fails_is_an_error_or_nothing_and_is_no_lasting_damage() {
     assert!(reads > 50, "{reads}");
     let (mut noticed, step) = (0, (reads / 120).max(1));
     for at in (0..reads).step_by(step as usize) {
-        let storage = FaultyDisk::closed(bytes.clone(), Plan { fail_read: Some(at), ..Plan::default() });
+        let storage = FaultyDisk::closed(
+            bytes.clone(),
+            Plan { fault: Some(Fault::once(Call::Read, at)), ..Plan::default() },
+        );
         let what = format!("read {at} of {reads}");
         let Ok(larder) = open_uncached(&storage) else {
             noticed += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder::{Clock, DocumentKind, Draft, Durability, Figures, ManualClock, SnapshotOptions, Status};
 use larder_layers::queue::{QueueSettings, Queues};
 use larder_layers::tasks::{TaskDraft, Tasks};
-use larder_tests::{FaultyDisk, Plan, Random, still};
+use larder_tests::{Call, Fault, FaultyDisk, Plan, Random, still};
 
 #[test]
 fn s1_11_health_says_what_is_and_what_is_due() {
@@ -64,7 +64,7 @@ fn what_failed_is_said() {
     let larder = disk.open(still(), true).unwrap();
     let session = larder.session("ana").unwrap();
     session.put("a", "x").unwrap();
-    disk.set_plan(Plan { fail_sync: Some(disk.syncs()), ..Plan::default() });
+    disk.set_plan(Plan { fault: Some(Fault::once(Call::Sync, disk.syncs())), ..Plan::default() });
     assert!(session.put("b", "x").is_err());
     let health = larder.health();
     assert!(health.open && !health.writable);

@@ -11,7 +11,7 @@ use larder::{
     AbsentReason, Annotation, Draft, Durability, Edit, Fenceable, Larder, LogKind, ManualClock, Miss,
     Options, Outcome, Session, Status,
 };
-use larder_tests::{FaultyDisk, Plan, kind_of, still, verified};
+use larder_tests::{Call, Failure, Fault, FaultyDisk, Plan, kind_of, still, verified};
 
 /// A store, who uses it, and the clock that it goes by.
 struct Bench {
@@ -329,7 +329,8 @@ fn test_evaluate_store_failure_keeps_value_and_sets_warning() {
     let larder = disk.open(still(), true).unwrap();
     let session = larder.session("ana").unwrap();
     session.put("k", ready("old")).unwrap();
-    disk.set_plan(Plan { full_at: Some(0), ..Plan::default() });
+    let full = Fault::once(Call::Write, 0).with(Failure::Full).lasting();
+    disk.set_plan(Plan { fault: Some(full), ..Plan::default() });
     let error = session.put("k", ready("new")).unwrap_err();
     assert!(["StoreFull", "OutcomeUnknown"].contains(&error.kind().name()), "{error}");
     assert_eq!(session.get("k").unwrap().bytes().unwrap(), "old", "the record before is whole");
