@@ -3,6 +3,7 @@
 //! - [`FaultyDisk`]: two files in memory, that of a store and its commit log, with a plan of what goes wrong.
 //! - [`Trace`]: what a run did to the disk; it gives the image that a crash would leave, anywhere and in many ways.
 //! - [`Judge`]: whether what comes up from an image is what may.
+//! - [`LongRun`]: two hundred commits, with a call to the disk that fails, and what must hold whichever it is.
 //! - [`everywhere`]: a scenario in memory, on a file and on the images of crashes.
 //! - [`Workload`]: a random program over everything that changes a store, the same for the same seed.
 //! - [`DECODERS`]: every decoder of the file format, for a fuzzer.
@@ -11,6 +12,7 @@
 mod crash;
 mod decoders;
 mod disk;
+mod errors;
 pub mod history;
 mod lab;
 mod random;
@@ -19,7 +21,8 @@ mod workload;
 
 pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
 pub use decoders::{DECODERS, Decoder};
-pub use disk::{FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
+pub use disk::{Call, Failure, Fault, FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
+pub use errors::{LongRun, Survived};
 pub use lab::{Lab, dump};
 pub use random::Random;
 pub use stage::everywhere;

@@ -1,11 +1,14 @@
-//! The crash lab as a command: crash images, crashes while a crash is recovered from, bits that rot, files with edits, schedules of
-//! fences, histories of threads. Prints a scoreboard; the exit code is 1 if anything was found, with the line that shows it
-//! again (for a history: that runs its program again, as often as is said; how the threads meet is up to the machine).
+//! The crash lab as a command: crash images, crashes while a crash is recovered from, errors of the disk, bits that rot, files with
+//! edits, schedules of fences, histories of threads. Prints a scoreboard; the exit code is 1 if anything was found, with the line
+//! that shows it again (for a history: that runs its program again, as often as is said; how the threads meet is up to the
+//! machine).
 //!
 //! ```text
 //! cargo run --release -p larder-tests --bin crash_lab                    the tier of every change
 //! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
 //! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED
+//! cargo run --release -p larder-tests --bin crash_lab -- errors                the errors of the disk, all of them
+//! cargo run --release -p larder-tests --bin crash_lab -- error CALL AT FAILURE LASTING
 //! cargo run --release -p larder-tests --bin crash_lab -- history SEED TIMES
 //! ```
 
@@ -23,7 +26,8 @@ use larder::{
 };
 use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
-    Crash, FaultyDisk, Image, Judge, Known, Lie, Loss, Plan, Random, Trace, Verdict, Workload, still,
+    Call, Crash, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan, Random, Survived,
+    Trace, Verdict, Workload, still,
 };
 
 /// How many steps of a program are run.
@@ -89,19 +93,31 @@ fn main() {
             println!("{not_explained} of {times} not explained");
             std::process::exit(i32::from(not_explained > 0));
         }
+        ["errors"] => {
+            let failures = AtomicU64::new(0);
+            errors(&Tier { limit: Duration::MAX, ..CHANGE }, &failures);
+            std::process::exit(i32::from(failures.into_inner() > 0));
+        }
+        ["error", call, at, failure, is_lasting] => {
+            error(call, at, failure, is_lasting);
+            return;
+        }
         ["lie", number] => lie(number.parse().expect("a number")),
         ["replay", seed, with_log, at, loss, image_seed] => {
             replay(seed, with_log, at, loss, image_seed);
             return;
         }
         _ => {
-            eprintln!("crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | history SEED TIMES]");
+            eprintln!(
+                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | errors | error CALL AT FAILURE LASTING | history SEED TIMES]"
+            );
             std::process::exit(2);
         }
     };
     let failures = AtomicU64::new(0);
     crash_images(&tier, &failures);
     lies(&failures);
+    errors(&tier, &failures);
     rotten_bits(&tier, &failures);
     random_edits(&tier, &failures);
     fences(&tier, &failures);
@@ -298,6 +314,65 @@ fn lie(number: usize) -> ! {
         }
     }
     std::process::exit(0);
+}
+
+/// Each call to the disk that a run of two hundred commits makes fails once, in each way there is.
+fn errors(tier: &Tier, failures: &AtomicU64) {
+    let (began, next, bad) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
+    let run = LongRun::new();
+    let (calls, faults) = (run.calls(), run.faults());
+    let work = || {
+        let mut done: Vec<Survived> = Vec::new();
+        while began.elapsed() < tier.limit {
+            let Some(fault) = faults.get(next.fetch_add(1, Ordering::Relaxed) as usize) else { break };
+            match run.with(*fault) {
+                Ok(survived) => done.push(survived),
+                Err(what) => {
+                    let Fault { call, at, failure, is_lasting } = *fault;
+                    if bad.fetch_add(1, Ordering::Relaxed) < 10 {
+                        println!("  {fault:?}: {what}");
+                        println!(
+                            "  again: cargo run --release -p larder-tests --bin crash_lab -- error {call:?} {at} \
+                             {failure:?} {is_lasting}"
+                        );
+                    }
+                }
+            }
+        }
+        done
+    };
+    let done = std::thread::scope(|scope| {
+        let (one, other) = (scope.spawn(work), scope.spawn(work));
+        let mut done = one.join().expect("a worker");
+        done.extend(other.join().expect("a worker"));
+        done
+    });
+    let (bad, count) =
+        (bad.into_inner(), |is: fn(&Survived) -> bool| done.iter().filter(|one| is(one)).count());
+    println!(
+        "errors of the disk    {:>9} of {}, {} images: {bad} findings, {:.0} s",
+        done.len() as u64 + bad,
+        faults.len(),
+        done.iter().map(|one| one.images).sum::<u64>(),
+        began.elapsed().as_secs_f64()
+    );
+    println!("  at each of {calls:?}");
+    println!(
+        "  {} met by a caller, {} with an unknown outcome, {} went on; {} went on after Poisoned, {} refused commits came up",
+        count(|one| one.errors > 0),
+        count(|one| one.is_unknown),
+        count(|one| one.went_on),
+        count(|one| one.took_back),
+        count(|one| one.refused_came_up)
+    );
+    failures.fetch_add(bad, Ordering::Relaxed);
+}
+
+fn error(call: &str, at: &str, failure: &str, is_lasting: &str) {
+    let call = Call::ALL.into_iter().find(|known| format!("{known:?}") == call).expect("a kind of call");
+    let failure = Failure::ALL.into_iter().find(|known| format!("{known:?}") == failure).expect("a failure");
+    let fault = Fault { call, at: at.parse().expect("a number"), failure, is_lasting: is_lasting == "true" };
+    println!("{:?}", LongRun::new().with(fault));
 }
 
 /// One bit of every byte of some files: no read gives other bytes, and what is missing is found by `verify`.
