@@ -9,8 +9,11 @@
 //!    be on disk; or that of the commit of which it is not known. `outcome_of` says the same.
 //! 4. It recounts, and takes the next commit.
 //!
-//! One thing is counted, and not demanded: of a write to the log that was cut short inside its last block, where what is
-//! missing would have been zeros, the commit is whole. It was refused, and comes up unless another commit follows it.
+//! What is counted, and not demanded:
+//! - A write to the log that is cut short where the rest would have been zeros leaves the commit whole. It was refused, and
+//!   comes up after a crash, unless something else was asked of the handle before.
+//! - A read that fails makes the handle say that nothing is accepted any more; what needs no page is accepted all the same.
+//! - A sync that fails for want of room while the log is made, before there is anything in it, is not final: it is made anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -73,12 +76,14 @@ struct Told {
     /// How many of them have to be on disk.
     durable: usize,
     unknown: Option<(u64, State)>,
-    /// A commit that was refused after a write that was cut short in a block, until another one follows.
+    /// A commit that was refused after a write that was cut short, until another one follows.
     refused: Option<(u64, State)>,
     /// Whether it is a sync that fails.
     is_sync: bool,
-    /// Whether it is a write that is cut short inside a block.
-    is_cut_in_a_block: bool,
+    /// Whether it is a write that is cut short.
+    is_cut_short: bool,
+    /// Whether the log is made anew after a sync that failed.
+    is_anew: bool,
     /// Whether nothing may be accepted any more.
     is_final: bool,
     said_poisoned: bool,
@@ -104,7 +109,11 @@ impl Told {
                 | ErrorKind::Poisoned { .. }
                 | ErrorKind::OutcomeUnknown { .. }
         );
-        self.is_final |= self.is_sync || matches!(error.kind(), ErrorKind::OutcomeUnknown { .. });
+        // The first commit makes the log.
+        let is_of_no_log = self.states.is_empty() && matches!(error.kind(), ErrorKind::StoreFull { .. });
+        self.is_anew |= self.is_sync && is_of_no_log;
+        self.is_final |=
+            (self.is_sync && !self.is_anew) || matches!(error.kind(), ErrorKind::OutcomeUnknown { .. });
         self.said_poisoned |= matches!(error.kind(), ErrorKind::Poisoned { .. });
         if is_of_disk { Ok(()) } else { Err(format!("{doing}: {}: {error}", error.kind().name())) }
     }
@@ -231,7 +240,7 @@ impl LongRun {
 
     fn run_and_look(&self, disk: &FaultyDisk, fault: Fault) -> Result<Survived, String> {
         let mut told = self.run(disk, Some(fault))?;
-        if disk.syncs_after_failure() > 0 {
+        if disk.syncs_after_failure() > 0 && !told.is_anew {
             return Err("a sync that failed was tried again".to_owned());
         }
         let mut images = Vec::new();
@@ -275,7 +284,9 @@ impl LongRun {
             unknown: None,
             refused: None,
             is_sync: fault.is_some_and(|fault| fault.call == Call::Sync),
-            is_cut_in_a_block: fault.is_some_and(|fault| fault.failure == Failure::FullAtTheEnd),
+            is_cut_short: fault
+                .is_some_and(|fault| matches!(fault.failure, Failure::FullHalfWay | Failure::FullAtTheEnd)),
+            is_anew: false,
             is_final: false,
             said_poisoned: false,
             took_back: false,
@@ -355,7 +366,7 @@ impl LongRun {
                         ));
                     }
                     told.unknown = Some((commit, after));
-                } else if told.is_cut_in_a_block && told.refused.is_none() {
+                } else if told.is_cut_short && told.refused.is_none() {
                     told.refused = Some((commit, after));
                 }
             }
