@@ -17,6 +17,7 @@ use larder_benches::{Run, median, percentile, run_wanted};
 use larder_layers::queue::{Message, Queue, QueueError, QueueSettings, Queues};
 use larder_layers::remember::{Cache, Parts, Remember, RememberError};
 
+use larder::format::{seal_into, unseal};
 use larder::{
     DocumentKind, Draft, Durability, Larder, Options, RestoreOptions, Session, SnapshotFile, SnapshotOptions,
     Status, restore, verify_file,
@@ -660,6 +661,30 @@ fn reads(folder: &Path) {
     let root = larder.root().expect("a session");
     root.set_document(DocumentKind::Rules, &format!("default = \"allow\"\n{rules}")).expect("rules");
     compare("1 000 hot records, 1 000 rules", &keys[..1_000]);
+    drop((root, session));
+    larder.close().expect("a store that closes");
+    checked(&folder.join("reads.larder"), &keys, &time);
+}
+
+/// What it costs to compare the checksum of a row with every read that no cache of records answers.
+fn checked(path: &Path, keys: &[larder::Key], time: &dyn Fn(&[larder::Key], &dyn Fn(&larder::Key)) -> f64) {
+    let options = Options::new().cache_bytes(512 << 20).record_cache_bytes(0);
+    let larder = options.open(path).expect("a store");
+    let session = larder.session("bench").expect("a session");
+    let mut row = Vec::new();
+    seal_into(1, keys[0].encoded(), &payload(3).repeat(2)[..1_400], &mut row);
+    let (mut gets, mut checks) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        gets.push(time(keys, &|key| drop(std::hint::black_box(session.record(key).expect("a record")))));
+        checks.push(time(keys, &|_| {
+            std::hint::black_box(unseal(1, keys[0].encoded(), std::hint::black_box(&row)).is_ok());
+        }));
+    }
+    let (get, check) = (median(&mut gets), median(&mut checks));
+    println!(
+        "  a get that no cache answers {get:.0} ns; the checksum of its row {check:.0} ns, {:.1} % (8 asked)",
+        check / get * 100.0
+    );
 }
 
 fn queue_in(larder: &Larder, name: &str) -> Queue {
