@@ -3,7 +3,7 @@
 use larder_tests::{Call, Fault, LongRun, Survived};
 
 /// Of so many faults one is tried here.
-const ONE_IN: usize = 61;
+const ONE_IN: usize = 181;
 
 #[test]
 fn t06_t07_t08_a_call_that_fails_anywhere_loses_nothing_and_invents_nothing() {

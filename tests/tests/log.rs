@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::{fs, io};
 
 use larder::{Durability, Larder, Result, Storage};
-use larder_tests::{FaultyDisk, FaultyStorage, Image, LOG, Plan, STORE, kind_of, still, verified};
+use larder_tests::{
+    Call, Failure, Fault, FaultyDisk, FaultyStorage, Image, LOG, Plan, STORE, kind_of, still, verified,
+};
 
 const BLOCK: usize = 4_096;
 const COMMITS: u64 = 6;
@@ -414,4 +416,21 @@ fn t07_what_follows_a_batch_that_found_no_room_is_read_again() {
         all += u32::from(put.len() == PUTS);
     }
     assert!(met >= 4 && all > 0, "{met} writes failed, after {all} of them all was stored");
+}
+
+/// T07. A write to the log that was cut short where only zeros were missing is a commit that was refused, and stays so.
+#[test]
+fn t07_a_commit_that_was_refused_in_the_midst_of_its_write_does_not_come_up() {
+    let disk = FaultyDisk::default();
+    let larder = disk.open(still(), true).unwrap();
+    let session = larder.session("ana").unwrap();
+    session.put("a", "x").unwrap();
+    let fault = Fault::once(Call::Write, disk.calls(Call::Write)).with(Failure::FullAtTheEnd);
+    disk.set_plan(Plan { fault: Some(fault), ..Plan::default() });
+    assert_eq!(kind_of(session.put("b", "y")), "StoreFull");
+    // The process ends here.
+    let back = open(disk.current()).unwrap();
+    let session = back.session("ana").unwrap();
+    assert!(session.exists("a").unwrap() && !session.exists("b").unwrap());
+    verified(&back);
 }

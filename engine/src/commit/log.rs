@@ -326,6 +326,11 @@ impl OpenLog {
         let written = self.write_blocks(&gathered.bytes, next);
         // If it is tried again, what comes meanwhile has to follow on the last write-set.
         gathered.bytes.resize(length, 0);
+        if written.is_err() {
+            // As much as was written may be all that is not zero. It is refused, so it must not come up after a crash; its first
+            // block was written before, and takes no room.
+            let _ = self.file.write(self.active.at, &[0; LOG_BLOCK]);
+        }
         written?;
         self.active.last = last;
         gathered.begin();

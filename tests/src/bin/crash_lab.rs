@@ -358,7 +358,7 @@ fn errors(tier: &Tier, failures: &AtomicU64) {
     );
     println!("  at each of {calls:?}");
     println!(
-        "  {} met by a caller, {} with an unknown outcome, {} went on; {} went on after Poisoned, {} refused commits came up",
+        "  {} met by a caller, {} with an unknown outcome, {} went on; {} went on after Poisoned, {} refused commits came up after a loss of power",
         count(|one| one.errors > 0),
         count(|one| one.is_unknown),
         count(|one| one.went_on),
