@@ -762,3 +762,104 @@ fn x_5_s4_1_the_same_program_over_rows_queues_and_caches_gives_the_same_state() 
         assert_eq!(state(seed), state(seed), "seed {seed}");
     }
 }
+
+fn world(settings: &QueueSettings) -> World {
+    let clock = Arc::new(ManualClock::at(SECOND));
+    World::new(still().clock(clock.clone()).open_in_memory().unwrap(), clock, settings)
+}
+
+/// S4-1.1. Headers as long as they may be leave room for all that is written of a message later; longer ones are refused.
+#[test]
+fn s4_1_1_a_message_with_the_longest_headers_goes_all_its_ways() {
+    let world = world(&QueueSettings::new().attempts_max(3).backoff(Backoff::fixed(seconds(1))));
+    let longest = |filler: &str| Message::new("x").header("h", filler.repeat(2_039 / filler.len()));
+    let refused =
+        world.act(|queue, txn| queue.enqueue(txn, Message::new("x").header("h", "a".repeat(2_040))));
+    assert!(matches!(refused, Err(QueueError::InvalidArgument { .. })), "{refused:?}");
+    for filler in ["a", "€"] {
+        let id = world.put(longest(filler)).id();
+        let token = world.taken();
+        let reason = "€\0".repeat(600);
+        world.act(|queue, txn| queue.nack(txn, token, &Nack::new().reason(&reason))).unwrap();
+        world.clock.advance(2 * SECOND);
+        assert_eq!(world.sweep(10), 1);
+        world.taken();
+        world.clock.advance(3_600 * SECOND);
+        world.sweep(10);
+        world.clock.advance(3_600 * SECOND);
+        world.sweep(10);
+        let token = world.taken();
+        world.act(|queue, txn| queue.nack(txn, token, &Nack::new().reason(&reason))).unwrap();
+        assert_eq!(world.stats().dead, 1, "message {id}");
+        let other = Queues::at("queues").unwrap().queue(&format!("other-{}", filler.len())).unwrap();
+        let _ = world.ana.try_write(|txn| other.create(txn, &QueueSettings::new())).unwrap();
+        let moved = world.act(|queue, txn| queue.move_to(txn, &other, MessageState::Dead, 10)).unwrap();
+        assert_eq!(moved, 1);
+        let taken = world.ana.try_write(|txn| other.dequeue(txn)).unwrap().value.unwrap();
+        assert_eq!(taken.origin.as_deref(), Some("q"));
+    }
+    verified(&world.larder);
+}
+
+/// S4-2.5. What is given back together to the front keeps its order there.
+#[test]
+fn s4_2_5_a_batch_given_back_to_the_front_keeps_its_order() {
+    let settings = QueueSettings::new().requeue_at(RequeueAt::Front).attempts_max(0);
+    for way in 0..3 {
+        let world = world(&settings);
+        for name in ["a", "b", "c", "d"] {
+            world.put(name);
+        }
+        let tokens: Vec<Token> = (0..3).map(|_| world.taken()).collect();
+        match way {
+            0 => {
+                world.clock.advance(3_600 * SECOND);
+                world.sweep(10);
+            }
+            1 => drop(world.act(|queue, txn| queue.nack_all(txn, &tokens, &Nack::new())).unwrap()),
+            _ => {
+                let twice = [&tokens[..], &tokens[..1]].concat();
+                let outcomes = world.act(|queue, txn| queue.take_back(txn, &twice)).unwrap();
+                let found: Vec<bool> = outcomes.iter().map(|(_, outcome)| outcome.is_some()).collect();
+                assert_eq!(found, [true, true, true, false]);
+            }
+        }
+        world.clock.advance(3_600 * SECOND);
+        world.sweep(10);
+        let order: String = (0..4).map(|_| world.take().unwrap().1).collect();
+        assert_eq!(order, "abcd", "way {way}");
+    }
+}
+
+/// S4-1.1. Whoever may not put into one queue, or take from the other, moves nothing, also if the transaction goes on.
+#[test]
+fn s4_1_1_what_may_not_be_moved_stays_where_it_is() {
+    let world = world(&QueueSettings::new());
+    let other = Queues::at("queues").unwrap().queue("other").unwrap();
+    let _ = world.ana.try_write(|txn| other.create(txn, &QueueSettings::new())).unwrap();
+    world.put("soup");
+    let rules = |of_q: &str, of_other: &str| {
+        format!(
+            "default = \"deny\"\n[[rule]]\nallow = [\"read\", \"write\", \"consume\", \"enqueue\", \"admin\"]\nwho = [\"ana\", \"root\"]\non = \"**\"\n\
+             [[rule]]\nallow = [{of_q}]\nwho = [\"ben\"]\non = \"queues/q/**\"\n[[rule]]\nallow = [{of_other}]\nwho = [\"ben\"]\non = \"queues/other/**\"\n"
+        )
+    };
+    let ben = world.larder.session("ben").unwrap();
+    for (of_q, of_other) in [
+        ("\"consume\", \"read\"", "\"consume\", \"read\""),
+        ("\"read\"", "\"enqueue\", \"consume\", \"read\""),
+    ] {
+        let root = world.larder.root().unwrap();
+        root.set_document(DocumentKind::Rules, &rules(of_q, of_other)).unwrap();
+        let mut moved = Ok(0);
+        ben.write(|txn| {
+            moved = world.queue.move_to(txn, &other, MessageState::Ready, 10);
+            Ok(())
+        })
+        .unwrap();
+        assert!(moved.is_err(), "{of_q}; {of_other}: {moved:?}");
+        let view = world.larder.root().unwrap().snapshot().unwrap();
+        let ready = |queue: &Queue| queue.stats(&view).unwrap().ready;
+        assert_eq!((ready(&world.queue), ready(&other)), (1, 0), "{of_q}; {of_other}");
+    }
+}

@@ -105,11 +105,12 @@ impl Queue {
         }
         let bytes = moved.iter().map(|envelope| envelope.length).sum();
         check_room(&settings, &room, moved.len() as u64, bytes)?;
-        for envelope in &moved {
-            self.remove(&mut rows, envelope)?;
+        // Whoever may not take them away is told before anything is moved; then they are there before they are not here.
+        if let Some(first) = moved.first() {
+            rows.put(first.id, first.draft())?;
         }
         let count = moved.len() as u64;
-        for envelope in moved {
+        for envelope in moved.clone() {
             let id = txn.unique_number();
             let envelope = Envelope {
                 id,
@@ -123,6 +124,8 @@ impl Queue {
             };
             other.put_new(txn, &envelope)?;
         }
+        let (mut rows, _) = self.open(txn)?;
+        moved.iter().try_for_each(|envelope| self.remove(&mut rows, envelope))?;
         self.book(txn, &Totals { purged: count, ..Totals::default() })?;
         other.book(txn, &Totals { enqueued: count, ..Totals::default() })?;
         Ok(count)

@@ -9,13 +9,18 @@ use larder::{Micros, Part, Row, RowDraft};
 
 use super::error::{QueueError, invalid, micros};
 use super::settings::Backoff;
-use crate::place::{is_set, number};
+use crate::place::{cut, is_set, number};
 use crate::state::states;
 
 /// The least and the greatest priority.
 const PRIORITIES: std::ops::RangeInclusive<i64> = -1_000..=1_000;
 /// Payloads up to this length lie in the row of their message, which every delivery writes anew.
 const APART_FROM: usize = 2_048;
+/// The most bytes of the names and values of all headers together: what is written of a message on its way has to find
+/// room beside them in its row.
+const HEADERS_LENGTH_MAX: usize = 2_048;
+/// What is counted for each header beside its bytes.
+const HEADER_LENGTH_MIN: usize = 8;
 /// The most bytes of a key that messages are told apart by, and of a reason.
 const TEXT_LENGTH_MAX: usize = 512;
 
@@ -92,6 +97,17 @@ impl Message {
                 return Err(invalid("dedupe key", format!("1 to {TEXT_LENGTH_MAX} bytes"), key.len()));
             }
             micros("dedupe window", *window, false)?;
+        }
+        // A zero takes two bytes.
+        let length = |text: &String| text.len() + text.bytes().filter(|byte| *byte == 0).count();
+        let of = |(name, value): &(String, String)| length(name) + length(value) + HEADER_LENGTH_MIN;
+        let headers: usize = self.headers.iter().map(of).sum();
+        if headers > HEADERS_LENGTH_MAX {
+            return Err(invalid(
+                "headers",
+                format!("{HEADERS_LENGTH_MAX} bytes together, 8 more for each"),
+                headers,
+            ));
         }
         self.backoff.as_ref().map_or(Ok(()), Backoff::check)
     }
@@ -224,7 +240,6 @@ impl Envelope {
     /// Makes the row; a payload that lies apart is not in it.
     pub(super) fn draft(&self) -> RowDraft {
         let payload = if self.is_apart { Bytes::new() } else { self.payload.clone() };
-        let text = |text: &str| text.chars().take(TEXT_LENGTH_MAX).collect::<String>();
         let mut draft = RowDraft::new(payload)
             .field("a", self.attempts)
             .field("b", self.length)
@@ -255,10 +270,10 @@ impl Envelope {
             draft = draft.field("h", self.headers.iter().map(pair).collect::<Vec<_>>());
         }
         if let Some(reason) = &self.reason {
-            draft = draft.field("r", text(reason));
+            draft = draft.field("r", cut(reason, TEXT_LENGTH_MAX));
         }
         if let Some(origin) = &self.origin {
-            draft = draft.field("g", text(origin));
+            draft = draft.field("g", cut(origin, TEXT_LENGTH_MAX));
         }
         if let Some(died) = self.died {
             draft = draft.field("d", died);

@@ -59,14 +59,16 @@ impl Queue {
                 continue;
             }
             let id = txn.unique_number();
-            if let Some((key, window)) = &message.dedupe {
-                let until = now.saturating_add(micros("dedupe window", *window, false)?);
-                let draft = RowDraft::default().field("i", id).field("u", until);
-                txn.collection(&self.books)?.put(("d", key.as_str(), until), draft)?;
-                just_now.insert(key.clone(), id);
-            }
+            let dedupe = message.dedupe.clone();
             let envelope = Envelope::new(id, message, now)?;
             self.put_new(txn, &envelope)?;
+            // After the message: a key must not stand for one that was refused.
+            if let Some((key, window)) = dedupe {
+                let until = now.saturating_add(micros("dedupe window", window, false)?);
+                let draft = RowDraft::default().field("i", id).field("u", until);
+                txn.collection(&self.books)?.put(("d", key.as_str(), until), draft)?;
+                just_now.insert(key, id);
+            }
             totals.enqueued += 1;
             enqueued.push(Enqueued::New(id));
         }

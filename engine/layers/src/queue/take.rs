@@ -1,6 +1,6 @@
 //! Messages on their way out, and those who have them: a token is compared here and nowhere else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use larder::{CollectionMut, Micros, ReadTxn, RowRange, WriteTxn};
@@ -136,15 +136,14 @@ impl Queue {
         let (mut rows, settings) = self.open(txn)?;
         let held = self.all_held(&rows, tokens)?;
         let mut totals = Totals { nacked: held.len() as u64, ..Totals::default() };
-        let requeued: Result<Vec<_>> = held
-            .into_iter()
-            .map(|envelope| {
-                give_back(&mut rows, &settings, envelope, delay, nack.reason.as_deref(), &mut totals)
-            })
-            .collect();
-        let requeued = requeued?;
+        let mut requeued = BTreeMap::new();
+        for envelope in in_turn(&settings, held) {
+            let id = envelope.id;
+            let reason = nack.reason.as_deref();
+            requeued.insert(id, give_back(&mut rows, &settings, envelope, delay, reason, &mut totals)?);
+        }
         self.book(txn, &totals)?;
-        Ok(requeued)
+        Ok(tokens.iter().filter_map(|token| requeued.get(&token.message).copied()).collect())
     }
 
     /// Gives whoever has a message more time, from now on; gives when it is over.
@@ -191,19 +190,21 @@ impl Queue {
         tokens: &[Token],
     ) -> Result<Vec<(Token, Option<Requeued>)>> {
         let (mut rows, settings) = self.open(txn)?;
-        let (mut totals, mut outcomes) = (Totals::default(), Vec::with_capacity(tokens.len()));
+        let mut totals = Totals::default();
+        let mut held = BTreeMap::new();
         for token in tokens {
-            let outcome = match self.held(&rows, *token)? {
-                None => None,
-                Some(envelope) => {
-                    totals.expired += 1;
-                    Some(give_back(&mut rows, &settings, envelope, None, Some(TIME_OVER), &mut totals)?)
-                }
-            };
-            outcomes.push((*token, outcome));
+            held.extend(self.held(&rows, *token)?.map(|envelope| (envelope.id, envelope)));
+        }
+        let mut outcomes = BTreeMap::new();
+        for envelope in in_turn(&settings, held.into_values().collect()) {
+            totals.expired += 1;
+            let token = envelope.token();
+            let requeued = give_back(&mut rows, &settings, envelope, None, Some(TIME_OVER), &mut totals)?;
+            outcomes.insert(token, requeued);
         }
         self.book(txn, &totals)?;
-        Ok(outcomes)
+        // Of a token that is there twice the second finds nothing.
+        Ok(tokens.iter().map(|token| (*token, outcomes.remove(token))).collect())
     }
 
     /// Sees to what is due, of each kind at most `limit`: takes back messages whose time is over, lets those be taken whose
@@ -234,8 +235,9 @@ impl Queue {
     ) -> Result<u64> {
         let now = rows.txn().info().time;
         let (mut swept, range) = (0, RowRange::all().at_most(now).limit(limit.max(1)));
-        for row in rows.find("expired", &range)?.rows {
-            let envelope = self.read(&row)?;
+        let expired = rows.find("expired", &range)?.rows;
+        let expired = expired.iter().map(|row| self.read(row)).collect::<Result<Vec<_>>>()?;
+        for envelope in in_turn(settings, expired) {
             totals.expired += 1;
             let _ = give_back(rows, settings, envelope, None, Some(TIME_OVER), totals)?;
             swept += 1;
@@ -262,6 +264,14 @@ impl Queue {
         }
         Ok(next)
     }
+}
+
+/// The order in which messages are given back together: what comes to the front last is first there.
+fn in_turn(settings: &QueueSettings, mut held: Vec<Envelope>) -> Vec<Envelope> {
+    if settings.requeue_at == RequeueAt::Front {
+        held.sort_by_key(|envelope| std::cmp::Reverse((envelope.order, envelope.id)));
+    }
+    held
 }
 
 /// Gives a message back that somebody had.
