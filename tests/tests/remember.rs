@@ -485,3 +485,52 @@ fn values_are_forgotten_by_parts_tag_name_and_what_they_were_made_from() {
         Cache::at("cache").unwrap().list(&view).unwrap().iter().map(|n| n.name().to_owned()).collect();
     assert_eq!(names, ["square"]);
 }
+
+/// S3-3. Uses are exact: what a transaction that failed was to write is written later, and readers count too.
+#[test]
+fn s3_3_no_use_is_lost() {
+    let world = world();
+    let limits = CacheLimits::new().bytes_max(10);
+    world.ana.try_write(|txn| world.cache.set_limits(txn, &limits)).unwrap();
+    world.remember(&of(1), "x");
+    let hits = |parts: &Parts| world.cache.entry(&world.ana, parts).unwrap().unwrap().hits;
+    for _ in 0..3 {
+        world.cache.get(&world.ana, &of(1)).unwrap().unwrap();
+    }
+    let long = Draft::from("y".repeat(100));
+    let refused = world.cache.store(&world.ana, &of(2), long, &how());
+    assert!(matches!(refused, Err(RememberError::TooLarge { .. })), "{refused:?}");
+    assert_eq!(hits(&of(1)), 3);
+
+    // Those who keep where a value lies are counted after everything was forgotten, too.
+    let kept = world.cache.fingerprint(&of(1)).unwrap();
+    world.cache.get_at(&world.ana, &kept).unwrap().unwrap();
+    world.ana.try_write(|txn| world.cache.clear(txn)).unwrap();
+    world.remember(&of(1), "x");
+    for _ in 0..5 {
+        world.cache.get_at(&world.ana, &kept).unwrap().unwrap();
+    }
+    world.cache.write_uses(&world.ana).unwrap();
+    assert_eq!(hits(&of(1)), 5);
+    verified(&world.larder);
+}
+
+/// S3-3. Who may only read is given every value, however many, and is counted as soon as somebody may write.
+#[test]
+fn s3_3_who_may_only_read_counts_as_well() {
+    const VALUES: i64 = 1_100;
+    let world = world();
+    for number in 0..VALUES {
+        world.remember(&of(number), "x");
+    }
+    let rules = "default = \"deny\"\n[[rule]]\nallow = [\"read\"]\nwho = [\"eve\"]\non = \"**\"\n\
+                 [[rule]]\nallow = [\"read\", \"write\", \"delete\"]\nwho = [\"ana\"]\non = \"**\"\n";
+    world.larder.root().unwrap().set_document(larder::DocumentKind::Rules, rules).unwrap();
+    let eve = world.larder.session("eve").unwrap();
+    for number in 0..VALUES {
+        assert_eq!(text(&world.cache.get(&eve, &of(number)).unwrap().unwrap()), "x", "{number}");
+    }
+    world.cache.write_uses(&world.ana).unwrap();
+    let hits = |number| world.cache.entry(&world.ana, &of(number)).unwrap().unwrap().hits;
+    assert!((0..VALUES).all(|number| hits(number) == 1));
+}

@@ -36,7 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     Aggregate, AggregateDefinition, Annotation, Asset, Claim, CollectionDefinition, CollectionMut, Draft,
-    Durability, Edit, ErrorKind, IndexDefinition, Key, Lookup, Micros, Part, ReadTxn, Row, RowDraft,
+    Durability, Edit, ErrorKind, IndexDefinition, Key, Lookup, Micros, Part, ReadTxn, Record, Row, RowDraft,
     RowRange, Session, Status, TagPolicy, Tuple, WriteTxn,
 };
 
@@ -44,9 +44,9 @@ use parking_lot::Mutex;
 
 pub use self::error::RememberError;
 pub use self::limits::{CacheLimits, Eviction};
-use self::parts::Uses;
 use self::parts::blake3_fingerprint;
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
+use self::parts::{Taken, Uses};
 use crate::place::{found, is_set, number, open};
 
 type Result<T> = std::result::Result<T, RememberError>;
@@ -416,7 +416,8 @@ impl Namespace {
         });
         uses.add(session.now());
         if is_much {
-            self.write_uses(&session.clone().durability(Durability::Lazy))?;
+            // Who may only read is given the value all the same; the uses wait for who may write them.
+            let _ = self.write_uses(&session.clone().durability(Durability::Lazy));
         }
         Ok(())
     }
@@ -427,12 +428,23 @@ impl Namespace {
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn write_uses(&self, session: &Session) -> Result<()> {
-        session.try_write(|txn| self.write_uses_in(txn))?;
+        self.counting(|taken| session.try_write(|txn| self.write_uses_in(txn, taken)))?;
         Ok(())
     }
 
-    fn write_uses_in(&self, txn: &mut WriteTxn<'_>) -> Result<()> {
-        let uses: Vec<(Bytes, (i64, Micros))> = {
+    /// Runs what writes uses; if it fails, they are counted as before.
+    fn counting<R>(&self, write: impl FnOnce(&mut Taken) -> Result<R>) -> Result<R> {
+        let mut taken = Taken::new();
+        write(&mut taken).inspect_err(|_| {
+            let mut uses = self.uses.lock();
+            for (parts, (hits, last)) in taken {
+                uses.entry(parts).or_default().give_back(hits, last);
+            }
+        })
+    }
+
+    fn write_uses_in(&self, txn: &mut WriteTxn<'_>, taken: &mut Taken) -> Result<()> {
+        let uses: Taken = {
             let mut uses = self.uses.lock();
             let counted = uses.iter().map(|(parts, uses)| (parts.clone(), uses.take())).collect();
             // Those that nobody keeps are made again when they are used again.
@@ -444,7 +456,8 @@ impl Namespace {
             });
             counted
         };
-        if uses.iter().all(|(_, (hits, _))| *hits == 0) {
+        taken.extend(uses.iter().filter(|(_, (hits, _))| *hits > 0).cloned());
+        if taken.is_empty() {
             return Ok(());
         }
         let (mut entries, _) = self.open(txn)?;
@@ -632,34 +645,36 @@ impl Namespace {
         claim: Option<(&Claim, Micros)>,
         outcome: Outcome,
     ) -> Result<Remembered> {
-        let receipt = session.try_write(|txn| -> Result<_> {
-            let holds = match claim {
-                None => true,
-                Some((claim, _)) => txn.act_for_claim(claim.key(), claim.fence())?,
-            };
-            let (there, at) = self.place(txn, fingerprint)?;
-            let stored = if there.is_some_and(|asset| is_loadable(&asset, txn.info().time)) {
-                None
-            } else if holds {
-                let cost = claim.map_or(0, |(_, began)| session.now() - began);
-                Some(self.put(txn, &at, computed, how, cost)?)
-            } else {
-                None
-            };
-            if let Some((claim, _)) = claim {
-                txn.release_claim(claim.key(), claim.fence())?;
-            }
-            Ok((stored, at, holds))
+        let receipt = self.counting(|taken| {
+            session.try_write(|txn| -> Result<_> {
+                let holds = match claim {
+                    None => true,
+                    Some((claim, _)) => txn.act_for_claim(claim.key(), claim.fence())?,
+                };
+                let (there, at) = self.place(txn, fingerprint)?;
+                let is_there = there.is_some_and(|record| is_loadable(&record, txn.info().time));
+                let stored = if is_there && !is_damaged(txn.get(&at.key)) {
+                    None
+                } else if holds {
+                    let cost = claim.map_or(0, |(_, began)| session.now() - began);
+                    Some(self.put(txn, &at, computed, how, cost, taken)?)
+                } else {
+                    None
+                };
+                if let Some((claim, _)) = claim {
+                    txn.release_claim(claim.key(), claim.fence())?;
+                }
+                Ok((stored, at))
+            })
         })?;
-        let (stored, at, holds) = receipt.value;
+        let (stored, at) = receipt.value;
         let lost = if claim.is_some() { Outcome::RaceLost } else { Outcome::AlreadyThere };
         match stored {
             Some(tags_ignored) => Ok(Remembered { asset: session.get(&at.key)?, outcome, tags_ignored }),
             None => match self.look(session, fingerprint)? {
                 Some((asset, at)) => self.hit(session, asset, &at, how, lost),
-                // The right was lost, and nobody has stored anything.
+                // The right was lost, and nobody has stored anything; or what was there is gone again.
                 None => {
-                    debug_assert!(!holds, "what was there is gone");
                     let by = "somebody who took over".to_owned();
                     Err(larder::Error::from(ErrorKind::Claimed { by, for_ms: 0 }).into())
                 }
@@ -672,12 +687,12 @@ impl Namespace {
         &self,
         txn: &mut WriteTxn<'_>,
         fingerprint: &Fingerprint,
-    ) -> Result<(Option<Asset>, Fingerprint)> {
+    ) -> Result<(Option<Record>, Fingerprint)> {
         let mut at = fingerprint.clone();
         for _ in 0..COLLISIONS_MAX {
-            let Some(asset) = found(txn.get(&at.key))? else { return Ok((None, at)) };
-            if asset.record().extra() == Some(&at.parts[..]) {
-                return Ok((Some(asset), at));
+            let Some(record) = found(txn.record(&at.key))? else { return Ok((None, at)) };
+            if record.extra() == Some(&at.parts[..]) {
+                return Ok((Some(record), at));
             }
             at = self.behind(&at)?;
         }
@@ -691,6 +706,7 @@ impl Namespace {
         computed: Computed,
         how: &Remember,
         cost: Micros,
+        taken: &mut Taken,
     ) -> Result<Vec<String>> {
         let now = txn.info().time;
         let draft = match computed {
@@ -710,7 +726,7 @@ impl Namespace {
         });
         let stored = txn.put(&at.key, draft)?;
         let bytes = txn.record(&at.key)?.payload().length();
-        self.write_uses_in(txn)?;
+        self.write_uses_in(txn, taken)?;
         let row = at.row()?;
         let (mut entries, _) = self.open(txn)?;
         let hits = entries.get(&row)?.and_then(|row| row.integer("h")).unwrap_or(0);
@@ -833,15 +849,22 @@ impl Namespace {
         let (mut entries, _) = self.open(txn)?;
         let count = entries.clear()?;
         let _ = txn.apply(Edit::delete_tree(&self.values))?;
-        self.uses.lock().clear();
+        // Those who keep a fingerprint go on counting where they did.
+        self.uses.lock().values().for_each(|uses| {
+            let _ = uses.take();
+        });
         Ok(count)
     }
 }
 
 /// Tells whether a value may be given to those who ask: as the store's own lookup does, but for what it was made from.
-fn is_loadable(asset: &Asset, now: Micros) -> bool {
-    let record = asset.record();
+fn is_loadable(record: &Record, now: Micros) -> bool {
     record.has_payload() && record.status_properties().is_loadable && record.expires() > now
+}
+
+/// Tells whether a value is not what was put: it is computed anew, as if it were not there.
+fn is_damaged(read: larder::Result<Asset>) -> bool {
+    read.is_err_and(|error| matches!(error.kind(), ErrorKind::Corrupt { .. }))
 }
 
 impl Computation {

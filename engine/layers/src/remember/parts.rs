@@ -51,6 +51,9 @@ pub(super) fn blake3_fingerprint(parts: &[u8]) -> u128 {
     blake3::hash(parts).as_bytes().first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes))
 }
 
+/// Uses that were taken to be written: of which value, how many, and when the last one was.
+pub(super) type Taken = Vec<(Bytes, (i64, Micros))>;
+
 /// Uses of a value that were counted and not written yet: how many, and when the last one was.
 #[derive(Debug, Default)]
 pub(super) struct Uses {
@@ -66,6 +69,12 @@ impl Uses {
 
     pub(super) fn read(&self) -> (i64, Micros) {
         (self.count.load(Ordering::Relaxed), self.last.load(Ordering::Relaxed))
+    }
+
+    /// Counts again what was taken, and not written.
+    pub(super) fn give_back(&self, hits: i64, last: Micros) {
+        self.count.fetch_add(hits, Ordering::Relaxed);
+        self.last.fetch_max(last, Ordering::Relaxed);
     }
 
     /// Takes what was counted; what is counted meanwhile stays for the next time.
