@@ -9,11 +9,13 @@ use super::groups::{self, Shapes};
 use super::settle::{Settled, Work};
 use super::task::{Task, TaskBody, TaskId, TaskStatus, TaskToken, attempt_key, effect_key};
 use super::{Result, Rule, Tasks, TasksError, Trigger};
-use crate::place::{after, found};
+use crate::place::{after, cut, found};
 
 /// How many tasks that cannot be claimed now are looked at, at most, for those that can.
 const LOOKED_AT_MAX: usize = 1_000;
 const PAGE: usize = 100;
+/// The most bytes of a reason that are kept with an attempt, whose row has room for not much more.
+const REASON_LENGTH_MAX: usize = 1_024;
 /// Why a task failed that was not heard of in time.
 const TIMEOUT: &str = "Timeout";
 
@@ -322,7 +324,7 @@ impl Tasks {
     ) -> Result<Option<Micros>> {
         let now = work.now();
         if task.retry.retries_max > 0 {
-            let mut draft = RowDraft::default().field("e", now).field("r", reason);
+            let mut draft = RowDraft::default().field("e", now).field("r", cut(reason, REASON_LENGTH_MAX));
             if let Some(started) = task.started {
                 draft = draft.field("g", started);
             }
