@@ -127,9 +127,15 @@ impl<'s> ClaimRequest<'s> {
             match self.session.write(|txn| txn.claim(&key, time, group)) {
                 Ok(receipt) => return Ok(Claim::new(self.session, key, receipt.value, true)),
                 Err(error) if is_taken(&error) && !left.is_zero() => {
-                    let wait = left.min(WAIT_AT_ONCE);
-                    self.session.wait_for_claims(freed, wait);
-                    left = left.saturating_sub(wait);
+                    let (wait, began) = (left.min(WAIT_AT_ONCE), self.session.now());
+                    let took = if self.session.wait_for_claims(freed, wait) {
+                        // Some other claim may have been freed: that took as long as the clock says.
+                        let elapsed = self.session.now().saturating_sub(began).max(0);
+                        wait.min(Duration::from_micros(elapsed.cast_unsigned()))
+                    } else {
+                        wait
+                    };
+                    left = left.saturating_sub(took);
                 }
                 Err(error) => return Err(error),
             }

@@ -151,6 +151,10 @@ impl Session {
                 if earlier.is_some() { Ok(None) } else { closure(txn).map(Some) }
             })?;
             self.wait(slot)?;
+            if earlier.is_some() && self.durability == Durability::Synced {
+                // Whoever committed it may have asked for less.
+                self.shared.commit.flush()?;
+            }
             Ok(Receipt { value, commit: earlier.unwrap_or(commit) })
         })
     }
@@ -678,8 +682,8 @@ impl Session {
         self.shared.commit.freed().count()
     }
 
-    pub(crate) fn wait_for_claims(&self, since: u64, wait: Duration) {
-        self.shared.commit.freed().wait(since, wait);
+    pub(crate) fn wait_for_claims(&self, since: u64, wait: Duration) -> bool {
+        self.shared.commit.freed().wait(since, wait)
     }
 
     // ---- documents, feed, audit

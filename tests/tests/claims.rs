@@ -551,3 +551,22 @@ fn what_is_done_in_the_name_of_a_claim_revokes_others() {
     assert!(his.put("late").unwrap().is_fenced());
     assert!(!mine.put("y").unwrap().is_fenced());
 }
+
+/// S3-4. Claims of others that come and go meanwhile take nothing from the time that one waits.
+#[test]
+fn s3_4_a_wait_lasts_as_long_as_it_was_asked_to_whoever_else_frees_claims() {
+    let larder = in_memory();
+    let (ana, bob) = (larder.session("ana").unwrap(), larder.session("bob").unwrap());
+    let held = ana.claim("part").for_at_most(Duration::from_secs(60)).unwrap();
+    std::thread::scope(|scope| {
+        // Each took a twentieth of a second from the wait: a thousand were enough.
+        let waiting = scope.spawn(|| {
+            bob.claim("part").wait_max(Duration::from_secs(50)).for_at_most(Duration::from_secs(60))
+        });
+        for number in 0..1_500 {
+            drop(ana.claim(format!("other/{number}")).for_at_most(Duration::from_secs(60)).unwrap());
+        }
+        drop(held);
+        assert!(waiting.join().unwrap().is_ok());
+    });
+}

@@ -434,3 +434,20 @@ fn t07_a_commit_that_was_refused_in_the_midst_of_its_write_does_not_come_up() {
     assert!(session.exists("a").unwrap() && !session.exists("b").unwrap());
     verified(&back);
 }
+
+/// S4-2.3. Who asks again for what was committed without a sync, and wants it on disk, has it there.
+#[test]
+fn s4_2_3_a_commit_that_is_asked_for_again_is_as_durable_as_it_is_asked_to_be() {
+    let disk = FaultyDisk::default();
+    let larder = disk.open(still(), true).unwrap();
+    let synced = larder.session("ana").unwrap();
+    synced.put("first", "x").unwrap();
+    let lazy = synced.clone().durability(Durability::Lazy);
+    let put = |session: &larder::Session| session.write_once("order 7", |txn| txn.put("a", "x"));
+    assert!(put(&lazy).unwrap().value.is_some());
+    let lost = open(disk.durable()).unwrap();
+    assert!(!lost.session("ana").unwrap().exists("a").unwrap());
+    assert!(put(&synced).unwrap().value.is_none());
+    let kept = open(disk.durable()).unwrap();
+    assert!(kept.session("ana").unwrap().exists("a").unwrap());
+}

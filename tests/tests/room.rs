@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use larder::{Durability, Error, Larder, Options, RestoreOptions, SnapshotOptions, restore};
-use larder_tests::{FaultyDisk, Plan, Random, kind_of, still, verified};
+use larder_tests::{FaultyDisk, LOG, Plan, Random, kind_of, still, verified};
 
 const MIB: u64 = 1 << 20;
 
@@ -222,5 +222,60 @@ fn t07_on_a_real_disk_that_is_full() {
         verified(&larder);
         larder.close().unwrap();
         std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// T07. Closing a store that had just become full took its log away, with what was acknowledged and could not be brought in
+/// without starting over.
+#[test]
+fn t07_what_was_acknowledged_before_the_disk_was_full_is_there_after_closing() {
+    let mut waited = 0;
+    for (size, capacity) in (17_000..60_000).step_by(4_300).flat_map(|size| [(size, 9), (size, 14)]) {
+        let what = format!("payloads of {size}, {capacity} MiB");
+        let plan = Plan { capacity: Some(capacity * MIB), ..Plan::default() };
+        let disk = FaultyDisk::holding(Default::default(), plan);
+        let larder = disk.open(options(), true).unwrap();
+        let mut model = BTreeMap::new();
+        fill(&larder, size, &mut model, 0);
+        let closed = larder.close();
+        let image = disk.current();
+        waited += u32::from(closed.is_err() || !image[LOG].is_empty());
+        let back = FaultyDisk::holding(image, Plan::default());
+        let larder = back.open(options(), true).unwrap_or_else(|error| panic!("{what}: {error}"));
+        same(&larder, &model);
+        verified(&larder);
+    }
+    println!("{waited} were closed with their log");
+}
+
+/// T07. A transaction that is too large for the log went into the file in front of what waited for a start over, which was
+/// lost with it.
+#[test]
+fn t07_what_is_too_large_for_the_log_is_put_in_front_of_nothing() {
+    for size in [17_000, 24_000, 33_000, 41_000] {
+        let plan = Plan { capacity: Some(24 * MIB), ..Plan::default() };
+        let disk = FaultyDisk::holding(Default::default(), plan);
+        let larder = disk.open(options(), true).unwrap();
+        let session = larder.session("ana").unwrap();
+        for part in 0..8 {
+            let put = |txn: &mut larder::WriteTxn<'_>| {
+                (0..1_000).try_for_each(|number| {
+                    let draft = larder::Draft::from("x").tag("a tag of forty bytes, so that there is much");
+                    txn.put(format!("tree/{part}/{number:04}"), draft).map(drop)
+                })
+            };
+            session.write(put).unwrap();
+        }
+        let mut model = BTreeMap::new();
+        fill(&larder, size, &mut model, 0);
+        let removed = session.delete_tree("tree");
+        let in_tree = session.snapshot().unwrap().walk("tree").unwrap().count();
+        assert_eq!(in_tree, if removed.is_ok() { 0 } else { 8_000 }, "{size}: {removed:?}");
+        let _ = larder.close();
+        let back = FaultyDisk::holding(disk.current(), Plan::default());
+        let larder = back.open(options(), true).unwrap();
+        larder.session("ana").unwrap().delete_tree("tree").unwrap();
+        same(&larder, &model);
+        verified(&larder);
     }
 }

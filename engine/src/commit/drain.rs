@@ -159,6 +159,10 @@ impl Commit {
         let Some(last) = batch.last() else { return Ok(()) };
         self.drain_all()?;
         let mut drained = self.drain.drained.lock();
+        if drained.sequence != self.overlay.head().sequence {
+            // What is large waits for a start over; nothing may be put in front of it.
+            return Err(ErrorKind::no_room("a large transaction at once").into());
+        }
         let (head, write_sets) =
             (last.head(), batch.iter().map(|accepted| &accepted.write_set).collect::<Vec<_>>());
         *self.flush_due.lock() = i64::MAX;
@@ -229,9 +233,14 @@ impl Commit {
         Ok(false)
     }
 
-    /// Brings everything into the store, and takes the log away: the file alone is the store again.
+    /// Brings everything into the store, and takes the log away: the file alone is the store again. Where there is no room
+    /// to do it at once the log stays, with everything in it.
     pub(super) fn bring_home(&self) -> Result<()> {
         self.drain_all()?;
+        if self.drain.drained.lock().sequence != self.overlay.head().sequence {
+            self.sync_log()?;
+            return Err(ErrorKind::no_room("a large transaction at once").into());
+        }
         if self.log.lock().release() {
             self.store.set_log_in_use(None)?;
             return self.store.beside().remove();

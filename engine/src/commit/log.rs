@@ -55,6 +55,8 @@ pub(super) struct Log {
     /// The length of each of the two segments, in bytes.
     segment_length: u64,
     open: Option<OpenLog>,
+    /// Whether making the file was tried, and failed.
+    is_begun: bool,
     gathered: Gathered,
     /// The last write-set that was handed over, and the last that is on disk, here or in the store.
     appended: u64,
@@ -143,6 +145,7 @@ impl Log {
             ids,
             segment_length,
             open: None,
+            is_begun: false,
             gathered: Gathered::default(),
             appended: head.sequence,
             synced: head.sequence,
@@ -161,7 +164,18 @@ impl Log {
         let bytes = write_set.as_bytes();
         let open = match &mut self.open {
             Some(open) => open,
-            none => none.insert(OpenLog::make(store, self.ids.as_ref(), self.segment_length)?),
+            none => {
+                if std::mem::replace(&mut self.is_begun, true) {
+                    // A try that failed may have left a file, and that it is in use.
+                    if store.log_in_use()?.is_some() {
+                        store.set_log_in_use(None)?;
+                    }
+                    store.beside().clear_away()?;
+                }
+                let made = OpenLog::make(store, self.ids.as_ref(), self.segment_length)?;
+                self.is_begun = false;
+                none.insert(made)
+            }
         };
         if in_blocks(self.gathered.bytes.len() + bytes.len()) > open.active.room() {
             if open.other.last > self.checkpointed {

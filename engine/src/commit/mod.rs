@@ -122,12 +122,13 @@ impl Freed {
         self.changed.notify_all();
     }
 
-    /// Waits until claims were freed since a count was taken, or so long.
-    pub(crate) fn wait(&self, since: u64, wait: std::time::Duration) {
+    /// Waits until claims were freed since a count was taken, or so long; tells whether they were.
+    pub(crate) fn wait(&self, since: u64, wait: std::time::Duration) -> bool {
         let mut count = self.count.lock();
         if *count == since {
             self.changed.wait_for(&mut count, wait);
         }
+        *count != since
     }
 }
 
@@ -571,7 +572,10 @@ impl Commit {
         let closed = if self.store.is_read_only() || is_left {
             Ok(())
         } else {
-            self.settle().and_then(|()| self.bring_home())
+            match self.settle().and_then(|()| self.bring_home()) {
+                Err(_) if self.has_to_start_over() => self.heal(&mut held).and_then(|()| self.bring_home()),
+                closed => closed,
+            }
         };
         self.is_closed.store(true, Ordering::Release);
         self.subscribers.close();

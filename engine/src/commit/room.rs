@@ -317,8 +317,10 @@ impl Commit {
         let at = self.store.view()?.head()?;
         let pending = self.pending(log, &at, visible)?;
         self.apply_carefully(&pending)?;
-        if log.file().is_some() {
+        if self.store.log_in_use()?.is_some() {
             self.store.set_log_in_use(None)?;
+        }
+        if log.file().is_some() {
             self.store.beside().remove()?;
         }
         log.start_over(visible.sequence);

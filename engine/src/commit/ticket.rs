@@ -85,25 +85,28 @@ impl Slot {
     pub(crate) fn wait_within(&self, wait_max: Option<Duration>) -> Option<Woken> {
         let mut state = self.state.lock();
         state.is_waited_for = true;
-        loop {
+        let woken = loop {
             if let Some(outcome) = &state.outcome {
-                return Some(Woken::Done(outcome.clone()));
+                break Some(Woken::Done(outcome.clone()));
             }
             if std::mem::take(&mut state.is_to_lead) {
-                return Some(Woken::ToLead);
+                break Some(Woken::ToLead);
             }
             if std::mem::take(&mut state.is_to_take_turn) {
-                return Some(Woken::ToTakeTurn);
+                break Some(Woken::ToTakeTurn);
             }
             match wait_max {
                 None => self.changed.wait(&mut state),
                 Some(wait_max) => {
                     if self.changed.wait_for(&mut state, wait_max).timed_out() {
-                        return None;
+                        break None;
                     }
                 }
             }
-        }
+        };
+        // Who does something else meanwhile is not handed the lead: he may be waiting for whoever has it.
+        state.is_waited_for = false;
+        woken
     }
 
     pub(super) fn outcome(&self) -> Option<Result<CommitInfo>> {

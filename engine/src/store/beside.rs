@@ -154,6 +154,15 @@ impl Beside {
         }
     }
 
+    /// Takes away what lies in its place, if anything does: what a try to make it left.
+    pub(crate) fn clear_away(&self) -> Result<()> {
+        match self {
+            Self::File(path) if fs::symlink_metadata(path).is_ok() => self.remove(),
+            // What lies there is overwritten.
+            _ => Ok(()),
+        }
+    }
+
     /// Takes it away.
     pub(crate) fn remove(&self) -> Result<()> {
         let removing = |error| place::io_error("removing the commit log", error);
