@@ -780,7 +780,7 @@ fn s4_1_1_a_message_with_the_longest_headers_goes_all_its_ways() {
         let id = world.put(longest(filler)).id();
         let token = world.taken();
         let reason = "€\0".repeat(600);
-        world.act(|queue, txn| queue.nack(txn, token, &Nack::new().reason(&reason))).unwrap();
+        let _ = world.act(|queue, txn| queue.nack(txn, token, &Nack::new().reason(&reason))).unwrap();
         world.clock.advance(2 * SECOND);
         assert_eq!(world.sweep(10), 1);
         world.taken();
@@ -789,7 +789,7 @@ fn s4_1_1_a_message_with_the_longest_headers_goes_all_its_ways() {
         world.clock.advance(3_600 * SECOND);
         world.sweep(10);
         let token = world.taken();
-        world.act(|queue, txn| queue.nack(txn, token, &Nack::new().reason(&reason))).unwrap();
+        let _ = world.act(|queue, txn| queue.nack(txn, token, &Nack::new().reason(&reason))).unwrap();
         assert_eq!(world.stats().dead, 1, "message {id}");
         let other = Queues::at("queues").unwrap().queue(&format!("other-{}", filler.len())).unwrap();
         let _ = world.ana.try_write(|txn| other.create(txn, &QueueSettings::new())).unwrap();
@@ -808,7 +808,7 @@ fn s4_2_5_a_batch_given_back_to_the_front_keeps_its_order() {
     for way in 0..3 {
         let world = world(&settings);
         for name in ["a", "b", "c", "d"] {
-            world.put(name);
+            let _ = world.put(name);
         }
         let tokens: Vec<Token> = (0..3).map(|_| world.taken()).collect();
         match way {
@@ -837,7 +837,7 @@ fn s4_1_1_what_may_not_be_moved_stays_where_it_is() {
     let world = world(&QueueSettings::new());
     let other = Queues::at("queues").unwrap().queue("other").unwrap();
     let _ = world.ana.try_write(|txn| other.create(txn, &QueueSettings::new())).unwrap();
-    world.put("soup");
+    let _ = world.put("soup");
     let rules = |of_q: &str, of_other: &str| {
         format!(
             "default = \"deny\"\n[[rule]]\nallow = [\"read\", \"write\", \"consume\", \"enqueue\", \"admin\"]\nwho = [\"ana\", \"root\"]\non = \"**\"\n\
