@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::room::is_large;
 use super::{Accepted, Commit, count_within, unknown};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{ApplyError, Beside, Position};
 
 /// From how many bytes on it is worth draining.
@@ -136,22 +136,27 @@ impl Commit {
 
     /// Makes everything that is visible durable in the store.
     pub(super) fn checkpoint(&self) -> Result<()> {
-        let upto = self.overlay.head().sequence;
+        if self.checkpoint_by(|| self.store.flush())? { Ok(()) } else { Err(needs_start_over()) }
+    }
+
+    /// The same, by this way of making durable what was drained; `false` where the store has to start over first.
+    fn checkpoint_by(&self, flush: impl FnOnce() -> Result<()>) -> Result<bool> {
         self.make_room_to_drain();
         self.drain_all()?;
         if self.is_to_start_over() {
-            return Err(ErrorKind::no_room("a large transaction at once").into());
+            return Ok(false);
         }
-        self.make_durable(upto, || self.store.flush())
-    }
-
-    /// Makes what was drained up to here durable in the store.
-    fn make_durable(&self, upto: u64, flush: impl FnOnce() -> Result<()>) -> Result<()> {
+        let upto = self.drain.drained.lock().sequence;
         // First the log: what is durable in the store must be there too, or a crash would leave a gap in it.
         self.sync_log().inspect_err(|error| self.fail(error))?;
         flush().inspect_err(|error| self.fail(error))?;
         self.log.lock().note_checkpoint(upto);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Refuses to go on where something that is visible was not drained: what is large waits for a start over.
+    fn check_drained(&self, drained: &Position) -> Result<()> {
+        if drained.sequence == self.overlay.head().sequence { Ok(()) } else { Err(needs_start_over()) }
     }
 
     /// Applies a batch to the store at once, and makes it durable there: for what the log does not take.
@@ -159,10 +164,8 @@ impl Commit {
         let Some(last) = batch.last() else { return Ok(()) };
         self.drain_all()?;
         let mut drained = self.drain.drained.lock();
-        if drained.sequence != self.overlay.head().sequence {
-            // What is large waits for a start over; nothing may be put in front of it.
-            return Err(ErrorKind::no_room("a large transaction at once").into());
-        }
+        // Nothing may be put in front of what waits.
+        self.check_drained(&drained)?;
         let (head, write_sets) =
             (last.head(), batch.iter().map(|accepted| &accepted.write_set).collect::<Vec<_>>());
         *self.flush_due.lock() = i64::MAX;
@@ -200,17 +203,6 @@ impl Commit {
         Ok(())
     }
 
-    /// A checkpoint that nobody waits for, as long as there is no haste since.
-    fn checkpoint_at_leisure(&self, since: u64) -> Result<()> {
-        self.make_room_to_drain();
-        self.drain_all()?;
-        if self.is_to_start_over() {
-            return Ok(());
-        }
-        let upto = self.drain.drained.lock().sequence;
-        self.make_durable(upto, || self.store.flush_at_leisure(since))
-    }
-
     /// Drains and checkpoints if it is time to, taking its time while there is no haste since; tells whether there was
     /// anything to do.
     pub(crate) fn drain_if_due(&self, since: u64) -> Result<bool> {
@@ -222,7 +214,7 @@ impl Commit {
             let _ = self.log.lock().write_ahead();
         }
         if self.log.lock().wants_checkpoint() {
-            self.checkpoint_at_leisure(since)?;
+            self.checkpoint_by(|| self.store.flush_at_leisure(since))?;
             return Ok(true);
         }
         let is_quiet = self.drain.is_quiet();
@@ -237,9 +229,10 @@ impl Commit {
     /// to do it at once the log stays, with everything in it.
     pub(super) fn bring_home(&self) -> Result<()> {
         self.drain_all()?;
-        if self.drain.drained.lock().sequence != self.overlay.head().sequence {
+        let drained = self.check_drained(&self.drain.drained.lock());
+        if drained.is_err() {
             self.sync_log()?;
-            return Err(ErrorKind::no_room("a large transaction at once").into());
+            return drained;
         }
         if self.log.lock().release() {
             self.store.set_log_in_use(None)?;
@@ -247,4 +240,8 @@ impl Commit {
         }
         self.store.flush()
     }
+}
+
+fn needs_start_over() -> Error {
+    ErrorKind::no_room("a large transaction at once").into()
 }

@@ -23,7 +23,7 @@ use rkyv::util::AlignedVec;
 use crate::clock::IdSource;
 use crate::error::Result;
 use crate::larder::InputOutput;
-use crate::store::{DIRECT_BLOCK, LogFile, Position, Store};
+use crate::store::{LogFile, Position, Store};
 
 /// A batch that has grown to this length is written without waiting for a sync, in bytes.
 const GATHERED_MAX: usize = 1 << 20;
@@ -67,7 +67,7 @@ pub(super) struct Log {
 
 /// A batch under construction: room for its header, then its write-sets.
 struct Gathered {
-    bytes: AlignedVec<DIRECT_BLOCK>,
+    bytes: AlignedVec<LOG_BLOCK>,
     count: u32,
     first: u64,
     base: StateIdentity,

@@ -5,7 +5,6 @@
 //! of a status. Names are cut
 //! after 255 bytes.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use larder_format::Record;
@@ -76,19 +75,11 @@ impl StatisticsMap {
     /// Adds what a transaction counted; what is left of nothing goes.
     pub(crate) fn add_all(&mut self, delta: Self) {
         for (name, counts) in delta.0 {
-            match self.0.entry(name) {
-                Entry::Vacant(none) if counts != (0, 0) => {
-                    none.insert(counts);
-                }
-                Entry::Vacant(_) => {}
-                Entry::Occupied(mut there) => {
-                    let counts = sum(*there.get(), counts);
-                    if counts == (0, 0) {
-                        there.remove();
-                    } else {
-                        *there.get_mut() = counts;
-                    }
-                }
+            let counts = sum(self.0.get(&name).copied().unwrap_or_default(), counts);
+            if counts == (0, 0) {
+                self.0.remove(&name);
+            } else {
+                self.0.insert(name, counts);
             }
         }
     }

@@ -11,9 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::is_no_room;
 
-/// What the memory, the place and the length of a write are a multiple of, in bytes.
-pub(crate) const DIRECT_BLOCK: usize = 4_096;
-
 /// A second handle of a file, for whole blocks.
 #[derive(Debug)]
 pub(super) struct Direct {
@@ -43,7 +40,7 @@ impl Direct {
         None
     }
 
-    /// Writes blocks. False, from then on, where that cannot be done, as when they have to be aligned otherwise; nothing can
+    /// Writes blocks whose memory, place and length are multiples of [`LOG_BLOCK`](larder_format::LOG_BLOCK). False, from then on, where that cannot be done, as when they have to be aligned otherwise; nothing can
     /// be said of what lies there then, until it is written in the usual way, which tells what is wrong with the disk.
     ///
     /// # Errors
@@ -76,6 +73,7 @@ fn write_all_at(_: &File, _: &[u8], _: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use larder_format::LOG_BLOCK;
     use rkyv::util::AlignedVec;
 
     #[test]
@@ -85,13 +83,13 @@ mod tests {
         let file = File::create_new(&path).unwrap();
         // Some file systems have no such handle; then there is nothing to show.
         let Some(direct) = Direct::open(&path, &file) else { return };
-        let mut blocks = AlignedVec::<DIRECT_BLOCK>::new();
-        blocks.resize(2 * DIRECT_BLOCK, 7);
+        let mut blocks = AlignedVec::<LOG_BLOCK>::new();
+        blocks.resize(2 * LOG_BLOCK, 7);
         if !direct.write(0, &blocks).unwrap() {
             return;
         }
-        assert_eq!(std::fs::read(&path).unwrap(), vec![7; 2 * DIRECT_BLOCK]);
-        assert!(!direct.write(1, &blocks[..DIRECT_BLOCK]).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), vec![7; 2 * LOG_BLOCK]);
+        assert!(!direct.write(1, &blocks[..LOG_BLOCK]).unwrap());
         assert!(!direct.write(0, &blocks).unwrap());
     }
 

@@ -37,7 +37,6 @@ pub(crate) use apply::{ApplyError, StagedRow};
 pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
 pub(crate) use beside::{Beside, LogFile};
-pub(crate) use direct::DIRECT_BLOCK;
 use generation::{Closing, Generation, Open};
 pub(crate) use loader::Loader;
 pub(crate) use place::io_error;

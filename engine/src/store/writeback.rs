@@ -101,6 +101,7 @@ fn together(mut pieces: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     }
     runs
 }
+
 /// Begins to write back. Linux does when it is told that pages will not be needed; those that are written back already
 /// leave its cache, and are in redb's or read again.
 #[cfg(target_os = "linux")]

@@ -44,9 +44,8 @@ use parking_lot::Mutex;
 
 pub use self::error::RememberError;
 pub use self::limits::{CacheLimits, Eviction};
-use self::parts::blake3_fingerprint;
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
-use self::parts::{Taken, Uses};
+use self::parts::{Taken, Uses, blake3_fingerprint};
 use crate::place::{found, is_set, number, open};
 
 type Result<T> = std::result::Result<T, RememberError>;
@@ -444,9 +443,10 @@ impl Namespace {
     }
 
     fn write_uses_in(&self, txn: &mut WriteTxn<'_>, taken: &mut Taken) -> Result<()> {
-        let uses: Taken = {
+        {
             let mut uses = self.uses.lock();
-            let counted = uses.iter().map(|(parts, uses)| (parts.clone(), uses.take())).collect();
+            let counted = uses.iter().map(|(parts, uses)| (parts.clone(), uses.take()));
+            taken.extend(counted.filter(|(_, (hits, _))| *hits > 0));
             // Those that nobody keeps are made again when they are used again.
             uses.retain(|_, uses| {
                 let is_kept = Arc::strong_count(uses) > 1;
@@ -454,18 +454,16 @@ impl Namespace {
                 std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
                 is_kept || uses.read().0 > 0
             });
-            counted
-        };
-        taken.extend(uses.iter().filter(|(_, (hits, _))| *hits > 0).cloned());
+        }
         if taken.is_empty() {
             return Ok(());
         }
         let (mut entries, _) = self.open(txn)?;
-        for (parts, (hits, last)) in uses.into_iter().filter(|(_, (hits, _))| *hits > 0) {
-            let key = Tuple::decode(&parts).map_err(RememberError::parts)?;
+        for (parts, (hits, last)) in taken {
+            let key = Tuple::decode(parts).map_err(RememberError::parts)?;
             if let Some(row) = entries.get(&key)? {
-                let hits = row.integer("h").unwrap_or(0).saturating_add(hits);
-                let last = row.integer("l").unwrap_or(0).max(last);
+                let hits = row.integer("h").unwrap_or(0).saturating_add(*hits);
+                let last = row.integer("l").unwrap_or(0).max(*last);
                 entries.put(&key, row.to_draft().field("h", hits).field("l", last))?;
             }
         }
