@@ -15,6 +15,7 @@ mod disk;
 mod errors;
 pub mod history;
 mod lab;
+mod process;
 mod random;
 mod stage;
 mod workload;
@@ -24,6 +25,9 @@ pub use decoders::{DECODERS, Decoder};
 pub use disk::{Call, Failure, Fault, FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
 pub use errors::{LongRun, Survived};
 pub use lab::{Lab, dump};
+pub use process::child;
+#[cfg(target_os = "linux")]
+pub use process::status_kib;
 pub use random::Random;
 pub use stage::everywhere;
 pub use workload::{Did, Workload};

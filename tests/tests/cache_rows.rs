@@ -77,18 +77,12 @@ fn s3_5_a_streamed_payload_has_the_hash_of_the_same_bytes_at_once() {
 const CHILD: &str = "LARDER_TEST_STREAM_CHILD";
 const STREAMED: u64 = 100 * MIB;
 
-#[cfg(target_os = "linux")]
-fn memory_peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Not a test of its own: a process that streams 100 MiB, and nothing else, and says what that took.
 #[cfg(target_os = "linux")]
 #[test]
 fn child() {
     let Some(path) = std::env::var_os(CHILD) else { return };
+    let memory_peak_kib = || larder_tests::status_kib("VmHWM");
     let larder = still().open(path).unwrap();
     let ana = larder.session("ana").unwrap();
     let mut noise = Noise::new().take(STREAMED);
@@ -117,11 +111,7 @@ fn child() {
 #[test]
 fn s3_5_a_stream_of_100_mib_takes_no_more_memory_than_one_of_20() {
     let folder = tempfile::tempdir().unwrap();
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
-        .env(CHILD, folder.path().join("stream.larder"))
-        .output()
-        .unwrap();
+    let child = larder_tests::child(CHILD, folder.path().join("stream.larder")).output().unwrap();
     let out = String::from_utf8(child.stdout).unwrap();
     let said = out.lines().find_map(|line| Some(line.split_once("said ")?.1.to_owned()));
     let said = said.unwrap_or_else(|| panic!("{out}{}", String::from_utf8_lossy(&child.stderr)));

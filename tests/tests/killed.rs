@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use larder::{Durability, ErrorKind, Larder, Options};
 
@@ -43,9 +43,7 @@ fn child() {
 
 /// Lets a child write until it has been told of so many commits, and kills it. Gives the last that it was told of.
 fn killed_after(path: &Path, name: &str, count: u64) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
-        .env(CHILD, format!("{}|{name}", path.display()))
+    let mut child = larder_tests::child(CHILD, format!("{}|{name}", path.display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

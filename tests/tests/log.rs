@@ -1,15 +1,11 @@
 //! The commit log: what a crash leaves in it comes back, and a log that is not right is an error or a clean recovery,
 //! never a panic and never silence.
 
+use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::{fs, io};
 
-use larder::{Durability, Larder, Result, Storage};
-use larder_tests::{
-    Call, Failure, Fault, FaultyDisk, FaultyStorage, Image, LOG, Plan, STORE, kind_of, still, verified,
-};
+use larder::{Durability, Larder, Result};
+use larder_tests::{Call, Failure, Fault, FaultyDisk, Image, LOG, Plan, STORE, kind_of, still, verified};
 
 const BLOCK: usize = 4_096;
 const COMMITS: u64 = 6;
@@ -338,38 +334,6 @@ fn a_log_that_is_set_aside_is_kept_under_another_name() {
     assert!(fs::read(aside).unwrap() == image[LOG] && !log.exists());
 }
 
-/// A disk of which one write to the log finds no room, and all others do.
-#[derive(Debug)]
-struct FullOnce {
-    disk: FaultyStorage,
-    left: AtomicI64,
-}
-
-impl Storage for FullOnce {
-    fn len(&self) -> io::Result<u64> {
-        self.disk.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(offset, out)
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.disk.set_len(length)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync()
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.disk.write(offset, bytes)
-    }
-}
-
 /// T07. A batch that could not be written was left with its padding, and what came behind it could not be read again: neither
 /// after a crash, nor when the store started over, which took away a log that nobody had read.
 #[test]
@@ -381,10 +345,11 @@ fn t07_what_follows_a_batch_that_found_no_room_is_read_again() {
         let plan = Plan { capacity: Some(1 << 30), ..Plan::default() };
         let disk = FaultyDisk::holding(Image::default(), plan);
         disk.open(still().reserve_bytes(0), true).unwrap().close().unwrap();
-        let log = Arc::new(FullOnce { disk: disk.file(LOG), left: AtomicI64::new(write) });
         let options = still().log_segment_bytes(8 << 20).reserve_bytes(4 << 20).durability(Durability::Lazy);
-        let larder =
-            options.open_storages(Box::new(disk.file(STORE)), Arc::clone(&log) as Arc<dyn Storage>).unwrap();
+        let larder = disk.open(options, true).unwrap();
+        let at = disk.calls(Call::Write) + write;
+        let fault = Some(Fault::once(Call::Write, at).with(Failure::Full));
+        disk.set_plan(Plan { fault, ..plan });
         let session = larder.session("ana").unwrap();
         // All of them in one batch.
         let submit = |number: usize| session.submit(|txn| txn.put(format!("k/{number}"), payload(number)));
@@ -394,7 +359,8 @@ fn t07_what_follows_a_batch_that_found_no_room_is_read_again() {
         // If that is what finds no room, it does the next time.
         let is_flushed = larder.flush().is_ok() || larder.flush().is_ok();
         assert!(is_flushed, "write {write}");
-        let is_met = log.left.load(Ordering::Relaxed) < 0;
+        let is_met = disk.calls(Call::Write) > at;
+        disk.set_plan(plan);
         for image in [disk.durable(), disk.current()] {
             let again = FaultyDisk::holding(image, Plan::default());
             let back = again.open(still(), true).unwrap_or_else(|error| panic!("write {write}: {error}"));

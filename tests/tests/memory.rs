@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{Draft, ErrorKind, Larder, Options};
-use larder_tests::{Random, verified};
+use larder_tests::{Random, status_kib, verified};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 
 const CHILD: &str = "LARDER_TEST_CHILD_WITHOUT_MEMORY";
@@ -51,13 +51,6 @@ fn key(number: u64) -> String {
     format!("k/{}", number % KEYS)
 }
 
-/// How much address space the process has, in bytes.
-fn used() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-    size.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
-}
-
 /// Not a test of its own: what the process does. It takes its memory away, writes, and says what it was told was done.
 #[test]
 fn child() {
@@ -69,7 +62,7 @@ fn child() {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     setrlimit(Resource::Core, limit(0)).unwrap();
     println!("done 0");
-    setrlimit(Resource::As, limit(used() + more.parse::<u64>().unwrap())).unwrap();
+    setrlimit(Resource::As, limit((status_kib("VmSize") << 10) + more.parse::<u64>().unwrap())).unwrap();
     for number in 1..=WRITES {
         match session.put(key(number), Draft::bytes(payload(&noise, number))) {
             Ok(receipt) => assert_eq!(receipt.commit.sequence, number),
@@ -85,9 +78,7 @@ fn child() {
 
 /// Lets a child write with so many bytes more than it has. Gives the last commit that it was told of, and how it ended.
 fn starved(path: &Path, more: u64) -> (u64, End) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
-        .env(CHILD, format!("{}|{more}", path.display()))
+    let mut child = larder_tests::child(CHILD, format!("{}|{more}", path.display()))
         // Otherwise the allocator takes address space long before it is asked for memory.
         .env("MALLOC_ARENA_MAX", "1")
         .stdout(Stdio::piped())

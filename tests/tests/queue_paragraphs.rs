@@ -262,9 +262,7 @@ struct Process {
 
 impl Process {
     fn start(what: &str, path: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture"])
-            .env(CHILD, format!("{what}|{}", path.display()))
+        let mut child = larder_tests::child(CHILD, format!("{what}|{}", path.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

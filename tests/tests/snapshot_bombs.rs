@@ -98,11 +98,7 @@ const CHILD: &str = "LARDER_TEST_BOMB_CHILD";
 #[test]
 fn child() {
     let Some(path) = std::env::var_os(CHILD) else { return };
-    let peak = || -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
+    let peak = || larder_tests::status_kib("VmHWM");
     let before = peak();
     let verified = SnapshotFile::open(&path).and_then(|snapshot| snapshot.verify(2, None));
     let mut target = path.clone();
@@ -120,11 +116,7 @@ fn t27_what_a_snapshot_promises_takes_no_more_memory_than_the_largest_piece_may(
     for (number, (what, bytes)) in bombs().into_iter().enumerate() {
         let path = lab.path(&format!("bomb-{number}"));
         std::fs::write(&path, bytes).unwrap();
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture"])
-            .env(CHILD, &path)
-            .output()
-            .unwrap();
+        let child = larder_tests::child(CHILD, &path).output().unwrap();
         let out = String::from_utf8(child.stdout).unwrap();
         let said = out.split_once("said ").unwrap_or_else(|| panic!("{what}: {out}")).1;
         let mut words = said.split_whitespace();
