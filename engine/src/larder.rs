@@ -499,12 +499,7 @@ fn reclaim(commit: &Commit) -> Result<()> {
     if commit.store().is_read_only() {
         return Ok(());
     }
-    let view = commit.committed_view()?;
-    let mut ids = Vec::new();
-    for row in view.range(None, Table::Staging, Bound::Unbounded, Bound::Unbounded)? {
-        let (key, _) = row?;
-        ids.extend(key.first_chunk().map(|id| u64::from_be_bytes(*id)));
-    }
+    let ids = commit.store().view()?.uploads()?;
     if !ids.is_empty() {
         trace::note("reclaiming unfinished uploads", ids.len());
         commit.store().unstage(&ids)?;

@@ -107,9 +107,7 @@ impl Commit {
             self.apply_carefully(&batch)?;
         } else {
             let write_sets: Vec<&WriteSet> = batch.iter().map(|(_, write_set)| write_set).collect();
-            self.store.apply(&write_sets, head, false).map_err(|error| match error {
-                ApplyError::Before(error) | ApplyError::Unknown(error) => error,
-            })?;
+            self.store.apply(&write_sets, head, false)?;
         }
         *drained = *head;
         self.overlay.rebase(self.store.view()?, head);
@@ -242,6 +240,6 @@ impl Commit {
     }
 }
 
-fn needs_start_over() -> Error {
+pub(super) fn needs_start_over() -> Error {
     ErrorKind::no_room("a large transaction at once").into()
 }

@@ -92,6 +92,17 @@ impl Gathered {
         self.bytes.resize(BATCH_HEADER_LENGTH, 0);
         self.count = 0;
     }
+
+    fn write_sets(&self) -> Result<Vec<(Position, WriteSet)>> {
+        let bytes = self.bytes.get(BATCH_HEADER_LENGTH..).unwrap_or_default();
+        let (mut rest, mut found) = (Bytes::copy_from_slice(bytes), Vec::new());
+        while let Some(write_set) = super::recovery::split_write_set(&mut rest) {
+            let header = write_set.header()?;
+            let (sequence, time, identity) = (header.sequence, header.time, write_set.identity());
+            found.push((Position { sequence, time, identity }, write_set));
+        }
+        Ok(found)
+    }
 }
 
 struct OpenLog {
@@ -260,6 +271,11 @@ impl Log {
         self.open.as_ref().is_some_and(|open| open.file.state().failed_sync().is_some())
     }
 
+    /// Gives the last write-set that is known to be on disk.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced
+    }
+
     /// Gives the last write-set that was handed over.
     pub(super) fn appended(&self) -> u64 {
         self.appended
@@ -272,16 +288,20 @@ impl Log {
 
     /// Gives the write-sets that were gathered, and not written, after a position.
     pub(super) fn gathered_after(&self, end: &Position) -> Result<Vec<(Position, WriteSet)>> {
-        let bytes = self.gathered.bytes.get(BATCH_HEADER_LENGTH..).unwrap_or_default();
-        let (mut rest, mut found) = (Bytes::copy_from_slice(bytes), Vec::new());
-        while let Some(write_set) = super::recovery::split_write_set(&mut rest) {
-            let header = write_set.header()?;
-            if header.sequence > end.sequence {
-                let (sequence, time, identity) = (header.sequence, header.time, write_set.identity());
-                found.push((Position { sequence, time, identity }, write_set));
-            }
-        }
-        Ok(found)
+        let mut gathered = self.gathered.write_sets()?;
+        gathered.retain(|(position, _)| position.sequence > end.sequence);
+        Ok(gathered)
+    }
+
+    /// Forgets what was gathered after a write-set: it was refused.
+    pub(super) fn cut(&mut self, last: u64) -> Result<()> {
+        let mut kept = self.gathered.write_sets()?;
+        kept.retain(|(position, _)| position.sequence <= last);
+        let length: usize = kept.iter().map(|(_, write_set)| write_set.as_bytes().len()).sum();
+        self.gathered.count = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+        self.gathered.bytes.resize(BATCH_HEADER_LENGTH + length, 0);
+        self.appended = self.appended.min(last);
+        Ok(())
     }
 
     /// Forgets everything: the store has all up to here, and there is no file any more.

@@ -566,23 +566,28 @@ impl Commit {
             return Ok(());
         }
         let mut held = self.sequencer.hold();
-        // If there is no room still, the log has what was acknowledged.
-        let _ = self.heal(&mut held);
-        let is_left = self.has_to_start_over() || self.queue.lock().failed.is_some();
-        let closed = if self.store.is_read_only() || is_left {
-            Ok(())
-        } else {
-            match self.settle().and_then(|()| self.bring_home()) {
-                Err(_) if self.has_to_start_over() => self.heal(&mut held).and_then(|()| self.bring_home()),
-                closed => closed,
-            }
-        };
+        let closed = if self.store.is_read_only() { Ok(()) } else { self.bring_home_or_leave(&mut held) };
         self.is_closed.store(true, Ordering::Release);
         self.subscribers.close();
         self.overlay.close();
         self.store.close();
         drop(held);
         closed
+    }
+
+    fn bring_home_or_leave(&self, held: &mut Held<'_>) -> Result<()> {
+        // What can be helped was in the way of a commit, or is in that of this.
+        for _ in 0..2 {
+            let _ = self.heal(held);
+            if self.queue.lock().failed.is_some() {
+                return self.leave_in_log();
+            }
+            match self.settle().and_then(|()| self.bring_home()) {
+                Err(_) if self.has_to_start_over() => {}
+                done => return done,
+            }
+        }
+        self.leave_in_log()
     }
 
     /// Gives the newest commit that was accepted since the store was opened.

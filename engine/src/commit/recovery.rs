@@ -12,7 +12,7 @@ use larder_format::{BatchHeader, LOG_BLOCK, LogError, LogFileHeader, WriteSet};
 
 use super::{CommitInfo, count_within};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{ApplyError, Beside, LogFile, Position, Store};
+use crate::store::{Beside, LogFile, Position, Store};
 
 /// How much is applied in one go, in bytes: all that a log of the usual length holds, so that every page is met once.
 const APPLIED_AT_ONCE: usize = 64 << 20;
@@ -114,9 +114,7 @@ fn apply(store: &Store, found: &Found, head: Position) -> Result<Position> {
         let (now, later) = rest.split_at(count);
         if let Some((last, _)) = now.last() {
             let write_sets: Vec<&WriteSet> = now.iter().map(|(_, write_set)| write_set).collect();
-            store.apply(&write_sets, last, false).map_err(|error| match error {
-                ApplyError::Before(error) | ApplyError::Unknown(error) => error,
-            })?;
+            store.apply(&write_sets, last, false)?;
             end = *last;
         }
         rest = later;

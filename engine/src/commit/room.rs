@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use larder_format::WriteSet;
 
-use super::drain::CAREFUL_AT_ONCE;
+use super::drain::{CAREFUL_AT_ONCE, needs_start_over};
 use super::log::Log;
 use super::recovery;
 use super::{Commit, Held, Sequenced, count_within};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
-use crate::store::{ApplyError, Beside, Position};
+use crate::store::{Beside, Position};
 
 /// The reserve where the options do not say: this much, and not more than this part of what the disk has left.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -40,7 +40,7 @@ pub(super) struct Room {
     is_to_start_over: AtomicBool,
     /// How many bytes were carried since room was looked for.
     carried: AtomicU64,
-    /// How many bytes of payloads were removed since it was full, less what came.
+    /// How many bytes of payloads were removed or refused since it was full, less what came.
     freed: AtomicI64,
 }
 
@@ -196,6 +196,13 @@ impl Commit {
         }
     }
 
+    /// Notes what was staged of a payload that is refused.
+    pub(crate) fn note_refused(&self, bytes: usize) {
+        if self.is_full() || self.has_failed.load(Ordering::Acquire) {
+            self.room.freed.fetch_add(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::AcqRel);
+        }
+    }
+
     /// Tells how many bytes the reserve should have.
     pub(crate) fn reserve_wanted(&self) -> u64 {
         self.room.reserve_bytes
@@ -254,10 +261,11 @@ impl Commit {
         if self.has_to_start_over() {
             self.heal_failed(held)?;
         }
-        let freed = || self.room.freed.load(Ordering::Acquire).max(0).cast_unsigned();
-        if self.is_full() && freed() >= self.room_to_leave() {
+        let freed = self.room.freed.load(Ordering::Acquire).max(0).cast_unsigned();
+        if self.is_full() && freed >= self.room_to_leave() {
             self.room.freed.store(0, Ordering::Release);
-            if !self.leave_full() {
+            // With more of it in the file than on the disk, it would be full again at once.
+            if self.store.room().is_some_and(|room| room < freed) || !self.leave_full() {
                 if self.give_back().is_err() {
                     self.heal_failed(held)?;
                 }
@@ -313,10 +321,22 @@ impl Commit {
 
     /// Opens the file again, and makes everything durable in it that is visible. The log goes.
     fn start_over(&self, log: &mut Log, visible: &Position) -> Result<()> {
-        self.store.reopen()?;
+        let uploads = self.store.reopen()?;
         let at = self.store.view()?.head()?;
-        let pending = self.pending(log, &at, visible)?;
-        self.apply_carefully(&pending)?;
+        log.cut(visible.sequence)?;
+        let _ = log.write_out();
+        if let Some((file, _)) = log.file() {
+            // Of what is applied in steps, a crash may leave the first ones: the log has to have all of it.
+            file.sync()?;
+        }
+        let [logged, gathered] = self.pending(log, &at, visible)?;
+        self.apply_carefully(&logged)?;
+        if let Some((last, _)) = gathered.last() {
+            // There was no room in the log for these.
+            self.store.apply(&write_sets_of(&gathered), last, true)?;
+        }
+        let left = self.store.view()?.uploads()?;
+        self.store.unstage(&uploads.into_iter().filter(|id| left.contains(id)).collect::<Vec<_>>())?;
         if self.store.log_in_use()?.is_some() {
             self.store.set_log_in_use(None)?;
         }
@@ -325,6 +345,25 @@ impl Commit {
         }
         log.start_over(visible.sequence);
         Ok(())
+    }
+
+    /// Leaves what is visible in the log, where it cannot be brought into the store: the next open does that.
+    ///
+    /// # Errors
+    /// Why something that is visible is lost, if it is.
+    pub(super) fn leave_in_log(&self) -> Result<()> {
+        if matches!(self.store.beside(), Beside::Memory) {
+            return Ok(());
+        }
+        let _alone = self.syncing.lock();
+        let (visible, failure) = (self.overlay.head().sequence, self.failure());
+        let mut log = self.log.lock();
+        log.cut(visible)?;
+        if let Some((file, upto)) = log.write_out()? {
+            file.sync()?;
+            log.note_synced(upto);
+        }
+        if log.synced() >= visible { Ok(()) } else { Err(failure.unwrap_or_else(needs_start_over)) }
     }
 
     /// Applies what the log has, a little at a time and durably.
@@ -337,26 +376,24 @@ impl Commit {
                 }
                 continue;
             }
-            let write_sets: Vec<&WriteSet> = step.iter().map(|(_, write_set)| write_set).collect();
-            self.store.apply(&write_sets, last, true).map_err(|error| match error {
-                ApplyError::Before(error) | ApplyError::Unknown(error) => error,
-            })?;
+            self.store.apply(&write_sets_of(step), last, true)?;
         }
         Ok(())
     }
 
     /// The write-sets that are visible and not in the file: those in the log, and those on their way into it.
-    fn pending(&self, log: &Log, at: &Position, visible: &Position) -> Result<Vec<(Position, WriteSet)>> {
-        let mut pending = match log.file() {
+    fn pending(&self, log: &Log, at: &Position, visible: &Position) -> Result<[Pending; 2]> {
+        let mut logged = match log.file() {
             Some((file, header)) => recovery::write_sets_after(file, header, at)?,
             None => Vec::new(),
         };
-        let end = pending.last().map_or(*at, |(position, _)| *position);
-        pending.extend(log.gathered_after(&end)?);
-        pending.retain(|(position, _)| position.sequence <= visible.sequence);
-        let end = pending.last().map_or(*at, |(position, _)| *position);
+        logged.retain(|(position, _)| position.sequence <= visible.sequence);
+        let end = |pending: &Pending, at| pending.last().map_or(at, |(position, _)| *position);
+        let logged_end = end(&logged, *at);
+        let gathered = log.gathered_after(&logged_end)?;
+        let end = end(&gathered, logged_end);
         if end == *visible {
-            Ok(pending)
+            Ok([logged, gathered])
         } else {
             Err(ErrorKind::LogDamaged { readable: end.sequence, synced: visible.sequence }.into())
         }
@@ -385,6 +422,13 @@ impl Commit {
         self.log.lock().note_checkpoint(drained.sequence);
         trimmed
     }
+}
+
+/// Write-sets that are to be applied, with the state after each.
+type Pending = Vec<(Position, WriteSet)>;
+
+fn write_sets_of(pending: &[(Position, WriteSet)]) -> Vec<&WriteSet> {
+    pending.iter().map(|(_, write_set)| write_set).collect()
 }
 
 /// Tells whether a write-set is applied in parts while there is no room.

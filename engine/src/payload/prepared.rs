@@ -70,6 +70,7 @@ pub(crate) struct Staged {
     commit: Arc<Commit>,
     id: u64,
     is_used: bool,
+    bytes: usize,
     /// How often the file had been opened again when the first of it was written.
     reopened: u64,
 }
@@ -96,10 +97,12 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.is_used
-            && let Err(error) = self.commit.store().unstage(&[self.id])
-        {
-            crate::trace::trouble("a staged payload is reclaimed at the next open only", Some(&error));
+        if self.is_used {
+            return;
+        }
+        self.commit.note_refused(self.bytes);
+        if let Err(error) = self.commit.store().unstage(&[self.id]) {
+            crate::trace::trouble("a staged payload is reclaimed at the next start only", Some(&error));
         }
     }
 }
@@ -127,12 +130,14 @@ impl StagingSink {
         let reopened = self.commit.store().reopened();
         let written = self.commit.store().stage(self.id, self.started, &self.rows);
         written.inspect_err(|error| self.commit.fail(error))?;
-        self.staged.get_or_insert_with(|| Staged {
+        let staged = self.staged.get_or_insert_with(|| Staged {
             commit: Arc::clone(&self.commit),
             id: self.id,
             is_used: false,
+            bytes: 0,
             reopened,
         });
+        staged.bytes += self.bytes;
         self.unsynced += self.bytes;
         self.rows.clear();
         self.bytes = 0;

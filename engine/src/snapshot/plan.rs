@@ -78,8 +78,7 @@ pub(super) fn full(snapshot: &Arc<Snapshot>) -> Result<Vec<Part>> {
         }
         // Uploads that are at work are none of it.
         let mut start = Bound::Unbounded;
-        for row in snapshot.range(Table::Staging, Bound::Unbounded, Bound::Unbounded)? {
-            let Some(id) = row?.key().first_chunk().map(|id| u64::from_be_bytes(*id)) else { continue };
+        for id in snapshot.uploads()? {
             parts.push(Part::Rows(table, start, Bound::Excluded(chunk_key(id, 0).to_vec())));
             start = Bound::Included(chunk_key(id.saturating_add(1), 0).to_vec());
         }

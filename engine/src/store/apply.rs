@@ -26,6 +26,14 @@ pub(crate) enum ApplyError {
     Unknown(Error),
 }
 
+impl From<ApplyError> for Error {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Before(error) | ApplyError::Unknown(error) => error,
+        }
+    }
+}
+
 /// A chunk on its way into the store ahead of the write-set that will name it.
 pub(crate) struct StagedRow {
     pub(crate) number: u64,

@@ -122,8 +122,8 @@ impl super::Store {
     }
 
     /// Closes the file and opens it again: after an error, redb answers nothing any more. What was not durable is gone;
-    /// views that are held are lost.
-    pub(crate) fn reopen(&self) -> Result<()> {
+    /// views that are held are lost. Gives the ids of the uploads that end with it, for who knows which of them were used.
+    pub(crate) fn reopen(&self) -> Result<Vec<u64>> {
         let _turn = self.turn.take();
         let old = self.current();
         old.lose();
@@ -139,11 +139,12 @@ impl super::Store {
                 let medium = file.try_clone().and_then(super::Medium::file).map_err(opening)?;
                 self.start_again(medium, Some(same))?
             }
-            (None, None) => return Ok(()),
+            (None, None) => return Ok(Vec::new()),
         };
+        let uploads = Arc::new(super::Snapshot::of(next.begin_read()?, Arc::clone(&next))).uploads()?;
         *self.current.write() = next;
         self.reopened.fetch_add(1, Ordering::AcqRel);
-        Ok(())
+        Ok(uploads)
     }
 
     /// Tells how often the file was opened again: what was staged before is not there any more.

@@ -105,6 +105,15 @@ impl Snapshot {
         .map_err(|error| self.generation.told(error))
     }
 
+    /// Gives the ids of what is uploaded, and nothing refers to yet.
+    pub(crate) fn uploads(self: &Arc<Self>) -> Result<Vec<u64>> {
+        let mut ids = Vec::new();
+        for row in self.range(Table::Staging, Bound::Unbounded, Bound::Unbounded)? {
+            ids.extend(row?.key().first_chunk().map(|id| u64::from_be_bytes(*id)));
+        }
+        Ok(ids)
+    }
+
     /// Tells how many rows a table has that has a tree of its own.
     pub(crate) fn count(&self, table: Table) -> Result<u64> {
         shield("count", || {
