@@ -2,14 +2,28 @@
 
 use super::Commit;
 use crate::error::{ErrorKind, Result};
+use crate::store::Beside;
 
 impl Commit {
+    /// Makes the log, if there is room.
+    fn begin_log(&self) -> Result<()> {
+        match self.store.beside() {
+            Beside::File(_) | Beside::Custom(_) if !self.is_full() => {
+                let _alone = self.syncing.lock();
+                self.log.lock().begin(&self.store).inspect_err(|error| self.fail(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Copies the store into a file as short as it can be, and goes on with that. Who writes meanwhile waits when the
     /// overlay is full, or a large payload is to be staged. Without room for the copy it is done in place, and readers are
     /// lost. Gives the lengths before and after.
     pub(crate) fn compact(&self, each: &mut dyn FnMut(u64) -> Result<()>) -> Result<(u64, u64)> {
         self.check_writable()?;
         self.bring_in()?;
+        // Whoever commits next would wait for the copy with it in hand, and with him all who want to know of the log.
+        self.begin_log()?;
         // Nothing is drained until the copy is in place.
         let drained = self.drain.drained.lock();
         // First the log: what is durable in the new file must be there too.
@@ -22,8 +36,10 @@ impl Commit {
                 Ok((before, self.store.backend_state().length()))
             }
             Err(error) => Err(error),
-            Ok(lengths) => {
+            Ok((lengths, synced)) => {
                 self.overlay.rebase(self.store.view()?, &drained);
+                // After a loss of power it may be the old file that has the name.
+                synced.inspect_err(|error| self.fail(error))?;
                 self.log.lock().note_checkpoint(drained.sequence);
                 Ok(lengths)
             }

@@ -21,7 +21,7 @@ use larder_format::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LogFileHeader, 
 use rkyv::util::AlignedVec;
 
 use crate::clock::IdSource;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::larder::InputOutput;
 use crate::store::{LogFile, Position, Store};
 
@@ -164,6 +164,23 @@ impl Log {
         }
     }
 
+    /// Makes the file, if there is none.
+    pub(super) fn begin(&mut self, store: &Store) -> Result<()> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        if std::mem::replace(&mut self.is_begun, true) {
+            // A try that failed may have left a file, and that it is in use.
+            if store.log_in_use()?.is_some() {
+                store.set_log_in_use(None)?;
+            }
+            store.beside().clear_away()?;
+        }
+        self.open = Some(OpenLog::make(store, self.ids.as_ref(), self.segment_length)?);
+        self.is_begun = false;
+        Ok(())
+    }
+
     /// Takes a write-set, which follows the one before it.
     pub(super) fn append(
         &mut self,
@@ -173,21 +190,8 @@ impl Log {
         write_set: &WriteSet,
     ) -> Result<Appended> {
         let bytes = write_set.as_bytes();
-        let open = match &mut self.open {
-            Some(open) => open,
-            none => {
-                if std::mem::replace(&mut self.is_begun, true) {
-                    // A try that failed may have left a file, and that it is in use.
-                    if store.log_in_use()?.is_some() {
-                        store.set_log_in_use(None)?;
-                    }
-                    store.beside().clear_away()?;
-                }
-                let made = OpenLog::make(store, self.ids.as_ref(), self.segment_length)?;
-                self.is_begun = false;
-                none.insert(made)
-            }
-        };
+        self.begin(store)?;
+        let Some(open) = &mut self.open else { return Err(ErrorKind::Closed.into()) };
         if in_blocks(self.gathered.bytes.len() + bytes.len()) > open.active.room() {
             if open.other.last > self.checkpointed {
                 return Ok(Appended::Full);

@@ -101,6 +101,11 @@ impl SnapshotOptions {
         Ok(self)
     }
 
+    /// Takes everything.
+    fn of_everything(self) -> Self {
+        Self { prefix: Prefix::root(), since: None, ..self }
+    }
+
     /// Takes only what changed since another snapshot of the store, which has to be full, or an increment itself.
     #[must_use]
     pub fn since(mut self, base: SnapshotInfo) -> Self {
@@ -201,8 +206,8 @@ pub struct SnapshotContents {
 }
 
 impl Larder {
-    /// Writes a snapshot to a file that is not there yet, while others read and write: the store as it is when it begins. It
-    /// is there whole or not at all.
+    /// Writes a snapshot to a file that is not there yet, while others read and write: the store as it is when it begins, and
+    /// all of that is on disk then. It is there whole or not at all, for those who may use the file of the store.
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists); [`StoreFull`](ErrorKind::StoreFull), [`Io`](ErrorKind::Io);
@@ -210,12 +215,12 @@ impl Larder {
     /// cancelled. Of an increment: [`SnapshotMismatch`](ErrorKind::SnapshotMismatch) if the base is not of this store, and
     /// [`Lagged`](ErrorKind::Lagged) if the feed does not reach back to it.
     pub fn snapshot(&self, to: impl AsRef<Path>, options: &SnapshotOptions) -> Result<SnapshotReport> {
-        let mut report = None;
-        write_new_file(to.as_ref(), &mut |out| {
+        let (mut report, like) = (None, self.shared().commit.store().path());
+        write_new_file(to.as_ref(), like.as_deref(), &mut |out| {
             report = Some(self.write_snapshot(out, options)?);
             Ok(())
         })?;
-        report.ok_or_else(|| Error::from(ErrorKind::Closed))
+        report.inspect(|report| self.note_snapshot(report)).ok_or_else(|| Error::from(ErrorKind::Closed))
     }
 
     /// Writes a snapshot to wherever the caller says.
@@ -223,7 +228,14 @@ impl Larder {
     /// # Errors
     /// As [`Larder::snapshot`]. What was written before an error is no snapshot, and is known as none.
     pub fn snapshot_into(&self, out: &mut dyn Write, options: &SnapshotOptions) -> Result<SnapshotReport> {
-        self.write_snapshot(out, options)
+        self.write_snapshot(out, options).inspect(|report| self.note_snapshot(report))
+    }
+
+    /// Counts from it on, if it has everything.
+    fn note_snapshot(&self, report: &SnapshotReport) {
+        if report.info.kind() != SnapshotKind::Prefix {
+            *self.shared().snapshot_taken.lock() = Some(report.info.commit().sequence);
+        }
     }
 
     /// Tells how many commits there were since the last snapshot that was made since the store was opened; nothing if none
@@ -240,6 +252,10 @@ impl Larder {
         shared.observed("snapshot", options.prefix.as_str(), || {
             let commit = &shared.commit;
             commit.bring_in()?;
+            if commit.check_writable().is_ok() {
+                // What a loss of power may take is in no snapshot: an increment on it would miss what came in its place.
+                commit.flush()?;
+            }
             let _token = ReaderToken::of_snapshot(shared);
             let snapshot = Arc::clone(commit.committed_view()?.snapshot());
             let (head, store) = (snapshot.head()?, commit.store());
@@ -273,7 +289,6 @@ impl Larder {
             let watch = options.watch.as_ref();
             let written = write::write(&header, operations, out, (options.threads, options.level), watch)?;
             let (rows, bytes, content_bytes) = (written.rows, written.bytes, written.content_bytes);
-            *shared.snapshot_taken.lock() = Some(head.sequence);
             Ok(SnapshotReport { info: SnapshotInfo(header), rows, bytes, content_bytes })
         })
     }
@@ -283,6 +298,8 @@ fn check_base(base: &SnapshotHeader, of: &SnapshotHeader, prefix: &Prefix) -> Re
     let mismatch = |what: &str| Err(ErrorKind::SnapshotMismatch { what: what.to_owned() }.into());
     if base.store_id != of.store_id {
         mismatch("the one to build on is of another store")
+    } else if base.head.sequence == of.head.sequence && base.head.identity != of.head.identity {
+        mismatch("the one to build on ends with another commit of the same number")
     } else if base.kind == SnapshotKind::Prefix || !prefix.is_root() {
         mismatch("an increment has everything that changed, and builds on a snapshot of everything")
     } else {

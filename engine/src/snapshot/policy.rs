@@ -72,11 +72,11 @@ impl SnapshotPolicy {
     /// Sets how they are made; of what, is the policy's business.
     #[must_use]
     pub fn options(mut self, options: SnapshotOptions) -> Self {
-        self.options = options;
+        self.options = options.of_everything();
         self
     }
 
-    /// Gives the snapshots in the folder that are of this store, oldest first. What cannot be read is left out, and stays.
+    /// Gives the snapshots in the folder that are of this store, by when they were made. What cannot be read is left out, and stays.
     ///
     /// # Errors
     /// [`Io`](ErrorKind::Io), [`Closed`](ErrorKind::Closed).
@@ -94,7 +94,8 @@ impl SnapshotPolicy {
                 found.push((path, snapshot.info));
             }
         }
-        found.sort_by_key(|(path, info)| (info.commit().sequence, path.clone()));
+        // By when they were made, first: those of a time that the store was taken back from may go further.
+        found.sort_by_key(|(path, info)| (info.made(), info.commit().sequence, path.clone()));
         Ok(found)
     }
 
@@ -105,7 +106,9 @@ impl SnapshotPolicy {
     pub fn run(&self, larder: &Larder) -> Result<Option<(PathBuf, SnapshotReport)>> {
         let found = self.snapshots(larder)?;
         let (head, now) = (larder.info()?.last_commit, larder.shared().clock.now());
+        // What goes further than the store does is of a time that it was taken back from.
         let newest = found.last().map(|(_, info)| info);
+        let newest = newest.filter(|newest| newest.commit().sequence <= head.sequence);
         let is_due = newest.is_none_or(|newest| {
             let commits = head.sequence.saturating_sub(newest.commit().sequence);
             commits >= self.commits || (commits > 0 && now.saturating_sub(newest.made()) >= self.age)

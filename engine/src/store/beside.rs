@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest log that is read, in bytes; those that are written are much shorter.
 const LENGTH_MAX: u64 = 1 << 30;
 
+/// What the name of a store's file has behind it in that of its log.
+const SUFFIX: &str = "-log";
+
 /// The file of a commit log.
 #[derive(Debug)]
 pub(crate) struct LogFile {
@@ -90,7 +93,7 @@ impl Beside {
     /// The place beside the store at a resolved path.
     pub(super) fn file(store: &Path) -> Self {
         let mut name = OsString::from(store);
-        name.push("-log");
+        name.push(SUFFIX);
         Self::File(PathBuf::from(name))
     }
 
@@ -142,7 +145,8 @@ impl Beside {
         };
         match self {
             Self::File(path) => {
-                place::create_new(path, |medium| fill(&medium))?;
+                let store = path.to_str().and_then(|path| path.strip_suffix(SUFFIX)).map(Path::new);
+                place::create_new(path, store, |medium| fill(&medium))?;
                 self.open(false)?.ok_or_else(|| Error::new(ErrorKind::NoSuchFile))
             }
             Self::Custom(storage) => {

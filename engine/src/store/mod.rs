@@ -135,9 +135,19 @@ impl Store {
                 let path = place::resolve(path)?;
                 match Self::open_file(&path, cache_bytes) {
                     Err(error) if create && matches!(error.kind(), ErrorKind::NoSuchFile) => {}
+                    // It was replaced, or deleted, before it was locked.
+                    Ok(store) if !store.is_still_there() => {
+                        drop(store);
+                        return Self::open(
+                            Place::File { path: &path, create },
+                            cache_bytes,
+                            created,
+                            store_id,
+                        );
+                    }
                     opened => return opened,
                 }
-                let made = place::create_new(&path, |medium| {
+                let made = place::create_new(&path, None, |medium| {
                     Self::start(Backend::new(medium, Arc::default()), cache_bytes, Some(fresh), None)
                         .map(drop)
                 });
@@ -224,7 +234,7 @@ impl Store {
         cache_bytes: usize,
         fill: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
-        place::create_new(&place::resolve(path)?, |medium| {
+        place::create_new(&place::resolve(path)?, None, |medium| {
             let store = Self::start(Backend::new(medium, Arc::default()), cache_bytes, Some(identity), None)?;
             fill(&store)?;
             store.flush()?;
@@ -480,8 +490,12 @@ impl Store {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) where there is no file to be replaced; then, and after every other
-    /// error, the store goes on with the file that it had.
-    pub(crate) fn replace_by_copy(&self, each: &mut dyn FnMut(u64) -> Result<()>) -> Result<(u64, u64)> {
+    /// error, the store goes on with the file that it had. That its new name may not be safe from a loss of power is told
+    /// beside the lengths.
+    pub(crate) fn replace_by_copy(
+        &self,
+        each: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<((u64, u64), Result<()>)> {
         let _turn = self.turn.take();
         let (Some(path), false) = (self.path(), self.is_read_only) else {
             let (expected, got) =
@@ -508,10 +522,10 @@ impl Store {
             Ok(copy)
         });
         // What it says of the file was said of the copy meanwhile.
-        let copy = copied.inspect_err(|_| self.state.set_extent(extent))?;
+        let (copy, synced) = copied.inspect_err(|_| self.state.set_extent(extent))?;
         *self.current.write() = copy.into_generation();
         self.staged_durable.fetch_max(self.staged(), Ordering::AcqRel);
-        Ok((before, self.state.length()))
+        Ok(((before, self.state.length()), synced))
     }
 
     /// Gives what is open, which then outlives this.
@@ -601,15 +615,16 @@ fn store_used(state: &BackendState, file: &std::fs::File) {
     state.note_used(used.unwrap_or(0));
 }
 
-/// Makes a file that holds what `fill` writes, and is there whole or not at all.
+/// Makes a file that holds what `fill` writes, and is there whole or not at all; for those who may use the file `like` it.
 ///
 /// # Errors
 /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is something under the name; it is not touched.
 pub(crate) fn write_new_file(
     path: &Path,
+    like: Option<&Path>,
     fill: &mut dyn FnMut(&mut dyn std::io::Write) -> Result<()>,
 ) -> Result<()> {
-    place::create_new(&place::resolve(path)?, |medium| fill(&mut Writer { medium, at: 0 }))
+    place::create_new(&place::resolve(path)?, like, |medium| fill(&mut Writer { medium, at: 0 }))
 }
 
 /// Writes to a medium from its beginning.

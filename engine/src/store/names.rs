@@ -9,20 +9,43 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Notes a step, where a test records what is done.
+/// Notes a step, where a test records what is done, and may let it fail.
 macro_rules! note {
     ($step:ident($($path:expr),+)) => {
         #[cfg(test)]
-        record::note(record::Step::$step($($path.to_owned()),+));
+        record::note(record::Step::$step($($path.to_owned()),+))?;
         #[cfg(not(test))]
         let _ = ($($path),+);
     };
 }
 
-/// Makes a file under a name that nothing has.
-pub(super) fn make(path: &Path) -> io::Result<File> {
+/// Makes a file under a name that nothing has; if it is to hold what another does, for those who may use that one.
+pub(super) fn make(path: &Path, like: Option<&Path>) -> io::Result<File> {
     note!(Make(path));
-    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    if let Some(like) = like.and_then(|like| fs::metadata(like).ok()) {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = options.mode(0o600).open(path)?;
+        give_access(&file, &like);
+        return Ok(file);
+    }
+    let _ = like;
+    options.open(path)
+}
+
+/// Gives a file the owner, the group and the permissions of another; as far as that can be done, and to nobody else.
+#[cfg(unix)]
+fn give_access(file: &File, like: &fs::Metadata) {
+    use rustix::fs::{Gid, Uid, fchown};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let has_group = fchown(file, None, Some(Gid::from_raw(like.gid()))).is_ok();
+    // Only the administrator can give it to another owner.
+    let _ = fchown(file, Some(Uid::from_raw(like.uid())), None);
+    let mode = like.mode() & if has_group { 0o777 } else { 0o707 };
+    // Some file systems know no permissions.
+    let _ = file.set_permissions(fs::Permissions::from_mode(mode));
 }
 
 /// Gives a file another name, which nothing has.
@@ -69,7 +92,8 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod record {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
+    use std::io;
     use std::path::PathBuf;
 
     /// What is done to a name, or to what is behind it.
@@ -85,10 +109,31 @@ mod record {
 
     thread_local! {
         static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
+        static FAILS_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
-    pub(super) fn note(step: Step) {
-        STEPS.with_borrow_mut(|steps| steps.push(step));
+    pub(super) fn note(step: Step) -> io::Result<()> {
+        match FAILS_AFTER.get() {
+            Some(0) => {
+                FAILS_AFTER.set(None);
+                Err(io::Error::other("on purpose"))
+            }
+            left => {
+                FAILS_AFTER.set(left.map(|left| left - 1));
+                STEPS.with_borrow_mut(|steps| steps.push(step));
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets a step on this thread fail, after so many.
+    pub(super) fn fail_after(steps: usize) {
+        FAILS_AFTER.set(Some(steps));
+    }
+
+    /// Lets no step fail any more; tells whether one did.
+    pub(super) fn has_failed() -> bool {
+        FAILS_AFTER.take().is_none()
     }
 
     /// Gives what was done on this thread since the last time.
@@ -102,7 +147,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::PathBuf;
 
-    use super::record::{Step, take};
+    use super::record::{Step, fail_after, has_failed, take};
     use crate::{Options, RestoreOptions, SnapshotOptions, restore};
 
     /// The names that there are, and those that a loss of power would leave if it kept nothing that it need not.
@@ -186,5 +231,59 @@ mod tests {
         assert_eq!(larder.root().unwrap().get("a").unwrap().bytes().unwrap(), "one");
         larder.close().unwrap();
         disk.rests(&["a.larder", "a.snapshot", "b.larder", "c.larder"]);
+    }
+
+    /// T14: whatever fails of putting a shorter file in the place of the store's, what is acknowledged then is there later. When
+    /// the directory could not be synced, the store went on with a file that had no name any more.
+    #[test]
+    fn t14_a_compaction_that_fails_loses_nothing() {
+        for has_log in [false, true] {
+            for steps in 0.. {
+                let folder = tempfile::tempdir().unwrap();
+                let at = folder.path().join("a.larder");
+                let options = || Options::new().inline();
+                let open = || options().open(&at).unwrap();
+                open().root().unwrap().put("a", "one").unwrap();
+                let larder = open();
+                let session = larder.root().unwrap();
+                if has_log {
+                    session.put("b", "two").unwrap();
+                }
+                fail_after(steps);
+                let compacted = larder.compact(None);
+                if !has_failed() {
+                    compacted.unwrap();
+                    assert!(steps > 3, "{steps} steps");
+                    break;
+                }
+                let put = session.put("c", "three");
+                drop(session);
+                let _ = larder.close();
+                let larder = open();
+                let session = larder.root().unwrap();
+                assert_eq!(session.get("a").unwrap().bytes().unwrap(), "one", "{steps}");
+                assert_eq!(session.exists("b").unwrap(), has_log, "{steps}: {compacted:?}");
+                assert_eq!(session.exists("c").unwrap(), put.is_ok(), "{steps}: {compacted:?}, {put:?}");
+            }
+        }
+    }
+
+    /// What holds what the store holds is for nobody else either.
+    #[cfg(unix)]
+    #[test]
+    fn files_made_of_a_store_have_its_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        drop(Options::new().inline().open(at("a.larder")).unwrap());
+        let mode = |name: &str| at(name).metadata().unwrap().permissions().mode() & 0o777;
+        std::fs::set_permissions(at("a.larder"), PermissionsExt::from_mode(0o600)).unwrap();
+        let larder = Options::new().inline().open(at("a.larder")).unwrap();
+        larder.root().unwrap().put("a", "one").unwrap();
+        larder.snapshot(at("a.snapshot"), &SnapshotOptions::new()).unwrap();
+        larder.compact(None).unwrap();
+        for name in ["a.larder", "a.larder-log", "a.snapshot"] {
+            assert_eq!(mode(name), 0o600, "{name}");
+        }
     }
 }

@@ -75,21 +75,32 @@ type Listener<'l> = &'l mut dyn FnMut(Step) -> io::Result<()>;
 /// two steps it can be seen, and a crash there leaves it: it is refused as "an empty file", and has to be
 /// deleted by hand.
 ///
+/// What holds the same as another file gives its path as `like`: the new one is for those who may use that one.
+///
 /// # Errors
 /// An error from the last step, the sync of the directory, leaves the new file in its place: somebody may
 /// have it open already. All others leave nothing.
-pub(crate) fn create_new(path: &Path, fill: impl FnOnce(Medium) -> Result<()>) -> Result<()> {
-    create_in_steps(path, fill, &mut |_| Ok(()))
+pub(crate) fn create_new(
+    path: &Path,
+    like: Option<&Path>,
+    fill: impl FnOnce(Medium) -> Result<()>,
+) -> Result<()> {
+    create_in_steps(path, like, fill, &mut |_| Ok(()))
 }
 
 /// Puts another file in the place of the one at a resolved path: built under another name, synced, renamed, the directory
 /// synced. `fill` gets the empty file, and which one it will be; what it gives may hold the file open.
 ///
+/// Gives what `fill` gave as soon as the new file has its place, beside what became of the sync of the directory.
+///
 /// # Errors
-/// An error from the sync of the directory leaves the new file in its place. All others leave what there was.
-pub(crate) fn replace<R>(path: &Path, fill: impl FnOnce(File, FileIdentity) -> Result<R>) -> Result<R> {
+/// All leave what there was.
+pub(crate) fn replace<R>(
+    path: &Path,
+    fill: impl FnOnce(File, FileIdentity) -> Result<R>,
+) -> Result<(R, Result<()>)> {
     let doing = |doing: &'static str| move |error| io_error(doing, error);
-    let (mut temporary, file) = make_temporary(path, &mut |_| Ok(()))?;
+    let (mut temporary, file) = make_temporary(path, Some(path), &mut |_| Ok(()))?;
     let metadata = file.metadata().map_err(doing("beginning the new file"))?;
     let same = file.try_clone().map_err(doing("beginning the new file"))?;
     let filled = fill(same, FileIdentity::of(path, &metadata))?;
@@ -98,18 +109,23 @@ pub(crate) fn replace<R>(path: &Path, fill: impl FnOnce(File, FileIdentity) -> R
         names::rename(from, path).map_err(doing("putting the new file in the place of the old"))?;
     }
     temporary.path = None;
-    names::sync_directory(directory_of(path)).map_err(doing("syncing the directory of the new file"))?;
-    Ok(filled)
+    let synced = names::sync_directory(directory_of(path));
+    Ok((filled, synced.map_err(doing("syncing the directory of the new file"))))
 }
 
-fn create_in_steps(path: &Path, fill: impl FnOnce(Medium) -> Result<()>, before: Listener<'_>) -> Result<()> {
+fn create_in_steps(
+    path: &Path,
+    like: Option<&Path>,
+    fill: impl FnOnce(Medium) -> Result<()>,
+    before: Listener<'_>,
+) -> Result<()> {
     // Only to be quick: what decides is the link.
     match fs::symlink_metadata(path) {
         Ok(_) => return Err(Error::new(ErrorKind::AlreadyExists)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("looking for the file", error)),
     }
-    let (mut temporary, file) = make_temporary(path, before)?;
+    let (mut temporary, file) = make_temporary(path, like, before)?;
     let published = fill_and_publish(path, &mut temporary, file, fill, before);
     if published.is_err() && before(Step::CleanUp).is_err() {
         temporary.path = None;
@@ -155,7 +171,7 @@ fn publish(path: &Path, temporary: &mut Temporary, before: Listener<'_>) -> io::
             Ok(())
         }
         Err(error) if has_no_links(&error) => {
-            before(Step::Claim).and_then(|()| names::make(path))?;
+            before(Step::Claim).and_then(|()| names::make(path, None))?;
             if let Err(error) = before(Step::Rename).and_then(|()| names::rename(&from, path)) {
                 if before(Step::CleanUp).is_ok() {
                     // Ours: nobody else could have taken the name.
@@ -193,7 +209,7 @@ impl Drop for Temporary {
     }
 }
 
-fn make_temporary(path: &Path, before: Listener<'_>) -> Result<(Temporary, File)> {
+fn make_temporary(path: &Path, like: Option<&Path>, before: Listener<'_>) -> Result<(Temporary, File)> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let Some(name) = path.file_name() else { return Err(not_ours("a directory")) };
     // Unique, not secret; it leaves no trace in the store.
@@ -203,7 +219,7 @@ fn make_temporary(path: &Path, before: Listener<'_>) -> Result<(Temporary, File)
         tries += 1;
         let number = random.hash_one((std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
         let temporary = directory_of(path).join(temporary_name(name, number));
-        let made = before(Step::Make).and_then(|()| names::make(&temporary));
+        let made = before(Step::Make).and_then(|()| names::make(&temporary, like));
         match made {
             Ok(file) => return Ok((Temporary { path: Some(temporary) }, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < NAMES_MAX => {}
@@ -511,7 +527,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.larder");
         let mut steps = Vec::new();
-        create_in_steps(&path, fill_with(7), &mut |step| {
+        create_in_steps(&path, None, fill_with(7), &mut |step| {
             steps.push(step);
             Ok(())
         })
@@ -519,7 +535,7 @@ mod tests {
         assert_eq!(steps, LINKED);
         assert_eq!(names(directory.path()), ["a.larder"]);
         assert_eq!(value_in(&path), 7);
-        assert_eq!(*create_new(&path, fill_with(8)).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(*create_new(&path, None, fill_with(8)).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(value_in(&path), 7);
     }
 
@@ -530,7 +546,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("a.larder");
             let mut stopped = false;
-            let outcome = create_in_steps(&path, fill_with(7), &mut |step| {
+            let outcome = create_in_steps(&path, None, fill_with(7), &mut |step| {
                 stopped |= step == stop;
                 if stopped { Err(io::Error::other("stopped")) } else { Ok(()) }
             });
@@ -539,7 +555,7 @@ mod tests {
             if path.exists() {
                 assert_eq!(value_in(&path), 7, "{stop:?}");
             } else {
-                create_new(&path, fill_with(8)).unwrap();
+                create_new(&path, None, fill_with(8)).unwrap();
                 assert_eq!(value_in(&path), 8, "{stop:?}");
             }
         }
@@ -550,7 +566,7 @@ mod tests {
         for stop in LINKED {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("a.larder");
-            let outcome = create_in_steps(&path, fill_with(7), &mut |step| {
+            let outcome = create_in_steps(&path, None, fill_with(7), &mut |step| {
                 if step == stop { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
             });
             if stop == Step::Unlink {
@@ -565,10 +581,10 @@ mod tests {
             assert_eq!(names(directory.path()).len(), usize::from(stop == Step::SyncDirectory), "{stop:?}");
         }
         let directory = tempfile::tempdir().unwrap();
-        let refused = create_new(&directory.path().join("a"), |_| Err(Error::new(ErrorKind::Closed)));
+        let refused = create_new(&directory.path().join("a"), None, |_| Err(Error::new(ErrorKind::Closed)));
         assert_eq!(*refused.unwrap_err().kind(), ErrorKind::Closed);
         let path = directory.path().join("a");
-        let panicked = std::panic::catch_unwind(|| create_new(&path, |_| panic!("on purpose")));
+        let panicked = std::panic::catch_unwind(|| create_new(&path, None, |_| panic!("on purpose")));
         assert!(panicked.is_err());
         assert!(names(directory.path()).is_empty());
     }
@@ -579,7 +595,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("a.larder");
             let mut steps = Vec::new();
-            let outcome = create_in_steps(&path, fill_with(7), &mut |step| {
+            let outcome = create_in_steps(&path, None, fill_with(7), &mut |step| {
                 steps.push(step);
                 match step {
                     Step::Link => Err(io::ErrorKind::Unsupported.into()),
@@ -600,7 +616,7 @@ mod tests {
         // The name is taken between the look and the claim.
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.larder");
-        let outcome = create_in_steps(&path, fill_with(7), &mut |step| match step {
+        let outcome = create_in_steps(&path, None, fill_with(7), &mut |step| match step {
             Step::Link => Err(io::ErrorKind::PermissionDenied.into()),
             Step::Claim => fs::write(&path, "theirs"),
             _ => Ok(()),
@@ -622,7 +638,7 @@ mod tests {
                     .map(|value| {
                         let (path, barrier) = (&path, &barrier);
                         scope.spawn(move || {
-                            let outcome = create_in_steps(path, fill_with(value), &mut |step| {
+                            let outcome = create_in_steps(path, None, fill_with(value), &mut |step| {
                                 // All have looked, and seen nothing, before the first one links.
                                 if step == Step::Link {
                                     barrier.wait();
@@ -651,7 +667,7 @@ mod tests {
     fn a_long_name_is_not_made_longer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("n".repeat(255));
-        create_new(&path, fill_with(7)).unwrap();
+        create_new(&path, None, fill_with(7)).unwrap();
         assert_eq!(value_in(&path), 7);
     }
 
@@ -659,7 +675,7 @@ mod tests {
     fn a_directory_that_is_not_there_is_said_so() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("no/a.larder");
-        assert_eq!(*create_new(&path, fill_with(7)).unwrap_err().kind(), ErrorKind::NoSuchFile);
+        assert_eq!(*create_new(&path, None, fill_with(7)).unwrap_err().kind(), ErrorKind::NoSuchFile);
         assert_eq!(*resolve(&path).unwrap_err().kind(), ErrorKind::NoSuchFile);
     }
 
@@ -704,7 +720,7 @@ mod tests {
     fn a_store_cut_off_anywhere_is_refused_or_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.larder");
-        create_new(&path, fill_with(7)).unwrap();
+        create_new(&path, None, fill_with(7)).unwrap();
         let whole = fs::read(&path).unwrap();
         for length in (0..whole.len()).step_by(whole.len() / 64) {
             fs::write(&path, &whole[..length]).unwrap();
@@ -764,8 +780,8 @@ mod tests {
     fn a_file_that_was_deleted_or_replaced_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let (path, other) = (directory.path().join("a"), directory.path().join("b"));
-        create_new(&path, fill_with(7)).unwrap();
-        create_new(&other, fill_with(8)).unwrap();
+        create_new(&path, None, fill_with(7)).unwrap();
+        create_new(&other, None, fill_with(8)).unwrap();
         let opened = open_existing(&path, Access::Write).unwrap();
         assert!(opened.identity.still_there());
         assert_eq!(opened.identity.path(), path);
@@ -775,7 +791,7 @@ mod tests {
         let opened = open_existing(&path, Access::Write).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(!opened.identity.still_there());
-        create_new(&path, fill_with(9)).unwrap();
+        create_new(&path, None, fill_with(9)).unwrap();
         assert!(!opened.identity.still_there());
     }
 
@@ -784,7 +800,7 @@ mod tests {
     fn the_holder_of_the_lock_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
-        create_new(&path, fill_with(7)).unwrap();
+        create_new(&path, None, fill_with(7)).unwrap();
         assert_eq!(lock_holder(&path), None);
         let open = || {
             let opened = open_existing(&path, Access::Write).unwrap();

@@ -7,7 +7,8 @@ use redb::{ReadableTable, WriteTransaction};
 use super::snapshot::bytes_definition;
 use super::tables::{Tree, tree_key};
 use super::{
-    FORMAT_VERSION, Store, Table, commit_error, meta_key, place, shield, state_key, storage, table_error,
+    FORMAT_VERSION, Store, Table, commit_error, meta_key, names, place, shield, state_key, storage,
+    table_error,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::primitives::{Purpose, StatisticsMap, deadline_key, expiry_of};
@@ -97,7 +98,7 @@ impl Store {
         }
         let backup = self.back_up(from)?;
         let _turn = self.turn.take();
-        shield("upgrade the file", || {
+        let begun = shield("upgrade the file", || {
             let transaction = self.begin_write()?;
             for format in from..to {
                 let step = formats.steps.iter().find(|step| step.from == format);
@@ -113,6 +114,14 @@ impl Store {
                 larder_format::seal_into(table, key, &to.to_le_bytes(), &mut sealed);
                 meta.insert(key, sealed.as_slice()).map_err(storage)?;
             }
+            Ok(transaction)
+        });
+        if let (Err(_), Some(backup)) = (&begun, &backup) {
+            // The file is as it was: a copy of it for each try would only take room.
+            let _ = names::remove(backup);
+        }
+        let transaction = begun?;
+        shield("upgrade the file", || {
             self.commit_durably(transaction).map_err(|error| commit_error(error, "upgrading the file"))
         })?;
         self.identity.format = to;
@@ -124,7 +133,7 @@ impl Store {
         let (Some(path), false) = (self.path(), self.is_read_only) else { return Ok(None) };
         for number in 1..=BACKUPS_MAX {
             let backup = backup_path(&path, format, number);
-            match place::create_new(&backup, |target| {
+            match place::create_new(&backup, Some(&path), |target| {
                 let copying = |error| place::io_error("backing up the file", error);
                 let length = self.state.length();
                 target.set_len(length).map_err(copying)?;
@@ -249,9 +258,16 @@ mod tests {
         let report = store.upgrade(&TWO_ON, true).unwrap().unwrap();
         assert_eq!((report.from, report.to), (FORMAT_VERSION, FORMAT_VERSION + 2));
         assert!(
-            report.backup.unwrap().ends_with(format!("a.larder.format-{FORMAT_VERSION}-backup-3")),
-            "none was written over"
+            report.backup.unwrap().ends_with(format!("a.larder.format-{FORMAT_VERSION}-backup")),
+            "tries that failed left none"
         );
+        // One that is there is not written over.
+        drop(store);
+        std::fs::remove_file(&path).unwrap();
+        drop(open(Place::File { path: &path, create: true }));
+        let report =
+            open(Place::File { path: &path, create: false }).upgrade(&TWO_ON, true).unwrap().unwrap();
+        assert!(report.backup.unwrap().ends_with(format!("a.larder.format-{FORMAT_VERSION}-backup-2")));
     }
 
     #[test]
