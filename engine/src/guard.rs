@@ -193,7 +193,10 @@ impl Guard<'_> {
         {
             return Err(Error::from(ErrorKind::IsACollection).at(key));
         }
-        if let Some(new) = &proposal.new {
+        // What the store does to what was accepted once, nothing that was said later may keep it from: one asset would stop all
+        // that are past their time.
+        let is_by_store = matches!(proposal.kind, EventKind::Expired | EventKind::Evicted);
+        if let Some(new) = proposal.new.as_ref().filter(|_| !is_by_store) {
             self.limits(key, new).map_err(|error| error.at(key))?;
             // What is renamed was there before.
             if proposal.kind != EventKind::Renamed {
@@ -208,13 +211,14 @@ impl Guard<'_> {
         let new = match proposal.new {
             None => None,
             Some(mut new) => {
-                self.formats(key, &mut new, &mut warnings).map_err(|error| error.at(key))?;
-                // Once more, with what was inferred.
-                self.metadata(&new).map_err(|error| error.at(key))?;
+                if !is_by_store {
+                    self.formats(key, &mut new, &mut warnings).map_err(|error| error.at(key))?;
+                    // Once more, with what was inferred.
+                    self.metadata(&new).map_err(|error| error.at(key))?;
+                }
                 let (record, row) =
                     new.builder.encode(&new.inline).map_err(|error| unencodable(&error).at(key))?;
-                // What is past its time is marked so by the store, whatever the application thinks of it.
-                if proposal.kind != EventKind::Expired {
+                if !is_by_store {
                     self.validators(key, &record, new.head).map_err(|error| error.at(key))?;
                 }
                 Some((record, row))
@@ -232,9 +236,7 @@ impl Guard<'_> {
 
     /// Checks that there is room for what grows: what is stored anew, not what is said of it, or made of it by the store.
     fn room_for(&self, proposal: &Proposal<'_>) -> Result<()> {
-        if self.room.is_none()
-            || matches!(proposal.kind, EventKind::Annotated | EventKind::Expired | EventKind::Evicted)
-        {
+        if self.room.is_none() || proposal.kind == EventKind::Annotated {
             return Ok(());
         }
         self.grow().map_err(|error| error.at(proposal.key))
@@ -245,8 +247,8 @@ impl Guard<'_> {
         self.room.map_or(Ok(()), |room| Err(room.refusal()))
     }
 
-    /// Checks a change of a row: access, by the rights that its collection asks for, then its size, then room where it
-    /// grows.
+    /// Checks a change of a row: access, by the rights that its collection asks for, then its size and room where it grows:
+    /// a limit that was lowered later does not concern what is there.
     pub(crate) fn row(
         &self,
         key: &Key,
@@ -256,7 +258,9 @@ impl Guard<'_> {
     ) -> Result<()> {
         self.access_by_any(rights, key)?;
         if let Some(size) = size {
-            check_size(self.documents, key, size as u64)?;
+            if is_growing {
+                check_size(self.documents, key, size as u64)?;
+            }
             if size > ROW_VALUE_MAX {
                 let by = "rows: store what is larger as an asset".to_owned();
                 return Err(

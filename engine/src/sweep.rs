@@ -40,6 +40,8 @@ pub struct SweepReport {
     pub expired: u64,
     /// How many claims were revoked.
     pub claims: u64,
+    /// How many assets could not be marked, because too much would expire with them; what is behind them was gone on with.
+    pub refused: u64,
 }
 
 impl SweepReport {
@@ -95,14 +97,19 @@ impl SweepOptions {
 
 /// Gives what is due at a time, earliest first.
 pub(crate) fn due(view: &View, now: Micros, limit: usize) -> Result<Vec<Due>> {
+    due_after(view, None, now, limit)
+}
+
+fn due_after(view: &View, last: Option<&Due>, now: Micros, limit: usize) -> Result<Vec<Due>> {
+    let start = match last {
+        Some(Due { at, purpose, key }) => Bound::Excluded(deadline_key(*at, *purpose, key.encoded())),
+        None => Bound::Unbounded,
+    };
     let end = match now.checked_add(1) {
         Some(after) => Bound::Excluded(deadline_key(after, Purpose::Expiry, &[]).slice(..8)),
         None => Bound::Unbounded,
     };
-    view.range(None, Table::Deadlines, Bound::Unbounded, end)?
-        .take(limit)
-        .map(|row| due_in(&row?.0))
-        .collect()
+    view.range(None, Table::Deadlines, start, end)?.take(limit).map(|row| due_in(&row?.0)).collect()
 }
 
 /// Gives the earliest deadline.
@@ -118,10 +125,43 @@ fn due_in(row_key: &Bytes) -> Result<Due> {
     Ok(Due { at, purpose, key })
 }
 
-/// Marks what is due at a time, up to a limit, in one transaction.
+/// Marks what is due at a time, up to a limit, in one transaction, or in as many as it takes where that is too large.
 pub(crate) fn sweep(shared: &Arc<Shared>, now: Micros, limit: usize) -> Result<SweepReport> {
-    let due = due(&shared.commit.committed_view()?, now, limit)?;
-    fire(shared, &due)
+    let mut report = SweepReport::default();
+    let mut last: Option<Due> = None;
+    // What cannot be marked is the first that is due next time, too.
+    while report.total() == 0 {
+        let due = due_after(&shared.commit.committed_view()?, last.as_ref(), now, limit)?;
+        fire_parted(shared, &due, &mut report)?;
+        last = due.into_iter().last();
+        if last.is_none() || report.refused == 0 {
+            break;
+        }
+    }
+    Ok(report)
+}
+
+/// Does what was due; the halves of it where it is too much for one transaction.
+fn fire_parted(shared: &Arc<Shared>, due: &[Due], report: &mut SweepReport) -> Result<()> {
+    let error = match fire(shared, due) {
+        Ok(fired) => {
+            report.expired += fired.expired;
+            report.claims += fired.claims;
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    if !matches!(error.kind(), ErrorKind::TransactionTooLarge { .. } | ErrorKind::CascadeTooLarge { .. }) {
+        return Err(error);
+    }
+    if let [one] = due {
+        trace::trouble("something past its time could not be marked", Some(&error.at(&one.key)));
+        report.refused += 1;
+        return Ok(());
+    }
+    let (first, second) = due.split_at(due.len() / 2);
+    fire_parted(shared, first, report)?;
+    fire_parted(shared, second, report)
 }
 
 /// Does what was due, as far as it still is, in one transaction.

@@ -326,6 +326,11 @@ fn rules_and_limits_hold_for_rows_at_the_key_of_their_collection() {
     assert_eq!(kind_of(put("maker", 100)), "AccessDenied", "a maker does not change what is there");
     assert_eq!(kind_of(put("worker", 101)), "BinaryTooLarge");
     assert!(put("worker", 99).unwrap());
+    // A limit that is lowered later does not concern what is there.
+    root.set_document(DocumentKind::Limits, "[[limit]]\non = \"queue\"\nmax_binary_size = \"50 B\"\n")
+        .unwrap();
+    assert!(put("worker", 98).unwrap());
+    assert_eq!(kind_of(put("worker", 99)), "BinaryTooLarge");
     assert_eq!(kind_of(as_user("maker").read(|view| view.collection("queue")?.get(1))), "AccessDenied");
     assert!(as_user("worker").read(|view| view.collection("queue")?.get(1)).unwrap().is_some());
     assert_eq!(kind_of(as_user("maker").write(|txn| txn.collection("queue")?.remove(1))), "AccessDenied");

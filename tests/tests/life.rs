@@ -249,6 +249,58 @@ fn s4_1_5_a_sweep_takes_as_many_as_it_may() {
     verified(&larder);
 }
 
+/// One asset that could not be marked stopped all that were due, and every claim.
+#[test]
+fn s4_1_5_nothing_stops_the_marking_of_what_is_past_its_time() {
+    let (larder, session, clock) = on_a_clock();
+    let soon = |text: &str| ready(text).with(|about| about.expires(2_000_000));
+    let tagged = (0..5).fold(soon("x"), |draft, number| draft.tag(format!("tag-{number}")));
+    session.put("first", tagged).unwrap();
+    session.put("later", ready("x").with(|about| about.expires(3_000_000))).unwrap();
+    session.set_document(DocumentKind::Limits, "max_tags = 2\n").unwrap();
+    clock.advance(9_000_000);
+    assert_eq!(larder.sweep(1).unwrap().expired, 1);
+    assert_eq!(larder.sweep(1).unwrap().expired, 1);
+    assert_eq!((status(&session, "first"), status(&session, "later")), (Status::Expired, Status::Expired));
+    // What was made from something whose limits were lowered meanwhile is in nobody's way either.
+    session.set_document(DocumentKind::Limits, "").unwrap();
+    session.put("source", ready("1")).unwrap();
+    let made = (0..5).fold(made_from("2", &["source"]), |draft, number| draft.tag(format!("tag-{number}")));
+    session.put("made", made).unwrap();
+    session.set_document(DocumentKind::Limits, "max_tags = 2\n").unwrap();
+    session.put("source", ready("3")).unwrap();
+    assert_eq!(status(&session, "made"), Status::Expired);
+    verified(&larder);
+}
+
+/// What is too much for one transaction is done in several, and one that is too much by itself is passed over.
+#[test]
+fn s4_1_5_a_sweep_that_is_too_large_is_done_in_parts() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder =
+        Options::new().inline().clock(Arc::clone(&clock) as _).cascade_max(10).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    let soon = |at: i64| ready("x").with(|about| about.expires(at));
+    session.put("heavy", soon(2_000_000)).unwrap();
+    for number in 0..11 {
+        session.put(format!("of-heavy/{number}"), made_from("x", &["heavy"])).unwrap();
+    }
+    for number in 0..20 {
+        session.put(format!("light/{number}"), soon(2_000_001)).unwrap();
+    }
+    clock.advance(9_000_000);
+    let report = larder.sweep(8).unwrap();
+    assert_eq!((report.expired, report.refused), (7, 1));
+    let report = larder.sweep(1).unwrap();
+    assert_eq!((report.expired, report.refused), (1, 1));
+    let report = larder.sweep(100).unwrap();
+    assert_eq!((report.expired, report.refused), (12, 1));
+    let report = larder.sweep(100).unwrap();
+    assert_eq!((report.expired, report.refused), (0, 1));
+    assert_eq!(status(&session, "heavy"), Status::Ready);
+    verified(&larder);
+}
+
 #[test]
 fn s4_1_5_a_sweeper_sweeps_until_it_is_stopped() {
     let clock = Arc::new(ManualClock::at(1_000_000));
@@ -369,6 +421,43 @@ fn a_tree_that_goes_takes_what_was_made_from_it_along() {
     session.delete_tree("in").unwrap();
     assert_eq!((status(&session, "out/c"), status(&session, "out/d")), (Status::Expired, Status::Expired));
     assert_eq!(larder.next_deadline().unwrap(), None);
+    verified(&larder);
+}
+
+/// It was marked once for each of its inputs that went.
+#[test]
+fn what_was_made_from_much_of_a_tree_expires_once_with_it() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    let inputs: Vec<String> = (0..30).map(|number| format!("raw/{number:02}")).collect();
+    for input in &inputs {
+        session.put(input.as_str(), input.as_str()).unwrap();
+    }
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    session.put("report", made_from("r", &inputs)).unwrap();
+    let (before, since) = (session.record("report").unwrap().generation(), larder.info().unwrap());
+    session.delete_tree("raw").unwrap();
+    assert_eq!(status(&session, "report"), Status::Expired);
+    assert_eq!(session.record("report").unwrap().generation(), before + 1);
+    let events = session.feed_since(since.last_commit.sequence, 100).unwrap();
+    assert_eq!(events.iter().filter(|event| event.place == "report").count(), 1);
+    verified(&larder);
+}
+
+/// What `put` refuses, `copy` and `rename` do too: a circle would be stale and be said to be ready.
+#[test]
+fn a_copy_or_a_new_name_closes_no_circle() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    session.put("c", ready("1")).unwrap();
+    session.put("b", made_from("2", &["c"])).unwrap();
+    session.put("a", made_from("3", &["b"])).unwrap();
+    assert_eq!(kind_of(session.copy("a", "c")), "DependencyCycle");
+    assert_eq!(kind_of(session.copy("b", "c")), "DependencyCycle");
+    session.delete("c").unwrap();
+    assert_eq!(kind_of(session.rename("b", "c")), "DependencyCycle");
+    session.copy("a", "d").unwrap();
+    session.rename("d", "e").unwrap();
     verified(&larder);
 }
 

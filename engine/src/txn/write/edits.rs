@@ -324,10 +324,7 @@ impl WriteTxn<'_> {
         if count == 0 {
             return Ok(Outcome::NotFound);
         }
-        let mut affected = Vec::new();
-        for (key, record) in &life {
-            affected.extend(self.affected(key, Some(record), None)?);
-        }
+        let affected = self.affected_by_removal(&life)?;
         let (start, end) = place.subtree_range();
         self.may_revoke_below(&start, end.as_deref()).map_err(|error| match place.as_key() {
             Some(place) => error.at(place),
@@ -418,6 +415,7 @@ impl WriteTxn<'_> {
         kind: EventKind,
         conditions: &[Condition],
     ) -> Result<Box<Admitted>> {
+        self.check_cycle(to, &row.record.dependencies()).map_err(|error| error.at(to))?;
         let old = self.reading().row(to)?;
         let mut builder = RecordBuilder::from_record(&row.record);
         let generation = match kind {

@@ -77,7 +77,7 @@ impl WriteTxn<'_> {
         check_external(name)?;
         let node = Node::External(name.to_owned());
         let affected = if self.reading().version_of(&node)? != Some(version) && version != 0 {
-            self.affected_by(node, Some(version))?
+            self.affected_by([(node, Some(version))])?
         } else {
             Vec::new()
         };
@@ -127,7 +127,7 @@ impl WriteTxn<'_> {
     }
 
     /// Follows what dependencies were made from, and refuses if that leads back.
-    fn check_cycle(&self, key: &Key, dependencies: &[Dependency]) -> Result<()> {
+    pub(super) fn check_cycle(&self, key: &Key, dependencies: &[Dependency]) -> Result<()> {
         // What nothing was made from closes no cycle.
         if !self.has_edges || self.reading().edges_from(&Node::Asset(key.clone()))?.is_empty() {
             return Ok(());
@@ -168,10 +168,10 @@ impl WriteTxn<'_> {
     }
 
     /// Gives all that expires when something changes, nearest first. Nothing is changed by it.
-    fn affected_by(&self, origin: Node, version: Option<u128>) -> Result<Vec<Key>> {
+    fn affected_by(&self, origins: impl IntoIterator<Item = (Node, Option<u128>)>) -> Result<Vec<Key>> {
         let mut seen: BTreeSet<Key> = BTreeSet::new();
         let mut affected = Vec::new();
-        let mut open = VecDeque::from([(origin, version)]);
+        let mut open: VecDeque<_> = origins.into_iter().collect();
         while let Some((node, version)) = open.pop_front() {
             for (dependent, saw) in self.reading().edges_from(&node)? {
                 let is_as_seen = version.is_some_and(|version| saw == version || saw == 0);
@@ -202,7 +202,16 @@ impl WriteTxn<'_> {
             return Ok(Vec::new());
         }
         let version = new.filter(|new| new.status() != Status::Expired).map(Record::version);
-        self.affected_by(Node::Asset(key.clone()), version)
+        self.affected_by([(Node::Asset(key.clone()), version)])
+    }
+
+    /// Gives all that expires when these go.
+    pub(super) fn affected_by_removal(&self, of: &[(Key, Record)]) -> Result<Vec<Key>> {
+        if !self.has_edges || self.is_cascading {
+            return Ok(Vec::new());
+        }
+        let gone = of.iter().filter(|(_, record)| is_new_version(Some(record), None));
+        self.affected_by(gone.map(|(key, _)| (Node::Asset(key.clone()), None)))
     }
 
     /// Marks assets as expired that were found to be affected.
