@@ -305,7 +305,8 @@ impl Larder {
         self.shared.observed("fire", "", || sweep::fire(&self.shared, due))
     }
 
-    /// Marks what is past its time now, up to a limit, in one transaction.
+    /// Marks what is past its time now, up to a limit, in one transaction; in several where one would be too large. An asset with
+    /// which too much would expire is passed over, and counted.
     ///
     /// # Errors
     /// As a write.
@@ -487,11 +488,15 @@ fn statistics_in(view: &View) -> Result<Statistics> {
     Ok(StatisticsMap::load(view.get(None, Table::State, state_key::STATISTICS)?.as_deref())?.public())
 }
 
-/// The first payload id that no chunk has.
+/// The first payload id that no chunk has, and that none had before: a snapshot, or a page that is not used any more, may have
+/// it still. There are far fewer than a million of them to a commit.
 fn next_payload_id(commit: &Commit) -> Result<u64> {
+    const PER_COMMIT: u64 = 1 << 20;
     let snapshot = commit.store().view()?;
     let last = snapshot.range(Table::Chunks, Bound::Unbounded, Bound::Unbounded)?.next_back().transpose()?;
-    Ok(last.and_then(|row| row.key().first_chunk().map(|id| u64::from_be_bytes(*id))).unwrap_or(0) + 1)
+    let last = last.and_then(|row| row.key().first_chunk().map(|id| u64::from_be_bytes(*id))).unwrap_or(0);
+    let by_commits = snapshot.head()?.sequence.checked_mul(PER_COMMIT).unwrap_or(0);
+    Ok(last.max(by_commits) + 1)
 }
 
 /// Takes back what uploads left that a crash ended.

@@ -60,6 +60,7 @@ struct Found {
     fences: u64,
     audit_next: u64,
     created: i64,
+    store_id: Option<[u8; 16]>,
 }
 
 impl Found {
@@ -72,6 +73,9 @@ impl Found {
             Table::Meta => {
                 if key == crate::store::meta_key::CREATED {
                     self.created = body.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
+                }
+                if key == crate::store::meta_key::STORE_ID {
+                    self.store_id = body.try_into().ok();
                 }
                 return;
             }
@@ -174,10 +178,13 @@ impl Found {
         (before - self.rows.len()) as u64
     }
 
-    /// Takes what the commit log has, in order.
+    /// Takes what the commit log has, in order. What was put in the place of another store lies beside the log of that one.
     fn take_log(&mut self, path: &Path) -> Result<()> {
         for write_set in write_sets_in(path)? {
             let header = write_set.header()?;
+            if self.store_id.is_some_and(|id| id != header.store_id) {
+                continue;
+            }
             if header.sequence > self.head.sequence {
                 let identity = write_set.identity();
                 self.head = Position { sequence: header.sequence, time: header.time, identity };

@@ -65,7 +65,7 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// What contradicts the registry of formats: odd, and no damage.
     pub warnings: Vec<Finding>,
-    /// How many findings there were beyond those that are listed.
+    /// How many findings and warnings there were beyond the 10 000 that are listed of each.
     pub findings_left_out: u64,
 }
 
@@ -77,11 +77,16 @@ impl VerifyReport {
     }
 
     fn find(&mut self, place: impl Into<String>, what: impl Into<String>, remedy: &'static str) {
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { place: place.into(), what: what.into(), remedy });
-        } else {
-            self.findings_left_out += 1;
-        }
+        let finding = Finding { place: place.into(), what: what.into(), remedy };
+        list(&mut self.findings, finding, &mut self.findings_left_out);
+    }
+}
+
+fn list(findings: &mut Vec<Finding>, finding: Finding, left_out: &mut u64) {
+    if findings.len() < FINDINGS_MAX {
+        findings.push(finding);
+    } else {
+        *left_out += 1;
     }
 }
 
@@ -530,12 +535,9 @@ impl Check<'_> {
             type_identifier: Some(record.type_identifier()),
         };
         if let Err(error) = self.documents.registry().validate(&claim, &[], Strictness::Strict) {
-            let what = error.to_string();
-            self.report.warnings.push(Finding {
-                place: key.to_string(),
-                what,
-                remedy: "put it again, or extend the registry",
-            });
+            let (place, what) = (key.to_string(), error.to_string());
+            let warning = Finding { place, what, remedy: "put it again, or extend the registry" };
+            list(&mut self.report.warnings, warning, &mut self.report.findings_left_out);
         }
     }
 }

@@ -11,7 +11,7 @@ use larder::{
     Draft, Durability, Options, RestoreOptions, SnapshotFile, SnapshotInfo, SnapshotKind, SnapshotOptions,
     SnapshotPolicy, restore,
 };
-use larder_tests::{Lab, Random, Workload, dump, kind_of, still, verified};
+use larder_tests::{FaultyDisk, Lab, Plan, Random, Workload, dump, kind_of, still, verified};
 use proptest::prelude::*;
 
 /// The rows that one dump has and the other has not, for people.
@@ -383,6 +383,99 @@ fn s4_1_1_2_a_policy_makes_snapshots_when_they_are_due_and_keeps_some() {
     let newest: Vec<&PathBuf> = kept[3..].iter().map(|(path, _)| path).collect();
     restore(&newest, lab.path("back.larder"), &as_it_was()).unwrap();
     assert_eq!(lab.open("back.larder").info().unwrap().state, last.info.state());
+}
+
+/// What a policy has of a time that the store was taken back from kept it from making any more.
+#[test]
+fn s4_1_1_2_a_policy_goes_on_where_the_store_was_taken_back() {
+    let lab = Lab::new();
+    let folder = lab.path("snapshots");
+    std::fs::create_dir(&folder).unwrap();
+    // Of what, is the policy's business.
+    let below = full().below("elsewhere").unwrap();
+    let policy = SnapshotPolicy::new(&folder).every_commits(10).increments(2).chains(9).options(below);
+    let larder = lab.open("live.larder");
+    for number in 0..35 {
+        larder.root().unwrap().put(format!("n/{number}"), "x").unwrap();
+        policy.run(&larder).unwrap();
+    }
+    let made = policy.snapshots(&larder).unwrap();
+    assert_eq!(made.len(), 4);
+    larder.close().unwrap();
+    restore(&[&made[0].0], lab.path("back.larder"), &as_it_was()).unwrap();
+    let back = lab.open("back.larder");
+    back.root().unwrap().put("other", "y").unwrap();
+    lab.clock.advance(1_000);
+    let (_, report) = policy.run(&back).unwrap().expect("there is none of this time");
+    assert_eq!(report.info.kind(), SnapshotKind::Full);
+    assert!(policy.run(&back).unwrap().is_none());
+    for number in 0..12 {
+        back.root().unwrap().put(format!("o/{number}"), "x").unwrap();
+    }
+    lab.clock.advance(1_000);
+    let (_, report) = policy.run(&back).unwrap().expect("twelve commits later");
+    assert_eq!(report.info.kind(), SnapshotKind::Increment);
+}
+
+/// A snapshot with what a loss of power took afterwards was gone on from as if nothing had happened.
+#[test]
+fn x_1_nothing_is_in_a_snapshot_that_a_loss_of_power_takes() {
+    let disk = FaultyDisk::default();
+    let larder = disk.open(still(), true).unwrap();
+    let session = larder.session("ana").unwrap();
+    session.put("a", "1").unwrap();
+    session.clone().durability(Durability::Lazy).put("b", "2").unwrap();
+    let mut bytes = Vec::new();
+    let made = larder.snapshot_into(&mut bytes, &full()).unwrap();
+    let back = FaultyDisk::holding(disk.durable(), Plan::default());
+    let back = back.open(still(), true).unwrap();
+    assert_eq!(back.info().unwrap().state, made.info.state());
+}
+
+/// The number of a payload was given out again after the newest one had gone: what was left of that came back with a snapshot.
+#[test]
+fn x_1_an_increment_has_nothing_of_a_payload_that_went_before_it() {
+    let lab = Lab::new();
+    let larder = lab.open("live.larder");
+    larder.root().unwrap().put("a", Random::new(1).bytes(900_000)).unwrap();
+    let first = larder.snapshot(lab.path("1"), &full()).unwrap().info;
+    larder.root().unwrap().delete("a").unwrap();
+    larder.close().unwrap();
+    let larder = lab.open("live.larder");
+    larder.root().unwrap().put("b", Random::new(2).bytes(300_000)).unwrap();
+    larder.snapshot(lab.path("2"), &full().since(first)).unwrap();
+    restore(&[lab.path("1"), lab.path("2")], lab.path("back.larder"), &as_it_was()).unwrap();
+    let back = lab.open("back.larder");
+    verified(&back);
+    assert_eq!(difference(&dump(&larder), &dump(&back)), Vec::<String>::new());
+}
+
+/// Whoever watched a compaction, and asked how the store is, waited for ever where somebody else was about to make the log.
+#[test]
+fn a_compaction_can_be_watched_by_who_asks_how_the_store_is() {
+    let lab = Lab::new();
+    lab.filled("live.larder", 3, 100).close().unwrap();
+    let larder = Arc::new(lab.open("live.larder"));
+    let session = larder.session("ana").unwrap();
+    let watched = {
+        let (larder, session) = (Arc::clone(&larder), session.clone());
+        let writing = std::sync::Mutex::new(None);
+        move |_| {
+            let mut writing = writing.lock().unwrap();
+            writing.get_or_insert_with(|| {
+                let session = session.clone();
+                let thread = std::thread::spawn(move || session.put("meanwhile", "x").unwrap());
+                while !thread.is_finished() {
+                    larder.info().unwrap();
+                    std::thread::yield_now();
+                }
+            });
+            ControlFlow::Continue(())
+        }
+    };
+    larder.compact(Some(&(Arc::new(watched) as _))).unwrap();
+    assert!(session.exists("meanwhile").unwrap());
+    verified(&larder);
 }
 
 #[test]
