@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{Larder, ManualClock, Part, Session};
+use larder::{DocumentKind, Larder, ManualClock, Part, Session};
 use larder_layers::once::{Decision, Decisions};
 use larder_layers::outbox::{Begun, Effect, EffectState, Failed, Outbox, Retry};
 use larder_layers::queue::Backoff;
 use larder_layers::rate::{Rate, RateLimit};
-use larder_tests::{still, verified};
+use larder_tests::{kind_of, still, verified};
 
 const SECOND: i64 = 1_000_000;
 
@@ -158,6 +158,53 @@ fn dead_effects_stay_until_they_are_revived_and_done_ones_go_with_their_attempts
     let attempts = outbox.attempts(&ana.snapshot().unwrap(), "a").unwrap();
     assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(ana.write(|txn| outbox.remove_of(txn, "t")).unwrap().value, 1);
+    assert_eq!(ana.snapshot().unwrap().collection("outbox").unwrap().total().unwrap().count, 0);
+    verified(&larder);
+}
+
+/// One effect that had become too large for its place stopped all others.
+#[test]
+fn a_limit_that_is_lowered_does_not_stop_what_was_added() {
+    let (larder, ana, _) = store();
+    let outbox = Outbox::at("outbox").unwrap();
+    ana.write(|txn| outbox.add(txn, Effect::new("a", vec![7; 2 << 20]))).unwrap();
+    ana.write(|txn| outbox.add(txn, Effect::new("b", "x"))).unwrap();
+    larder.root().unwrap().set_document(DocumentKind::Limits, "max_binary_size = \"1 MB\"\n").unwrap();
+    let taken = ana.write(|txn| outbox.take(txn, 10)).unwrap().value;
+    assert_eq!(taken.iter().map(|one| one.payload.len()).collect::<Vec<_>>(), [2 << 20, 1]);
+    for one in taken {
+        assert!(ana.write(|txn| outbox.complete(txn, &one.key, one.token, "")).unwrap().value);
+    }
+    // What is added has room for what comes of it.
+    assert_eq!(
+        kind_of(ana.write(|txn| outbox.add(txn, Effect::new("c", vec![0; 15 << 20])))),
+        "InvalidArgument"
+    );
+    ana.write(|txn| outbox.add(txn, Effect::new("d", "x"))).unwrap();
+    let one = ana.write(|txn| outbox.take(txn, 1)).unwrap().value.pop().unwrap();
+    let long = vec![0; (1 << 20) + 1];
+    assert_eq!(kind_of(ana.write(|txn| outbox.complete(txn, &one.key, one.token, &long))), "InvalidArgument");
+    verified(&larder);
+}
+
+/// Those that had failed for good took the place of others, and there was no way to remove them.
+#[test]
+fn what_is_dead_is_in_nobodys_way_and_can_be_removed() {
+    let (larder, ana, clock) = store();
+    let outbox = Outbox::at("outbox").unwrap().retry(Retry { backoff: Backoff::NONE, retries_max: 0 });
+    for number in 0..5 {
+        ana.write(|txn| outbox.add(txn, Effect::new(number, "x"))).unwrap();
+    }
+    let take = || ana.write(|txn| outbox.take(txn, 3)).unwrap().value.len();
+    assert_eq!(take(), 3);
+    clock.advance(60 * SECOND);
+    ana.write(|txn| outbox.add(txn, Effect::new(5, "x"))).unwrap();
+    assert_eq!(take(), 3);
+    clock.advance(60 * SECOND);
+    assert_eq!(take(), 0);
+    let now = larder::Clock::now(&*clock);
+    let remove = |time| ana.write(|txn| outbox.remove_dead_before(txn, time, 10)).unwrap().value;
+    assert_eq!((remove(now), remove(now + 1), remove(now + 1)), (3, 3, 0));
     assert_eq!(ana.snapshot().unwrap().collection("outbox").unwrap().total().unwrap().count, 0);
     verified(&larder);
 }

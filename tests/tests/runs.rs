@@ -401,8 +401,54 @@ fn s1_9_without_lineage_there_is_no_success_unless_that_is_what_was_asked_for() 
     let (rows, _) = runs.audit(&root.snapshot().unwrap(), Some("r1"), None, 10).unwrap();
     let events: Vec<&str> = rows.iter().map(|row| row.event.as_str()).collect();
     assert_eq!(events, ["started", "lineage failed", "made"]);
+    // Nor where the lineage is out of reach altogether.
+    root.set_document(DocumentKind::Rules, &rules.replace("\"write\"", "\"list\", \"read\", \"write\""))
+        .unwrap();
+    let ticket = bob.try_write(|txn| runs.start(txn, &it, "r1")).unwrap().value;
+    let committed =
+        bob.try_write(|txn| runs.commit(txn, &ticket, made(LineageMode::BestEffort))).unwrap().value;
+    assert!(committed.lineage_error.is_some());
     recount(&larder);
     verified(&larder);
+}
+
+/// S1-4: whoever lost his ticket while an approval was waited for left what nobody could make, or say of that it has failed.
+#[test]
+fn s1_4_what_waits_for_approval_can_be_taken_up_by_another() {
+    play(|world| {
+        let asset = part("a", 1);
+        assert!(matches!(
+            world.act(|runs, txn| runs.take_up(txn, &asset, "r")).unwrap_err(),
+            RunsError::InvalidState { .. }
+        ));
+        let lost = world.start(&asset, "r");
+        assert!(world.act(|runs, txn| runs.take_up(txn, &asset, "r")).is_err(), "somebody is at it");
+        world.act(|runs, txn| runs.wait_for_approval(txn, &lost)).unwrap();
+        let ticket = world.act(|runs, txn| runs.take_up(txn, &asset, "r")).unwrap();
+        let produced = || Produced::new("text", "x");
+        assert!(matches!(
+            world.act(|runs, txn| runs.commit(txn, &lost, produced())).unwrap_err(),
+            RunsError::Fenced { .. }
+        ));
+        let _ = world.act(|runs, txn| runs.commit(txn, &ticket, produced())).unwrap();
+        assert_eq!(world.state(&asset, "r"), Some(MadeState::Success));
+    });
+}
+
+/// What was made from what it was before was stale at once, and for ever.
+#[test]
+fn s1_4_what_was_made_from_itself_is_not_stale() {
+    play(|world| {
+        let (sum, item) = (part("sum", 1), part("item", 1));
+        world.make(&item, "r", "1", &[]);
+        world.make(&sum, "r", "1", &[&sum, &item]);
+        let is_stale = |asset: &Asset| world.runs.is_stale(&world.ana.snapshot().unwrap(), asset).unwrap();
+        assert!(!is_stale(&sum));
+        world.make(&item, "s", "2", &[]);
+        assert!(is_stale(&sum));
+        world.make(&sum, "s", "3", &[&sum, &item]);
+        assert!(!is_stale(&sum));
+    });
 }
 
 /// S1-9: whatever can be an asset can be made from whatever can be one.

@@ -1033,11 +1033,11 @@ fn s2_16_what_takes_too_long_fails_and_is_called_off_outside_once() {
         world.clock.advance(5 * SECOND);
         assert_eq!(world.sweep(), (0, 1, 0));
         assert_eq!(world.statuses(&ids), [Failure, Failure, Pending]);
-        assert_eq!(world.effects(ids[0]), ["start", "failure", "cancel", "cancel"]);
+        assert_eq!(world.effects(ids[0]), ["failure", "cancel", "cancel"], "and nobody starts it any more");
         let late = world.end(token, TaskOutcome::Success);
         assert!(matches!(late, Err(TasksError::Fenced { .. })));
         assert_eq!(world.sweep(), (0, 0, 0));
-        assert_eq!(world.effects(ids[0]).len(), 4, "a second sweep finds nothing");
+        assert_eq!(world.effects(ids[0]).len(), 3, "a second sweep finds nothing");
     });
 }
 
@@ -1289,6 +1289,64 @@ fn test_requeue_claimed_skips_on_start_when_idempotent() {
             ["start", "start"],
             "what was begun stays, and is told apart by its key"
         );
+    });
+}
+
+/// What would start a task was carried out after it had been called off, by whoever came late or tried again.
+#[test]
+fn s2_15_nothing_starts_a_task_that_was_called_off() {
+    play(|world| {
+        let draft = || task("a").action(Trigger::Start, json!({})).action(Trigger::Cancel, json!({}));
+        let take = || world.act(|tasks, txn| Ok(tasks.outbox().take(txn, 10)?)).unwrap();
+        let id = world.one(draft());
+        assert_eq!(world.claim(), Some(id));
+        world.cancel(id).unwrap();
+        assert_eq!(world.effects(id), ["cancel"], "nobody had begun to start it");
+        let cancel = take().pop().unwrap();
+        world.act(|tasks, txn| Ok(tasks.outbox().complete(txn, &cancel.key, cancel.token, "")?)).unwrap();
+        // Of one that has failed and would be tried again, it is known that it was tried.
+        let id = world.one(draft().retry(Retry { backoff: Backoff::NONE, retries_max: 3 }));
+        assert_eq!(world.claim(), Some(id));
+        let start = take().pop().unwrap();
+        let _ = world.act(|tasks, txn| Ok(tasks.outbox().fail(txn, &start.key, start.token, "no")?)).unwrap();
+        world.cancel(id).unwrap();
+        world.clock.advance(1_000 * SECOND);
+        let keys: Vec<_> = take().into_iter().map(|taken| taken.key.parts()[1].clone()).collect();
+        assert_eq!(keys, [Part::from("cancel")]);
+        let effects = world.tasks.outbox().of(&world.ana.snapshot().unwrap(), id).unwrap();
+        assert_eq!(effects[0].state, EffectState::Dead);
+    });
+}
+
+/// Each task of a batch was compared with all before it.
+#[test]
+fn s2_9_a_large_batch_in_which_nothing_is_twice_is_created() {
+    let larder = in_memory();
+    let clock = Arc::new(ManualClock::at(SECOND));
+    let world = World::new(&larder, &clock);
+    let draft = |number: u32| {
+        task(&number.to_string()).metadata("key", number % 19_990).unless(matcher(Pending, &["key"]))
+    };
+    let batch: Vec<TaskDraft> = (0..20_000).map(draft).collect();
+    let ids: BTreeSet<TaskId> = world.create(&batch).into_iter().collect();
+    assert_eq!(ids.len(), 19_990);
+    let again: BTreeSet<TaskId> = world.create(&batch[..100]).into_iter().collect();
+    assert!(again.is_subset(&ids));
+}
+
+/// What is to be carried out of a task was removed with it.
+#[test]
+fn a_task_stays_as_long_as_something_of_it_is_to_be_carried_out() {
+    play(|world| {
+        let id = world.one(task("a").action(Trigger::Success, json!({})));
+        let _ = world.succeed(id);
+        let later = world.clock.now() + 1;
+        let remove = || world.act(|tasks, txn| tasks.remove_ended_before(txn, later, 10)).unwrap();
+        assert_eq!(remove(), 0);
+        let done = world.act(|tasks, txn| Ok(tasks.outbox().take(txn, 10)?)).unwrap().pop().unwrap();
+        assert_eq!(remove(), 0, "somebody is at it");
+        world.act(|tasks, txn| Ok(tasks.outbox().complete(txn, &done.key, done.token, "")?)).unwrap();
+        assert_eq!(remove(), 1);
     });
 }
 

@@ -44,6 +44,9 @@ const TIME_OVER: &str = "its time was over";
 
 /// The most bytes of an effect's key, and of what it is of.
 const KEY_LENGTH_MAX: usize = 3_000;
+/// The most bytes of a payload, and of a result, which lie in one row of at most 16 MiB.
+const PAYLOAD_LENGTH_MAX: usize = 14 << 20;
+const RESULT_LENGTH_MAX: usize = 1 << 20;
 
 const EFFECTS: u32 = 0;
 const ATTEMPTS: u32 = 1;
@@ -256,6 +259,14 @@ fn definition() -> CollectionDefinition {
         .aggregate(AggregateDefinition::new("state").group_by("s"))
 }
 
+fn check_length(what: &'static str, length: usize, length_max: usize) -> Result<()> {
+    if length <= length_max {
+        return Ok(());
+    }
+    let (expected, got) = (format!("at most {length_max} bytes"), format!("{length} bytes"));
+    Err(ErrorKind::InvalidArgument { argument: what, expected, got }.into())
+}
+
 fn effect_key(key: &Tuple) -> Vec<Part> {
     vec![EFFECTS.into(), Part::List(key.parts().to_vec())]
 }
@@ -317,15 +328,17 @@ impl Outbox {
         Self { retry, ..self }
     }
 
-    /// Adds an effect; tells whether its key was new. One that is there is left as it is, done or not.
+    /// Adds an effect, whose payload has at most 14 MiB; tells whether its key was new. One that is there is left as it is, done
+    /// or not.
     ///
     /// # Errors
-    /// As [`CollectionMut::put`].
+    /// [`InvalidArgument`](larder::ErrorKind::InvalidArgument); as [`CollectionMut::put`].
     pub fn add(&self, txn: &mut WriteTxn<'_>, effect: Effect) -> Result<bool> {
         let now = txn.info().time;
         let key = effect.key?;
         // So that there is room for what is written of it later.
         let of = Tuple::encode(effect.of.as_slice()).map(|of| of.len());
+        check_length("payload of the effect", effect.payload.len(), PAYLOAD_LENGTH_MAX)?;
         if key.encoded().len() > KEY_LENGTH_MAX || of.as_ref().is_ok_and(|length| *length > KEY_LENGTH_MAX) {
             let expected = format!("a key, and what the effect is of, of at most {KEY_LENGTH_MAX} bytes");
             let got = format!("{} and {} bytes", key.encoded().len(), of.unwrap_or(0));
@@ -358,18 +371,22 @@ impl Outbox {
     pub fn take(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<Vec<Taken>> {
         let now = txn.info().time;
         let mut rows = open(txn, &self.key, definition)?;
-        let due = rows.find("due", &RowRange::all().at_most(now).limit(limit))?.rows;
-        let mut taken = Vec::with_capacity(due.len());
-        for row in due {
-            let info = EffectInfo::of(&row)?;
-            if self.is_spent(&row) {
-                bury(&mut rows, &info.key, &row)?;
-                continue;
+        let (mut taken, mut has_buried) = (Vec::new(), true);
+        // In the place of those that have failed for good, others are taken.
+        while std::mem::take(&mut has_buried) && taken.len() < limit {
+            let due = RowRange::all().at_most(now).limit(limit - taken.len());
+            for row in rows.find("due", &due)?.rows {
+                let info = EffectInfo::of(&row)?;
+                if self.is_spent(&row) {
+                    bury(&mut rows, &info.key, &row)?;
+                    has_buried = true;
+                    continue;
+                }
+                let until = after(now, self.time);
+                let (attempt, token) = begin(&mut rows, &info.key, Some(&row), until)?;
+                let EffectInfo { key, of, payload, .. } = info;
+                taken.push(Taken { key, attempt, token, until, of, payload });
             }
-            let until = after(now, self.time);
-            let (attempt, token) = begin(&mut rows, &info.key, Some(&row), until)?;
-            let EffectInfo { key, of, payload, .. } = info;
-            taken.push(Taken { key, attempt, token, until, of, payload });
         }
         Ok(taken)
     }
@@ -400,10 +417,10 @@ impl Outbox {
         Ok(Begun::Proceed { attempt, token })
     }
 
-    /// Says that an effect is done, and what came of it; tells whether it was still the caller's.
+    /// Says that an effect is done, and what came of it, in at most 1 MiB; tells whether it was still the caller's.
     ///
     /// # Errors
-    /// As [`CollectionMut::put`].
+    /// [`InvalidArgument`](larder::ErrorKind::InvalidArgument); as [`CollectionMut::put`].
     pub fn complete(
         &self,
         txn: &mut WriteTxn<'_>,
@@ -413,6 +430,7 @@ impl Outbox {
     ) -> Result<bool> {
         let (key, now) = (key.into_row_key()?, txn.info().time);
         let mut rows = open(txn, &self.key, definition)?;
+        check_length("result of the effect", result.as_ref().len(), RESULT_LENGTH_MAX)?;
         let Some(row) = held(&rows, &key, token)? else { return Ok(false) };
         end_attempt(&mut rows, &key, &row, None)?;
         let value = joined(&parted(row.value()).0, result.as_ref());
@@ -439,12 +457,12 @@ impl Outbox {
         let own = row.field("m").as_ref().and_then(Retry::from_part);
         let Retry { backoff, retries_max } = own.unwrap_or(self.retry);
         let attempts = number(&row, "a");
-        let draft = row.to_draft().without("f");
         if attempts > retries_max {
-            rows.put(effect_key(&key), draft.field("s", EffectState::Dead.number()).field("t", now))?;
+            rows.put(effect_key(&key), dead(&row, now))?;
             return Ok(Failed::Dead);
         }
         let at = after(now, backoff.wait(attempts));
+        let draft = row.to_draft().without("f");
         rows.put(effect_key(&key), draft.field("s", EffectState::Waiting.number()).field("t", at))?;
         Ok(Failed::RetryAt(at))
     }
@@ -455,16 +473,24 @@ impl Outbox {
         EffectState::of(row) == EffectState::InFlight && number::<u32>(row, "a") > retry.retries_max
     }
 
-    /// Removes an effect that nobody has begun; tells whether it was there.
+    /// Removes an effect that nobody has begun; one that has failed and waits to be tried again is dead. Tells whether it was
+    /// either: if not, somebody is at it, or it is over.
     ///
     /// # Errors
     /// As [`CollectionMut::remove`].
     pub fn withdraw(&self, txn: &mut WriteTxn<'_>, key: impl IntoRowKey) -> Result<bool> {
         let Some(mut rows) = found(txn.collection(&self.key))? else { return Ok(false) };
-        let key = effect_key(&key.into_row_key()?);
-        let row = rows.get(key.clone())?;
-        let is_new = |row: &Row| EffectState::of(row) == EffectState::Waiting && number::<u32>(row, "h") == 0;
-        if row.as_ref().is_some_and(is_new) { rows.remove(key) } else { Ok(false) }
+        let key = key.into_row_key()?;
+        let row = rows.get(effect_key(&key))?;
+        let Some(row) = row.filter(|row| EffectState::of(row) == EffectState::Waiting) else {
+            return Ok(false);
+        };
+        if number::<u32>(&row, "h") == 0 {
+            return rows.remove(effect_key(&key));
+        }
+        let now = rows.txn().info().time;
+        rows.put(effect_key(&key), dead(&row, now))?;
+        Ok(true)
     }
 
     /// Lets an effect that is dead be tried again, from now on; tells whether it was.
@@ -479,6 +505,15 @@ impl Outbox {
         let draft = row.to_draft().field("s", EffectState::Waiting.number()).field("t", now);
         rows.put(effect_key(&key), draft.field("a", 0))?;
         Ok(true)
+    }
+
+    /// Gives the keys of the effects of something that are still to be carried out.
+    pub(crate) fn open_of(&self, txn: &mut WriteTxn<'_>, subject: impl Into<Part>) -> Result<Vec<Tuple>> {
+        let Some(mut rows) = found(txn.collection(&self.key))? else { return Ok(Vec::new()) };
+        let effects = Rows::all(&mut rows, Some("of"), &RowRange::all().with(subject))?;
+        let is_open =
+            |row: &&Row| matches!(EffectState::of(row), EffectState::Waiting | EffectState::InFlight);
+        effects.iter().filter(is_open).map(|row| Ok(EffectInfo::of(row)?.key)).collect()
     }
 
     /// Removes all effects of something, and what is known of their attempts; tells how many effects there were.
@@ -498,9 +533,27 @@ impl Outbox {
     /// # Errors
     /// As [`CollectionMut::remove`].
     pub fn remove_done_before(&self, txn: &mut WriteTxn<'_>, time: Micros, limit: usize) -> Result<u64> {
+        self.remove_before(txn, EffectState::Done, time, limit)
+    }
+
+    /// Removes effects that have been dead since before a time, the oldest first, at most `limit` of them; tells how many.
+    ///
+    /// # Errors
+    /// As [`CollectionMut::remove`].
+    pub fn remove_dead_before(&self, txn: &mut WriteTxn<'_>, time: Micros, limit: usize) -> Result<u64> {
+        self.remove_before(txn, EffectState::Dead, time, limit)
+    }
+
+    fn remove_before(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        state: EffectState,
+        time: Micros,
+        limit: usize,
+    ) -> Result<u64> {
         let Some(mut rows) = found(txn.collection(&self.key))? else { return Ok(0) };
-        let done = RowRange::all().with(EffectState::Done.number()).at_most(time.saturating_sub(1));
-        let effects = rows.find("state", &done.limit(limit))?.rows;
+        let over = RowRange::all().with(state.number()).at_most(time.saturating_sub(1));
+        let effects = rows.find("state", &over.limit(limit))?.rows;
         effects.iter().try_for_each(|row| remove(&mut rows, row))?;
         Ok(effects.len() as u64)
     }
@@ -601,8 +654,11 @@ fn begin(
 fn bury(rows: &mut CollectionMut<'_, '_>, key: &Tuple, row: &Row) -> Result<()> {
     let now = rows.txn().info().time;
     end_attempt(rows, key, row, Some(TIME_OVER))?;
-    let draft = row.to_draft().without("f").field("s", EffectState::Dead.number()).field("t", now);
-    rows.put(effect_key(key), draft).map(drop)
+    rows.put(effect_key(key), dead(row, now)).map(drop)
+}
+
+fn dead(row: &Row, now: Micros) -> RowDraft {
+    row.to_draft().without("f").field("s", EffectState::Dead.number()).field("t", now)
 }
 
 fn end_attempt(rows: &mut CollectionMut<'_, '_>, key: &Tuple, row: &Row, reason: Option<&str>) -> Result<()> {

@@ -55,19 +55,28 @@ impl Queue {
         Ok(dead.len() as u64)
     }
 
-    /// Lets dead letters be taken again, the oldest first, as if they had never been tried; gives how many.
+    /// Lets dead letters be taken again, the oldest first, as if they had never been tried: as many as there is room for; gives
+    /// how many.
     ///
     /// # Errors
-    /// As [`Queue::purge`].
+    /// As [`Queue::purge`]; [`QueueFull`](super::QueueError::QueueFull) if there is room for none.
     pub fn redrive(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
-        let (mut rows, _) = self.open(txn)?;
+        let (mut rows, settings) = self.open(txn)?;
+        let live = rows.aggregate("live", &[])?;
+        let (mut bytes, mut count) = (0, 0);
         let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
         for row in &dead {
             let envelope = self.read(row)?;
+            bytes += envelope.length;
+            match check_room(&settings, &live, count + 1, bytes) {
+                Err(full) if count == 0 => return Err(full),
+                Err(_) => break,
+                Ok(()) => count += 1,
+            }
             let envelope = Envelope { state: MessageState::Ready, attempts: 0, died: None, ..envelope };
             rows.put(envelope.id, envelope.draft())?;
         }
-        Ok(dead.len() as u64)
+        Ok(count)
     }
 
     /// Moves messages that are ready, delayed or dead to another queue, where they are behind those that are there, and can be

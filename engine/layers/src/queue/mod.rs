@@ -94,7 +94,8 @@ impl Queues {
     pub fn list(&self, view: &ReadTxn) -> Result<Vec<Queue>> {
         let entries = found(view.list(&self.root))?.unwrap_or_default();
         let names = entries.iter().filter(|entry| entry.record.as_ref().is_some_and(Record::is_collection));
-        names.map(|entry| self.queue(entry.name())).collect()
+        // What has another name than a queue can have is none.
+        Ok(names.filter_map(|entry| self.queue(entry.name()).ok()).collect())
     }
 
     /// Has the health of a store tell of the queues that there are, under the name of their place: of each how many messages

@@ -7,7 +7,7 @@ use larder::{
     CollectionDefinition, IndexDefinition, Micros, Part, ReadTxn, Row, RowDraft, RowRange, WriteTxn,
 };
 
-use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name};
+use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, check_of};
 use crate::place::{after, cut, found, number, open, text};
 use crate::state::states;
 
@@ -122,7 +122,8 @@ impl Runs {
         time: Duration,
     ) -> Result<u64> {
         check_name("checkpoint", checkpoint, NAME_LENGTH_MAX)?;
-        let (now, id) = (txn.info().time, txn.unique_number());
+        let (now, id, of) = (txn.info().time, txn.unique_number(), of.into());
+        check_of("of", &of)?;
         let draft = RowDraft::new(context)
             .field("m", of)
             .field("k", checkpoint)

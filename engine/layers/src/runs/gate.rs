@@ -8,7 +8,7 @@ use larder::{
     Rows, WriteTxn,
 };
 
-use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
+use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, check_of, text_of};
 use crate::outbox::Retry;
 use crate::place::{after, cut, found, number, open, remove_all, text};
 use crate::queue::Backoff;
@@ -185,6 +185,7 @@ impl Runs {
             return Err(duplicate(format!("{:?}", row.field("m").unwrap_or(Part::Nil))));
         }
         if let Some(of) = &draft.of {
+            check_of("of", of)?;
             let others = rows.find("of", &RowRange::all().with(of.clone()).limit(1))?.rows;
             if let Some(other) = others.first() {
                 // A token is as good as a key: whose it is does not tell it.

@@ -94,7 +94,8 @@ impl Runs {
         let Some(rows) = found(view.collection(&self.lineage))? else { return Ok(false) };
         let Some(values) = found(view.collection(&self.values))? else { return Ok(false) };
         for edge in Graph::over(rows).edges(MADE_FROM, asset.node(), Direction::Up)? {
-            let Some(from) = Asset::of_node(&edge.from) else { continue };
+            // What was made from what it was before is as new as can be.
+            let Some(from) = Asset::of_node(&edge.from).filter(|from| from != asset) else { continue };
             let now = values.get(from.parts())?.and_then(|row| row.field("o"));
             if now != edge.field("o") {
                 return Ok(true);

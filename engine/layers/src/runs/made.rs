@@ -376,7 +376,8 @@ impl Runs {
                 None
             }
             Err(error) if mode == LineageMode::BestEffort => {
-                self.set_lineage(txn, ticket, &[])?;
+                // Where no lineage can be written at all, there is none to be cleared.
+                let _ = self.set_lineage(txn, ticket, &[]);
                 self.note(txn, "lineage failed", &made.run, Some(asset), &error.to_string())?;
                 Some(error)
             }
@@ -444,6 +445,30 @@ impl Runs {
             (made.state, made.until) = (MadeState::WaitingApproval, None);
         })?;
         self.note(txn, "waiting for approval", &ticket.run, Some(&ticket.asset), "")
+    }
+
+    /// Takes up what waits for somebody's approval, to commit it or to say that it has failed: whoever had it before has lost it.
+    ///
+    /// # Errors
+    /// [`InvalidState`](RunsError::InvalidState) if it does not wait; [`Store`](RunsError::Store).
+    pub fn take_up(&self, txn: &mut WriteTxn<'_>, asset: &Asset, run: &str) -> Result<Ticket> {
+        let (fence, key) = (txn.unique_number(), row_key(asset, run));
+        let rows = found(txn.collection(&self.made))?;
+        let row = rows.map(|rows| rows.get(key.clone())).transpose()?.flatten();
+        let made = row.as_ref().map(Materialization::of).transpose()?;
+        match (row, made) {
+            (Some(row), Some(made)) if made.state == MadeState::WaitingApproval => {
+                let made = Materialization { fence, ..made };
+                open(txn, &self.made, definition)?.put(key, made.draft(order_of(&row)))?;
+                self.note(txn, "taken up", run, Some(asset), "")?;
+                Ok(Ticket { asset: asset.clone(), run: run.to_owned(), fence })
+            }
+            (_, made) => {
+                let (what, name) = ("the making of", asset.to_string());
+                let state = made.map_or("not begun", |made| made.state.name());
+                Err(RunsError::InvalidState { what, name, state, expected: "waiting for approval" })
+            }
+        }
     }
 
     /// Says that something is not made in a run, and why; no value is written.

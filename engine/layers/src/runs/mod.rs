@@ -60,6 +60,8 @@ use crate::place::open;
 /// The result of an operation of a store of runs.
 type Result<T> = std::result::Result<T, RunsError>;
 
+/// The most bytes of what a gate or an approval is of.
+const OF_LENGTH_MAX: usize = 2_048;
 /// The most bytes of the name of an asset, a run, or whatever else has one.
 pub const NAME_LENGTH_MAX: usize = 255;
 /// The most bytes that a partition takes as a part of a key.
@@ -155,6 +157,16 @@ fn check_name(argument: &'static str, name: &str, length_max: usize) -> Result<(
             length if length > length_max => format!("{length} bytes"),
             _ => format!("{name:?}"),
         };
+        return Err(RunsError::InvalidName { argument, expected, got });
+    }
+    Ok(())
+}
+
+/// Refuses what leaves no room in its row for what is written of it later.
+fn check_of(argument: &'static str, of: &Part) -> Result<()> {
+    let length = Tuple::encode(std::slice::from_ref(of)).map_or(usize::MAX, |encoded| encoded.len());
+    if length > OF_LENGTH_MAX {
+        let (expected, got) = (format!("at most {OF_LENGTH_MAX} bytes"), format!("{length} bytes"));
         return Err(RunsError::InvalidName { argument, expected, got });
     }
     Ok(())

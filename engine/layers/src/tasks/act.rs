@@ -14,6 +14,9 @@ use crate::place::{after, cut, found};
 /// How many tasks that cannot be claimed now are looked at, at most, for those that can.
 const LOOKED_AT_MAX: usize = 1_000;
 const PAGE: usize = 100;
+/// How many tasks that are due are seen to together, and from how many bytes of changes on the others wait for the next sweep.
+const SWEPT_AT_ONCE: usize = 64;
+const SWEPT_BYTES_MAX: usize = 16 << 20;
 /// The most bytes of a reason that are kept with an attempt, whose row has room for not much more.
 const REASON_LENGTH_MAX: usize = 1_024;
 /// Why a task failed that was not heard of in time.
@@ -192,15 +195,12 @@ impl Tasks {
         Ok(ClaimedTask { task, body })
     }
 
-    /// Takes back what would start a task that nobody has any more, as far as nobody has begun it.
-    fn withdraw_starts(&self, txn: &mut WriteTxn<'_>, task: &Task) -> Result<()> {
-        if !task.has_actions {
-            return Ok(());
-        }
-        let body = self.body_in(txn, task.id)?;
+    /// Takes back what would start a task that nobody has any more, as far as nobody is at it.
+    pub(super) fn withdraw_starts(&self, txn: &mut WriteTxn<'_>, (id, attempt): (TaskId, u32)) -> Result<()> {
+        let body = self.body_in(txn, id)?;
         let starts = body.actions.iter().filter(|action| action.trigger == Trigger::Start);
         for (number, _) in (1..).zip(starts) {
-            self.outbox.withdraw(txn, effect_key(task.id, task.attempts, Trigger::Start, number))?;
+            self.outbox.withdraw(txn, effect_key(id, attempt, Trigger::Start, number))?;
         }
         Ok(())
     }
@@ -410,8 +410,8 @@ impl Tasks {
             _ => {}
         }
         let (status, resumed) = (task.status, task.clone());
-        if was == TaskStatus::Claimed {
-            self.withdraw_starts(txn, &resumed)?;
+        if was == TaskStatus::Claimed && resumed.has_actions {
+            self.withdraw_starts(txn, (id, resumed.attempts))?;
         }
         let _ = work.write(txn)?;
         Ok(status)
@@ -487,7 +487,7 @@ impl Tasks {
         work.write(txn).map(drop)
     }
 
-    /// Sees to what is due, of each kind at most `limit`: tasks that were claimed and not begun in time can be claimed again,
+    /// Sees to what is due, of each kind at most `limit`, and no more than fits well into a transaction: tasks that were claimed and not begun in time can be claimed again,
     /// those that ran for too long have failed, or are tried again, and those that wait for a time that has come can be
     /// claimed.
     ///
@@ -499,25 +499,49 @@ impl Tasks {
             return Ok(swept);
         }
         swept.released = self.release_due(txn, limit)?;
-        let mut work = Work::new(self, txn);
-        let now = work.now();
+        let now = txn.info().time;
         let due = txn.collection(&self.rows)?.find("due", &RowRange::all().at_most(now).limit(limit))?;
-        for row in &due.rows {
-            let task = work.take(Task::of(row)?).clone();
-            if task.status == TaskStatus::Claimed {
-                self.withdraw_starts(txn, &task)?;
-                let task = work.task(txn, task.id)?;
-                (task.status, task.fence, task.until) = (TaskStatus::Pending, 0, None);
-                task.updated = now;
-                swept.requeued += 1;
-            } else if task.status == TaskStatus::Running {
-                let triggers = [Trigger::Failure, Trigger::Cancel];
-                let _ = self.fail(&mut work, txn, &task, TIMEOUT, &triggers)?;
-                swept.timed_out += 1;
+        for rows in due.rows.chunks(SWEPT_AT_ONCE) {
+            let mut work = Work::new(self, txn);
+            for row in rows {
+                self.sweep_one(&mut work, txn, Task::of(row)?.id, &mut swept)?;
+            }
+            swept.settled.add(work.write(txn)?);
+            // What is left is due still.
+            if txn.bytes() > SWEPT_BYTES_MAX {
+                break;
             }
         }
-        swept.settled = work.write(txn)?;
         Ok(swept)
+    }
+
+    fn sweep_one(
+        &self,
+        work: &mut Work<'_>,
+        txn: &mut WriteTxn<'_>,
+        id: TaskId,
+        swept: &mut Swept,
+    ) -> Result<()> {
+        let now = work.now();
+        let task = work.task(txn, id)?.clone();
+        if task.until.is_none_or(|until| until > now) {
+            // It was seen to with another one.
+            return Ok(());
+        }
+        if task.status == TaskStatus::Claimed {
+            if task.has_actions {
+                self.withdraw_starts(txn, (id, task.attempts))?;
+            }
+            let task = work.task(txn, id)?;
+            (task.status, task.fence, task.until) = (TaskStatus::Pending, 0, None);
+            task.updated = now;
+            swept.requeued += 1;
+        } else if task.status == TaskStatus::Running {
+            let triggers = [Trigger::Failure, Trigger::Cancel];
+            let _ = self.fail(work, txn, &task, TIMEOUT, &triggers)?;
+            swept.timed_out += 1;
+        }
+        Ok(())
     }
 
     /// Lets tasks be claimed whose time to wait is over.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use larder::{Graph, RowDraft, WriteTxn, graph_definition};
+use larder::{Graph, Part, RowDraft, WriteTxn, graph_definition};
+use serde_json::{Map, Value};
 
 use super::draft::{On, check_matcher, check_rules, problems};
 use super::groups::{self, Shapes};
 use super::settle::Work;
 use super::task::{Task, TaskBody, body_key, id_of};
-use super::{LINK, Problem, Result, Rule, TaskDraft, TaskId, TaskStatus, Tasks, TasksError};
+use super::{LINK, Matcher, Problem, Result, Rule, TaskDraft, TaskId, TaskStatus, Tasks, TasksError};
 use crate::place::open;
 
 /// The most tasks of a batch.
@@ -43,6 +44,32 @@ pub struct Created {
     pub batch: u64,
     /// What became of each task, in the order in which they were given.
     pub tasks: Vec<CreatedTask>,
+}
+
+/// The tasks that are to be created by what matchers ask for: the last of each group.
+#[derive(Default)]
+struct ByGroup(BTreeMap<Matcher, (usize, BTreeMap<Part, TaskId>)>);
+
+impl ByGroup {
+    /// Finds the last one that matches; of those that were planned since the last time, it takes note.
+    fn find(
+        &mut self,
+        matcher: &Matcher,
+        metadata: &Map<String, Value>,
+        planned: &[Planned<'_>],
+    ) -> Option<TaskId> {
+        let (known, groups) = self.0.entry(matcher.clone()).or_default();
+        for one in planned.get(*known..).unwrap_or_default() {
+            if one.task.kind == matcher.kind
+                && one.task.counts_as(matcher.status)
+                && let Some(group) = groups::values_of(matcher, &one.draft.metadata)
+            {
+                groups.insert(group, one.task.id);
+            }
+        }
+        *known = planned.len();
+        groups.get(&groups::values_of(matcher, metadata)?).copied()
+    }
 }
 
 /// A task that is to be created, and whom it waits for.
@@ -82,11 +109,11 @@ impl Tasks {
         drop(open(txn, &self.rows, super::definition)?);
         drop(open(txn, &self.links, graph_definition)?);
         // First what becomes of each; nothing of the batch is written before all of that is known.
-        let mut planned: Vec<Planned<'_>> = Vec::new();
+        let (mut planned, mut by_group): (Vec<Planned<'_>>, _) = (Vec::new(), ByGroup::default());
         let mut created = Vec::with_capacity(batch.len());
         let mut ids: BTreeMap<&str, TaskId> = BTreeMap::new();
         for (index, draft) in batch.iter().enumerate() {
-            let one = match self.match_of(txn, &mut shapes, draft, &planned)? {
+            let one = match self.match_of(txn, &mut shapes, draft, (&planned, &mut by_group))? {
                 Some(id) => CreatedTask::Skipped(id),
                 None => {
                     let one = self.plan(txn, &ids, (index, draft), &planned, &mut wrong)?;
@@ -114,16 +141,11 @@ impl Tasks {
         txn: &mut WriteTxn<'_>,
         shapes: &mut Shapes,
         draft: &TaskDraft,
-        planned: &[Planned<'_>],
+        (planned, by_group): (&[Planned<'_>], &mut ByGroup),
     ) -> Result<Option<TaskId>> {
         for matcher in &draft.dedupe {
-            let is_match = |one: &&Planned<'_>| {
-                one.task.kind == matcher.kind
-                    && one.task.counts_as(matcher.status)
-                    && groups::is_same_group(matcher, &one.draft.metadata, &draft.metadata)
-            };
-            if let Some(one) = planned.iter().rev().find(is_match) {
-                return Ok(Some(one.task.id));
+            if let Some(id) = by_group.find(matcher, &draft.metadata, planned) {
+                return Ok(Some(id));
             }
             shapes.add(self, txn, matcher)?;
             let Some(Ok(group)) = shapes.group(matcher, &draft.metadata) else { continue };

@@ -245,8 +245,7 @@ pub(super) fn view_group(
     }
 }
 
-/// Tells whether two have the same values in the fields of a matcher; not if one lacks a field.
-pub(super) fn is_same_group(matcher: &Matcher, a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
-    let group = group_of(0, matcher, a);
-    group.is_ok() && group == group_of(0, matcher, b)
+/// Gives the values that metadata have in the fields of a matcher; nothing if they lack one.
+pub(super) fn values_of(matcher: &Matcher, metadata: &Map<String, Value>) -> Option<Part> {
+    group_of(0, matcher, metadata).ok()
 }

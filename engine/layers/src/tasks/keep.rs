@@ -1,6 +1,6 @@
 //! Many tasks at once: a batch that is stopped, and what has been over for long.
 
-use larder::{Graph, Micros, RowRange, Rows, WriteTxn};
+use larder::{Graph, Micros, RowRange, Rows, Tuple, WriteTxn};
 
 use super::settle::Work;
 use super::task::{attempts_of, body_key};
@@ -47,8 +47,8 @@ impl Tasks {
         Ok(stopped.into_iter().filter(|(_, count)| *count > 0).collect())
     }
 
-    /// Removes tasks that were over before a time, the longest first, at most `limit` of them, with everything that is known of
-    /// them; gives how many.
+    /// Removes tasks that were over before a time, the longest first, with everything that is known of them; gives how many. It
+    /// looks at `limit` of them at most, and leaves those of which something is still to be carried out.
     ///
     /// # Errors
     /// [`Store`](TasksError::Store).
@@ -56,6 +56,16 @@ impl Tasks {
         let Some(mut rows) = found(txn.collection(&self.rows))? else { return Ok(0) };
         let range = RowRange::all().at_most(time.saturating_sub(1)).limit(limit);
         let ended = rows.find("ended", &range)?.rows.iter().map(Task::of).collect::<Result<Vec<_>>>()?;
+        let mut over = Vec::with_capacity(ended.len());
+        for task in ended {
+            // What would have started it is of no use to anybody any more.
+            let is_told = |key: &Tuple| !key.parts().contains(&Trigger::Start.name().into());
+            if !task.has_actions || !self.outbox.open_of(txn, task.id)?.iter().any(is_told) {
+                over.push(task);
+            }
+        }
+        let ended = over;
+        let mut rows = txn.collection(&self.rows)?;
         for task in &ended {
             rows.remove(task.id)?;
             rows.remove(body_key(task.id))?;

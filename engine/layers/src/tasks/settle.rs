@@ -27,6 +27,14 @@ pub struct Settled {
     pub canceled: u64,
 }
 
+impl Settled {
+    pub(super) fn add(&mut self, other: Self) {
+        self.readied += other.readied;
+        self.failed += other.failed;
+        self.canceled += other.canceled;
+    }
+}
+
 /// Tasks in memory, as they were read, and as they are to be written.
 pub(super) struct Work<'w> {
     tasks: &'w Tasks,
@@ -226,6 +234,10 @@ impl<'w> Work<'w> {
             shapes.change(&mut rows, Some(before), Some((task, &body)))?;
         }
         for (id, attempt, trigger) in std::mem::take(&mut self.effects) {
+            if trigger == Trigger::Cancel {
+                // Or it would be started after that.
+                self.tasks.withdraw_starts(txn, (id, attempt))?;
+            }
             let body = self.tasks.body_in(txn, id)?;
             let actions = body.actions.iter().filter(|action| action.trigger == trigger);
             for (number, action) in (1_u32..).zip(actions) {
