@@ -32,6 +32,8 @@ const DEFINITION_VERSION: i128 = 1;
 /// The aggregate that every collection has: how many rows there are, and how many bytes their keys and contents have.
 const TOTAL: u16 = 0x8000;
 const END: u8 = 0;
+/// The same behind an inverted text, whose own end an [`END`] would be taken for a part of.
+const END_INVERTED: u8 = 1;
 
 /// In which order an index has the values of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,9 +200,10 @@ impl IndexDefinition {
                 None => entries.iter_mut().for_each(|entry| push_encoded(value, *order, entry)),
             }
         }
+        let end = self.end_behind(fields.encoded_part(self.fields.last().map_or("", |(field, _)| field)));
         let finished = entries.into_iter().map(|mut entry| {
             let values_length = entry.len() + 1;
-            entry.push(END);
+            entry.push(end);
             entry.extend_from_slice(key);
             IndexEntry { key: entry, values_length }
         });
@@ -222,7 +225,31 @@ impl IndexDefinition {
             };
             rest = rest.get(length..)?;
         }
-        rest.strip_prefix(&[END])
+        let (end, row) = rest.split_first()?;
+        matches!(*end, END | END_INVERTED).then_some(row)
+    }
+
+    /// What ends the values of an entry, by the last of them.
+    fn end_behind(&self, last: Option<&[u8]>) -> u8 {
+        let is_inverted = self.fields.last().is_some_and(|(_, order)| *order == IndexOrder::Descending);
+        if is_inverted && last.is_some_and(Tuple::is_escaped) { END_INVERTED } else { END }
+    }
+
+    /// Gives where the entries begin that have these values in the first fields: behind those of longer texts that only begin
+    /// with the last of them.
+    ///
+    /// # Errors
+    /// As [`IndexDefinition::prefix`].
+    pub fn start(&self, values: &[Part]) -> Result<Vec<u8>, TupleError> {
+        let mut start = self.prefix(values)?;
+        let order =
+            values.len().checked_sub(1).and_then(|last| self.fields.get(last)).map(|(_, order)| *order);
+        if let (Some(IndexOrder::Descending), Some(last)) = (order, values.last())
+            && Tuple::is_escaped(&Tuple::encode(std::slice::from_ref(last))?)
+        {
+            start.push(END_INVERTED);
+        }
+        Ok(start)
     }
 }
 

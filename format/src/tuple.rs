@@ -411,6 +411,11 @@ impl Tuple {
         Some(reader.position())
     }
 
+    /// Tells whether the encoding of a part ends with a byte 0 that is another in front of a byte ff: that of text and bytes.
+    pub(crate) fn is_escaped(part: &[u8]) -> bool {
+        matches!(part.first(), Some(&(SYMBOL | STRING | BYTES | ZONED_INSTANT)))
+    }
+
     /// Returns the parts.
     pub fn parts(&self) -> &[Part] {
         self.parts.get_or_init(|| Reader::new(&self.encoded).all(0).unwrap_or_default())

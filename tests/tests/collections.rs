@@ -209,6 +209,138 @@ fn s2_5_s2_21_counters_are_checked_and_many_go_in_one_commit_each_with_its_resul
     verified(&larder);
 }
 
+/// The ends of inverted texts and of entries were taken for bytes in the midst of a text: such an index could not be read.
+#[test]
+fn p5_an_index_goes_by_texts_backwards() {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    let values: Vec<Part> = vec![
+        "2024-01-01".into(),
+        "".into(),
+        "a".into(),
+        "a\0b".into(),
+        "a\0".into(),
+        Part::Bytes(vec![1]),
+        Part::Bytes(vec![1, 0]),
+        Part::Bytes(vec![1, 0, 255]),
+        Part::Symbol("s".to_owned()),
+        7.into(),
+        Part::Nil,
+    ];
+    let definition = CollectionDefinition::new()
+        .index(IndexDefinition::new("back").unique().by_descending("v"))
+        .index(IndexDefinition::new("forth").by("v"));
+    ana.write(|txn| txn.define_collection("c", &definition)).unwrap();
+    ana.write(|txn| {
+        let mut rows = txn.collection("c")?;
+        for (number, value) in values.iter().enumerate() {
+            assert!(!rows.put(number as u64, RowDraft::default().field("v", value.clone()))?);
+        }
+        Ok(())
+    })
+    .unwrap();
+    verified(&larder);
+    let view = ana.snapshot().unwrap();
+    let rows = view.collection("c").unwrap();
+    let found = |index: &str, range: RowRange| -> Vec<Part> {
+        rows.find(index, &range).unwrap().rows.iter().map(|row| row.field("v").unwrap()).collect()
+    };
+    let mut sorted = values.clone();
+    sorted.sort();
+    assert_eq!(found("forth", RowRange::all()), sorted);
+    for value in &values {
+        for index in ["forth", "back"] {
+            assert_eq!(
+                found(index, RowRange::all().with(value.clone())),
+                std::slice::from_ref(value),
+                "{index}"
+            );
+            let at_most: Vec<Part> = sorted.iter().filter(|one| *one <= value).cloned().collect();
+            let mut is = found(index, RowRange::all().at_most(value.clone()));
+            is.sort();
+            assert_eq!(is, at_most, "{index}: at most {value:?}");
+            let at_least: Vec<Part> = sorted.iter().filter(|one| *one >= value).cloned().collect();
+            let mut is = found(index, RowRange::all().at_least(value.clone()));
+            is.sort();
+            assert_eq!(is, at_least, "{index}: at least {value:?}");
+        }
+    }
+    sorted.reverse();
+    assert_eq!(found("back", RowRange::all()), sorted);
+    // Page by page, and gone one by one.
+    let (mut paged, mut range) = (Vec::new(), RowRange::all().limit(2));
+    loop {
+        let page = rows.find("back", &range).unwrap();
+        paged.extend(page.rows.iter().map(|row| row.field("v").unwrap()));
+        let Some(next) = page.next else { break };
+        range = RowRange::all().limit(2).after(next);
+    }
+    assert_eq!(paged, sorted);
+    let twice = ana.write(|txn| txn.collection("c")?.put(99, RowDraft::default().field("v", "a")).map(drop));
+    assert_eq!(kind_of(twice), "NotUnique");
+    ana.write(|txn| (0..values.len()).try_for_each(|n| txn.collection("c")?.remove(n as u64).map(drop)))
+        .unwrap();
+    verified(&larder);
+}
+
+/// A text was found, and removed, with those that only begin with it.
+#[test]
+fn p5_a_key_is_not_a_longer_one_that_begins_with_it() {
+    let (larder, ana) = with_jobs();
+    ana.write(|txn| {
+        let mut rows = txn.collection("jobs")?;
+        rows.put(("a", 1), RowDraft::default())?;
+        rows.put(("a\0b", 1), RowDraft::default())?;
+        rows.put((Part::Bytes(vec![1]), 1), RowDraft::default())?;
+        rows.put((Part::Bytes(vec![1, 0]), 1), RowDraft::default()).map(drop)
+    })
+    .unwrap();
+    let view = ana.snapshot().unwrap();
+    let rows = view.collection("jobs").unwrap();
+    for part in [Part::from("a"), Part::from("a\0b"), Part::Bytes(vec![1]), Part::Bytes(vec![1, 0])] {
+        let found = rows.page(&RowRange::all().with(part.clone())).unwrap().rows;
+        assert_eq!(found.iter().map(|row| row.key().parts()[0].clone()).collect::<Vec<_>>(), [part]);
+    }
+    // More values than there are fields are refused, and not left out.
+    assert_eq!(kind_of(rows.find("state", &RowRange::all().with("ready").with(5))), "InvalidArgument");
+    assert_eq!(kind_of(rows.find("state", &RowRange::all().with("ready").at_least(5))), "InvalidArgument");
+    assert_eq!(kind_of(rows.aggregate("by state", &[])), "InvalidArgument");
+    verified(&larder);
+}
+
+/// Who asked an index for nothing made the store believe that there is nothing.
+#[test]
+fn a_page_of_no_rows_hides_none() {
+    let (larder, ana) = with_jobs();
+    ana.write(|txn| {
+        let mut jobs = txn.collection("jobs")?;
+        (0..5).try_for_each(|number| jobs.put(number, job("ready", 10 - number, number)).map(drop))
+    })
+    .unwrap();
+    ana.write(|txn| {
+        let mut jobs = txn.collection("jobs")?;
+        assert!(jobs.find("ready", &RowRange::all().limit(0))?.rows.is_empty());
+        jobs.put(9, job("ready", 1, 9)).map(drop)
+    })
+    .unwrap();
+    let found = ana.write(|txn| txn.collection("jobs")?.find("ready", &RowRange::all())).unwrap().value;
+    assert_eq!(found.rows.len(), 6);
+    verified(&larder);
+}
+
+/// It was cut to what a counter may be, and stored so.
+#[test]
+fn s2_5_what_is_beyond_a_counter_is_refused_and_stays() {
+    let (larder, ana) = with_jobs();
+    ana.write(|txn| txn.collection("jobs")?.put(1, RowDraft::default().field("n", u64::MAX))).unwrap();
+    for delta in [0, -1, 1, i64::MAX] {
+        assert_eq!(kind_of(ana.write(|txn| txn.collection("jobs")?.add(1, "n", delta))), "CounterOutOfRange");
+    }
+    let row = ana.snapshot().unwrap().collection("jobs").unwrap().get(1).unwrap().unwrap();
+    assert_eq!(row.field("n"), Some(u64::MAX.into()));
+    verified(&larder);
+}
+
 #[test]
 fn p11_an_insert_decides_once() {
     let (_larder, ana) = with_jobs();

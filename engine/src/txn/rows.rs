@@ -8,7 +8,6 @@ use larder_format::{
 };
 
 use super::reading::Reading;
-use super::view::prefix_end;
 use crate::collection::{Row, RowCursor, RowPage, RowRange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::primitives::{DefinedCollection, OpenedCollection, entry_of, row_key, row_key_of};
@@ -77,7 +76,7 @@ impl Reading<'_, '_> {
         range: &RowRange,
     ) -> Result<RowPage> {
         self.may_read(key, collection)?;
-        let encode = |parts: &[Part]| Tuple::encode(parts).map_err(|error| unusable(&error));
+        let encode = |parts: &[Part], _| Tuple::encode(parts).map_err(|error| unusable(&error));
         let (start, end) = bounds(collection.id, range, false, encode)?;
         let mut page = RowPage::default();
         for row in self.view.range(self.own, Table::Rows, start, end)? {
@@ -109,7 +108,17 @@ impl Reading<'_, '_> {
         let index = index_named(&collection.definition, index)?;
         let order = index.fields.get(range.equal.len()).map(|(_, order)| *order);
         let is_descending = order == Some(IndexOrder::Descending);
-        let encode = |parts: &[Part]| index.prefix(parts).map_err(|error| unusable(&error));
+        let values = range.equal.len() + usize::from(range.at_least.is_some() || range.at_most.is_some());
+        if values > index.fields.len() {
+            let expected =
+                format!("at most {} values: the index {} has no more", index.fields.len(), index.name);
+            let got = values.to_string();
+            return Err(ErrorKind::InvalidArgument { argument: "range", expected, got }.into());
+        }
+        let encode = |parts: &[Part], is_start| {
+            let encoded = if is_start { index.start(parts) } else { index.prefix(parts) };
+            encoded.map_err(|error| unusable(&error))
+        };
         let (start, end) = bounds(collection.id, range, is_descending, encode)?;
         let start = match (front, start) {
             (Some(front), Bound::Included(start)) => Bound::Included(start.max(front)),
@@ -124,6 +133,7 @@ impl Reading<'_, '_> {
         let (mut page, mut first, mut last) = (RowPage::default(), None, None);
         for entry in self.view.range(self.own, Table::Entries, start, end)? {
             let (entry, _) = entry?;
+            first.get_or_insert_with(|| entry.clone());
             if page.rows.len() == range.effective_limit() {
                 page.next = last.map(RowCursor);
                 break;
@@ -133,7 +143,6 @@ impl Reading<'_, '_> {
                 return Err(corrupt(format!("an entry of the index {} is of no row", index.name)).at(key));
             };
             page.rows.push(Row::new(row, content));
-            first.get_or_insert_with(|| entry.clone());
             last = Some(entry);
         }
         // Where there is none, there is none up to the end.
@@ -160,7 +169,13 @@ impl Reading<'_, '_> {
         let at = match name {
             None => CollectionDefinition::total_key().to_vec(),
             Some(name) => {
-                aggregate_named(&collection.definition, name)?.key(group).map_err(|error| unusable(&error))?
+                let aggregate = aggregate_named(&collection.definition, name)?;
+                if group.len() != aggregate.group.len() {
+                    let (expected, got) =
+                        (format!("{} values", aggregate.group.len()), group.len().to_string());
+                    return Err(ErrorKind::InvalidArgument { argument: "group", expected, got }.into());
+                }
+                aggregate.key(group).map_err(|error| unusable(&error))?
             }
         };
         Ok(row_key(collection.id, &at))
@@ -199,24 +214,26 @@ fn bounds(
     id: u64,
     range: &RowRange,
     is_descending: bool,
-    encode: impl Fn(&[Part]) -> Result<Vec<u8>>,
+    encode: impl Fn(&[Part], bool) -> Result<Vec<u8>>,
 ) -> Result<(Bound<Bytes>, Bound<Bytes>)> {
-    let with = |next: Option<&Part>| -> Result<Bytes> {
+    let with = |next: Option<&Part>, is_start: bool| -> Result<Vec<u8>> {
         let mut parts = range.equal.clone();
         parts.extend(next.cloned());
-        Ok(row_key(id, &encode(&parts)?))
+        Ok(row_key(id, &encode(&parts, is_start)?).to_vec())
     };
     let (least, most) = match is_descending {
         false => (range.at_least.as_ref(), range.at_most.as_ref()),
         true => (range.at_most.as_ref(), range.at_least.as_ref()),
     };
-    let start = with(least)?;
+    let start = Bytes::from(with(least, true)?);
     let start = match &range.after {
         Some(RowCursor(after)) if *after >= start => Bound::Excluded(after.clone()),
         _ => Bound::Included(start),
     };
-    let end = prefix_end(&with(most)?).map_or(Bound::Unbounded, |end| Bound::Excluded(end.into()));
-    Ok((start, end))
+    let mut end = with(most, false)?;
+    // No value goes on so, but for a longer text that only begins with this one.
+    end.push(u8::MAX);
+    Ok((start, Bound::Excluded(end.into())))
 }
 
 pub(super) fn index_named<'d>(

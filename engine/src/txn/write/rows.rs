@@ -489,15 +489,17 @@ impl<'s> CollectionMut<'_, 's> {
         let row = old.clone().map(|content| Row::new(key.clone(), content));
         let value = match row.as_ref().and_then(|row| row.field(field)) {
             None => 0,
-            Some(Part::Integer(value)) => i64::try_from(value).unwrap_or(i64::MAX),
+            Some(Part::Integer(value)) => value,
             Some(other) => {
                 let (expected, got) = (format!("an integer in the field {field}"), format!("{other:?}"));
                 return Err(Error::from(ErrorKind::InvalidArgument { argument: "field", expected, got })
                     .at(&self.key));
             }
         };
-        let Some(sum) = value.checked_add(delta).filter(|sum| range.contains(sum)) else {
+        let sum = value.checked_add(i128::from(delta)).and_then(|sum| i64::try_from(sum).ok());
+        let Some(sum) = sum.filter(|sum| range.contains(sum)) else {
             let counter = format!("{:?} {field}", key.parts());
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
             let (min, max) = (*range.start(), *range.end());
             return Err(
                 Error::from(ErrorKind::CounterOutOfRange { counter, value, delta, min, max }).at(&self.key)
