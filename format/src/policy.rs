@@ -519,16 +519,19 @@ impl Rules {
     }
 }
 
-/// Parses a file that has rules and limits together, as a person writes it; the store keeps them apart.
+/// Parses a file that has rules and limits together, as a person writes it; the store keeps them apart. Of limits, nothing if it
+/// says nothing of them.
 ///
 /// # Errors
 /// [`RulesError`] as [`Rules::parse`] and [`Limits::parse`] have it.
-pub fn parse_combined(text: &str) -> Result<(Rules, Limits), RulesError> {
+pub fn parse_combined(text: &str) -> Result<(Rules, Option<Limits>), RulesError> {
     let document = Document::parse(text)?;
     let root = document.root();
     let known: Vec<&str> = ["default", "rule"].into_iter().chain(Limits::FIELDS).collect();
     root.only(&known, "default, [[rule]], [[limit]], [[strictness]] and the limits' own fields")?;
-    Ok((Rules::from_table(&root)?, Limits::from_table(&root)?))
+    let limits = Limits::from_table(&root)?;
+    let has_limits = Limits::FIELDS.iter().any(|field| root.get(field).is_some());
+    Ok((Rules::from_table(&root)?, has_limits.then_some(limits)))
 }
 
 fn parse_rule(table: &Table<'_>) -> Result<Rule, RulesError> {

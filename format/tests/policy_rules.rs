@@ -495,10 +495,15 @@ fn a_document_has_as_much_of_everything_as_it_may_and_not_one_more() {
 #[test]
 fn rules_and_limits_are_two_documents_and_one_file() {
     let (rules, limits) = parse_combined(PANTRY).unwrap();
+    let limits = limits.unwrap();
     assert_eq!((rules.rules().len(), limits.limit_count()), (2, 1));
     assert_eq!(rules.default_effect(), Effect::Deny);
     assert_eq!(Rules::parse(&rules.to_toml()).unwrap(), rules);
     assert_eq!(Limits::parse(&limits.to_toml()).unwrap(), limits);
+    assert_eq!(parse_combined("default = \"deny\"").unwrap().1, None);
+    let usual = Limits::default().max_tags();
+    let repeated = parse_combined(&format!("default = \"deny\"\nmax_tags = {usual}")).unwrap().1;
+    assert_eq!(repeated, Some(Limits::default()), "what is said is said, though it be the usual");
     assert!(matches!(Rules::parse(PANTRY).unwrap_err().kind, Kind::UnknownField { .. }));
     assert!(matches!(Limits::parse(PANTRY).unwrap_err().kind, Kind::UnknownField { .. }));
     assert!(matches!(

@@ -1,7 +1,6 @@
 //! `export`: assets into files, below one folder and nowhere else.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use larder::{AttributeValue, ErrorKind, Key, PayloadReader, Prefix, Record};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::Context;
 use crate::import::{MODIFIED, SIDECAR};
@@ -90,8 +90,9 @@ impl Export {
             check_segment(segment)?;
             path.push(segment);
             let is_directory = segments.peek().is_some() || record.is_directory();
-            if is_directory && checked.insert(path.clone()) {
+            if is_directory && !checked.contains(&path) {
                 make_directory(&path)?;
+                checked.insert(path.clone());
             }
         }
         if record.is_directory() {
@@ -114,8 +115,8 @@ impl Export {
             }
             Err(error) => return Err(Refusal::All(error.into())),
         };
-        let mut file = self.create(&path)?;
-        io::copy(&mut reader, &mut file).map_err(|error| Refusal::Item(error.to_string()))?;
+        let mut file = self.begin(&path)?;
+        io::copy(&mut reader, &mut file)?;
         if let Some(AttributeValue::Timestamp(nanos)) = record.attributes().get(MODIFIED) {
             let distance = Duration::from_nanos(nanos.unsigned_abs());
             let time = if *nanos >= 0 {
@@ -124,20 +125,25 @@ impl Export {
                 SystemTime::UNIX_EPOCH.checked_sub(distance)
             };
             if let Some(time) = time {
-                file.set_modified(time)?;
+                file.as_file().set_modified(time)?;
             }
         }
+        self.publish(file, &path)?;
         if self.sidecars
             && let Some(extra) = record.extra()
         {
             let mut name = path.file_name().unwrap_or_default().to_owned();
             name.push(SIDECAR);
-            io::copy(&mut &*extra, &mut self.create(&path.with_file_name(name))?)?;
+            let path = path.with_file_name(name);
+            let mut file = self.begin(&path)?;
+            io::copy(&mut &*extra, &mut file)?;
+            self.publish(file, &path)?;
         }
         Ok(Some(reader.len()))
     }
 
-    fn create(&self, path: &Path) -> Result<File, Refusal> {
+    /// Begins a file under another name: what has its own stays until it is whole.
+    fn begin(&self, path: &Path) -> Result<NamedTempFile, Refusal> {
         let there = std::fs::symlink_metadata(path);
         match there {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -148,10 +154,22 @@ impl Export {
             Ok(_) if !self.overwrite => {
                 return Err(Refusal::Item("a file is there already; --overwrite writes over it".to_owned()));
             }
-            // Removed rather than opened: nothing that takes its place in between is written through.
-            Ok(_) => std::fs::remove_file(path)?,
+            Ok(_) => {}
         }
-        Ok(OpenOptions::new().write(true).create_new(true).open(path)?)
+        let mut begun = tempfile::Builder::new();
+        begun.prefix(".larder-export-");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            begun.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        Ok(begun.tempfile_in(path.parent().unwrap_or(Path::new(".")))?)
+    }
+
+    /// Gives it its name, in place of what has it if that was asked for; never of what a link with it leads to.
+    fn publish(&self, file: NamedTempFile, path: &Path) -> Result<(), Refusal> {
+        let published = if self.overwrite { file.persist(path) } else { file.persist_noclobber(path) };
+        published.map(drop).map_err(|error| error.error.into())
     }
 }
 

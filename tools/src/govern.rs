@@ -48,10 +48,9 @@ impl Acl {
                 let (larder, session) = context.change(&file)?;
                 let versions = session.write(|txn| {
                     let rules = txn.set_document(DocumentKind::Rules, &rules.to_toml())?;
-                    let has_limits = limits.to_toml() != larder::format::Limits::default().to_toml();
-                    let limits = has_limits
-                        .then(|| txn.set_document(DocumentKind::Limits, &limits.to_toml()))
-                        .transpose()?;
+                    let limits =
+                        limits.map(|limits| txn.set_document(DocumentKind::Limits, &limits.to_toml()));
+                    let limits = limits.transpose()?;
                     Ok((rules, limits))
                 })?;
                 larder.close()?;

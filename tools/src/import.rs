@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use larder::{
-    Annotation, AttributeValue, ContentHash, Draft, Durability, Key, Options, Prefix, Receipt, Session,
-    Status, Stored, WriteTxn,
+    Annotation, AttributeValue, ContentHash, Draft, Durability, Key, Options, Prefix, Receipt, Record,
+    Session, Status, Stored, WriteTxn,
 };
 use serde_json::{Value, json};
 use walkdir::WalkDir;
@@ -144,7 +144,7 @@ impl Import {
                 Ok(entry) if entry.file_type().is_dir() => continue,
                 Ok(entry) if entry.path_is_symlink() && !self.follow => Step::Skipped,
                 Ok(entry) if is_sidecar(entry.path()) => continue,
-                Ok(entry) if own.is_some() && entry.path().canonicalize().ok().as_deref() == own => continue,
+                Ok(entry) if own.is_some_and(|own| is_of_store(own, entry.path())) => continue,
                 Ok(entry) if entry.file_type().is_file() => match self.key_of(at, entry.path()) {
                     Ok(key) => {
                         if paths.send((order, entry.into_path(), key)).is_err() {
@@ -181,6 +181,13 @@ impl Import {
         }
         key.ok_or_else(|| "the name is empty".to_owned())
     }
+}
+
+/// Tells whether a file is the store's own, or its log.
+fn is_of_store(own: &Path, path: &Path) -> bool {
+    let mut log = own.as_os_str().to_owned();
+    log.push("-log");
+    path.canonicalize().is_ok_and(|path| path == own || path.as_os_str() == log)
 }
 
 fn is_sidecar(path: &Path) -> bool {
@@ -250,23 +257,28 @@ fn flush(session: &Session, batch: &mut Vec<Read>, tally: &mut Tally) -> Result<
     Ok(())
 }
 
-fn put(txn: &mut WriteTxn<'_>, file: Read) -> larder::Result<Option<Stored>> {
-    let payload = file.payload.unwrap_or_default();
+fn put(txn: &mut WriteTxn<'_>, mut file: Read) -> larder::Result<Option<Stored>> {
+    let payload = file.payload.take().unwrap_or_default();
     if let Ok(record) = txn.record(&file.key)
         && record.payload().hash() == Some(ContentHash::of(&payload))
-        && record.attributes().get(MODIFIED) == file.modified.map(AttributeValue::Timestamp).as_ref()
+        && is_described(&record, &file)
     {
         return Ok(None);
     }
     txn.put(&file.key, describe(Draft::from(payload), file.modified, file.sidecar.as_deref())).map(Some)
 }
 
-/// Streams a large file in. It is read twice where something of its length is there already, to compare.
+/// Tells whether a record has the time of a file, and what its sidecar says, if it has one.
+fn is_described(record: &Record, file: &Read) -> bool {
+    record.attributes().get(MODIFIED) == file.modified.map(AttributeValue::Timestamp).as_ref()
+        && file.sidecar.as_deref().is_none_or(|sidecar| record.extra() == Some(sidecar))
+}
+
+/// Streams a large file in. One of the same length and time is taken to be the same, unread.
 fn stream(session: &Session, file: &Read, tally: &mut Tally) -> Result<(), Failure> {
-    let same = session.record(&file.key).is_ok_and(|record| {
-        record.payload().length() == file.length
-            && record.attributes().get(MODIFIED) == file.modified.map(AttributeValue::Timestamp).as_ref()
-    });
+    let same = session
+        .record(&file.key)
+        .is_ok_and(|record| record.payload().length() == file.length && is_described(&record, file));
     let outcome = if same {
         Ok(None)
     } else {

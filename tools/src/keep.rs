@@ -168,14 +168,14 @@ fn verify(context: &Context, snapshots: &[PathBuf], threads: usize) -> Done {
     Ok(0)
 }
 
-/// What tells two states of an asset apart: its generation, and the first half of its payload's digest.
+/// What tells two states of an asset apart: the commit that it came with, and the first half of its payload's digest.
 type State = (u64, u128);
 
 fn records(path: &Path) -> larder::Result<BTreeMap<String, State>> {
     let mut records = BTreeMap::new();
     SnapshotFile::open(path)?.records(&mut |key, record| {
         if let Some(record) = record {
-            records.insert(key.to_string(), (record.generation(), record.version()));
+            records.insert(key.to_string(), (record.commit(), record.version()));
         }
     })?;
     Ok(records)

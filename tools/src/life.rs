@@ -238,7 +238,7 @@ impl Dependencies {
         // In the order in which a tree is read; each once, however many ways lead there.
         let (mut open, mut seen) = (vec![(start, 0)], std::collections::BTreeSet::new());
         while let Some((node, depth)) = open.pop() {
-            let is_new = seen.insert(node.clone());
+            let is_new = !seen.contains(&node);
             context.output.line(
                 || {
                     shown(&format!(
@@ -252,6 +252,7 @@ impl Dependencies {
             if !is_new || depth >= self.depth {
                 continue;
             }
+            seen.insert(node.clone());
             let next =
                 if self.down { made_from_it(&view, &node)? } else { what_it_was_made_from(&view, &node)? };
             open.extend(next.into_iter().rev().map(|node| (node, depth + 1)));

@@ -38,8 +38,8 @@ impl List {
                 "{:>12}  {}  {:<10} {:<10} {name}",
                 size(record.payload().length()),
                 time(record.updated()),
-                record.status().to_string(),
-                record.data_format()
+                shown(&record.status().to_string()),
+                shown(record.data_format())
             ),
             _ if self.long => format!("{:>12}  {:>23}  {:<10} {:<10} {name}", "-", "", "", ""),
             _ => name,
@@ -278,7 +278,7 @@ pub(crate) fn info(context: &Context, file: &Path) -> Done {
                 time(info.last_commit.time),
                 number(statistics.total.assets),
                 size(statistics.total.bytes),
-                shares.join("   "),
+                shown(&shares.join("   ")),
                 info.rules,
                 info.rules_default,
                 info.limits,

@@ -193,20 +193,51 @@ fn supervise() -> ExitCode {
     let done = std::env::current_exe().and_then(|tool| {
         std::process::Command::new(tool).args(std::env::args_os().skip(1)).env(INSIDE, "1").status()
     });
-    match done.map(|status| status.code()) {
-        Ok(Some(code)) => ExitCode::from(u8::try_from(code).unwrap_or(2)),
-        Ok(None) => {
+    let Ok(status) = done else { return work() };
+    match (status.code(), ended_from_outside(status)) {
+        (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+        (None, Some(signal)) => {
+            eprintln!("larder: it was ended by signal {signal}, before it was done");
+            ExitCode::from(2)
+        }
+        (None, None) => {
             eprintln!(
                 "larder: reading the file ended the process: it is damaged; run: larder salvage FILE NEW"
             );
             ExitCode::from(2)
         }
-        Err(_) => work(),
+    }
+}
+
+/// Gives the signal that ended a process, unless it is one that a process gives itself by what it does.
+#[cfg(unix)]
+fn ended_from_outside(status: std::process::ExitStatus) -> Option<i32> {
+    use rustix::process::Signal;
+    use std::os::unix::process::ExitStatusExt;
+    let own = [Signal::ABORT, Signal::SEGV, Signal::BUS, Signal::ILL, Signal::FPE, Signal::TRAP];
+    status.signal().filter(|signal| own.iter().all(|own| own.as_raw() != *signal))
+}
+
+#[cfg(not(unix))]
+fn ended_from_outside(_: std::process::ExitStatus) -> Option<i32> {
+    None
+}
+
+/// Lets this process end when the one ends that started it: else it would go on, with the file locked, when that is killed.
+fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    {
+        // Where it cannot be had, the work is done all the same.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     }
 }
 
 fn main() -> ExitCode {
-    if std::env::var_os(INSIDE).is_some() { work() } else { supervise() }
+    if std::env::var_os(INSIDE).is_none() {
+        return supervise();
+    }
+    end_with_parent();
+    work()
 }
 
 fn work() -> ExitCode {

@@ -112,6 +112,7 @@ fn a_tree_goes_in_and_comes_out_the_same_to_the_byte_and_the_nanosecond() {
 fn links_are_not_followed_in_either_direction() {
     let kitchen = Kitchen::new();
     kitchen.write("tree/a/f.txt", "inside");
+    kitchen.write("tree/a/g.txt", "inside, too");
     kitchen.write("outside/secret.txt", "outside");
     std::os::unix::fs::symlink(kitchen.at("outside"), kitchen.at("tree/link")).unwrap();
     let text = kitchen.ok(&["import", "tree", "p.larder"]);
@@ -120,7 +121,33 @@ fn links_are_not_followed_in_either_direction() {
     std::fs::create_dir(kitchen.at("back")).unwrap();
     std::os::unix::fs::symlink(kitchen.at("outside"), kitchen.at("back/a")).unwrap();
     kitchen.fails(1, &["export", "p.larder", "back"]);
-    assert!(!kitchen.at("outside/f.txt").exists());
+    assert!(!kitchen.at("outside/f.txt").exists() && !kitchen.at("outside/g.txt").exists());
+}
+
+/// T30: what a name or a status has in it that a terminal would obey is shown, and not sent.
+#[test]
+fn t30_what_a_terminal_would_obey_is_shown() {
+    let kitchen = Kitchen::new();
+    kitchen.write("tree/soup", "leek");
+    kitchen.write("tree/soup.__metadata__", r#"{"status":"\u001b]0;x\u0007"}"#);
+    kitchen.ok(&["import", "tree", "p.larder"]);
+    let listed = kitchen.ok(&["ls", "-l", "p.larder"]);
+    assert!(!listed.contains('\u{1b}') && listed.contains("\\u{1b}"), "{listed:?}");
+}
+
+#[test]
+fn a_sidecar_that_has_changed_is_taken_in_and_the_stores_own_log_is_not() {
+    let kitchen = Kitchen::new();
+    kitchen.write("tree/soup", "leek");
+    kitchen.write("tree/soup.__metadata__", r#"{"title":"Soup"}"#);
+    kitchen.ok(&["import", "tree", "tree/p.larder"]);
+    kitchen.write("tree/soup.__metadata__", r#"{"title":"Leek soup"}"#);
+    let text = kitchen.ok(&["import", "tree", "tree/p.larder"]);
+    assert!(text.contains("1 changed, 0 unchanged"), "{text}");
+    kitchen.ok(&["export", "tree/p.larder", "back", "--sidecars"]);
+    let sidecar = std::fs::read_to_string(kitchen.at("back/soup.__metadata__")).unwrap();
+    assert_eq!(sidecar, r#"{"title":"Leek soup"}"#);
+    assert_eq!(kitchen.ok(&["ls", "tree/p.larder"]), "soup\n");
 }
 
 #[test]
