@@ -167,7 +167,7 @@ impl Larder {
     /// # Errors
     /// [`InvalidName`](ErrorKind::InvalidName) if it is not one segment of a key, or `root`.
     pub fn session(&self, principal: &str) -> Result<Session> {
-        Ok(Session::new(&self.shared, Caller::named(principal, [])?))
+        Ok(Session::new(&self.shared, &self.upkeep, Caller::named(principal, [])?))
     }
 
     /// Gives the session of the file's holder, to whom no rule applies.
@@ -175,7 +175,7 @@ impl Larder {
     /// # Errors
     /// None that can be expected.
     pub fn root(&self) -> Result<Session> {
-        Ok(Session::new(&self.shared, Caller::root()?))
+        Ok(Session::new(&self.shared, &self.upkeep, Caller::root()?))
     }
 
     /// Gives how much of what there is, without a scan.

@@ -29,6 +29,7 @@ use crate::trace;
 use crate::txn::{
     Asset, Entry, Page, PageRequest, ReadTxn, Ready, WriteTxn, prepare, prepare_reader, refused, stored,
 };
+use crate::upkeep::Upkeep;
 use crate::why::Why;
 
 /// What a commit gives back: the value of the closure, and what the commit is called.
@@ -46,6 +47,8 @@ pub struct Receipt<R> {
 /// A write returns when it is as durable as [`Session::durability`] says, on disk by default.
 #[derive(Clone)]
 pub struct Session {
+    // Goes first, while there is still a store to write to; as long as one is left, what is due is seen to.
+    _upkeep: Arc<Upkeep>,
     shared: Arc<Shared>,
     caller: Caller,
     durability: Durability,
@@ -59,8 +62,9 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn new(shared: &Arc<Shared>, caller: Caller) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, upkeep: &Arc<Upkeep>, caller: Caller) -> Self {
         Self {
+            _upkeep: Arc::clone(upkeep),
             shared: Arc::clone(shared),
             caller,
             durability: shared.settings.durability,

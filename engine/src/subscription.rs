@@ -1,7 +1,7 @@
 //! The change feed, live: whoever subscribed is told of every commit, in order, through a bounded buffer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -84,8 +84,19 @@ impl Subscribers {
             if missing || marks.is_dropped.load(Ordering::Relaxed) {
                 continue;
             }
-            if let Err(TrySendError::Full(_)) = subscriber.sender.try_send((info, Arc::clone(feed))) {
-                marks.missed_from.store(info.sequence, Ordering::Release);
+            if let Err(TrySendError::Full(commit)) = subscriber.sender.try_send((info, Arc::clone(feed))) {
+                marks.missed_from.store(info.sequence, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
+                // Who has taken everything meanwhile may wait already, without having seen that: to him it is not missing.
+                if subscriber.sender.is_empty()
+                    && marks
+                        .missed_from
+                        .compare_exchange(info.sequence, 0, Ordering::SeqCst, Ordering::SeqCst)
+                        .is_ok()
+                {
+                    // There is room, and nobody else sends.
+                    let _ = subscriber.sender.try_send(commit);
+                }
             }
             marks.wake();
         }
@@ -118,10 +129,16 @@ impl Inbox {
             Err(TryRecvError::Disconnected) => return Incoming::Closed,
             Err(TryRecvError::Empty) => {}
         }
-        // Only when everything that fitted was taken: what is missing comes behind it.
-        let from = self.marks.missed_from.swap(0, Ordering::AcqRel);
-        if from != 0 {
-            return Incoming::Missed { from };
+        fence(Ordering::SeqCst);
+        if self.marks.missed_from.load(Ordering::SeqCst) != 0 {
+            // As long as something is missing nothing is sent: what fitted came before it.
+            if let Ok((info, feed)) = self.receiver.try_recv() {
+                return Incoming::Commit(info, feed);
+            }
+            let from = self.marks.missed_from.swap(0, Ordering::SeqCst);
+            if from != 0 {
+                return Incoming::Missed { from };
+            }
         }
         let received = match wait {
             None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -138,5 +155,51 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.marks.is_dropped.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A subscriber with a small buffer waited for ever: what it had missed was noted just before it waited.
+    #[test]
+    fn who_lags_and_waits_is_told_and_nothing_comes_out_of_order() {
+        const LAST: u64 = 200_000;
+        let subscribers = Subscribers::default();
+        let inbox = subscribers.add(1);
+        let feed = Arc::new(FeedRow { time: 0, principal: String::new(), events: Vec::new() });
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sequence = 0;
+                while sequence < LAST || !is_done.load(Ordering::Relaxed) {
+                    sequence += 1;
+                    subscribers.tell(CommitInfo { sequence, time: 0 }, &feed);
+                    if sequence > LAST {
+                        std::thread::yield_now();
+                    }
+                    // Nothing was heard for long: whoever waits is let go, and finds that he has not come to the end.
+                    if sequence > 50 * LAST {
+                        break;
+                    }
+                }
+                subscribers.close();
+            });
+            let mut last = 0;
+            while last < LAST {
+                match inbox.next(None) {
+                    Incoming::Commit(info, _) => {
+                        assert!(info.sequence > last, "{} after {last}", info.sequence);
+                        last = info.sequence;
+                    }
+                    Incoming::Missed { from } => assert!(from > last, "missed from {from} after {last}"),
+                    Incoming::Nothing => {}
+                    Incoming::Closed => break,
+                }
+            }
+            is_done.store(true, Ordering::Relaxed);
+            assert!(last >= LAST, "it waited for ever after {last}");
+        });
     }
 }

@@ -130,7 +130,7 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             }
             Ok(()) => {}
         }
-        let until_due = shared.commit.flush_due().saturating_sub(shared.clock.now()).max(0);
+        let until_due = shared.commit.until_flush_due(shared.clock.now());
         sleep = SLEEP_MAX.min(Duration::from_micros(until_due.cast_unsigned()));
     }
 }
@@ -147,7 +147,7 @@ pub(crate) fn run(shared: &Arc<Shared>, now: Micros) -> Result<UpkeepReport> {
 }
 
 fn flush_if_due(shared: &Shared, now: Micros) -> Result<bool> {
-    if shared.commit.flush_due() > now {
+    if shared.commit.until_flush_due(now) > 0 {
         return Ok(false);
     }
     shared.commit.flush()?;

@@ -272,3 +272,30 @@ fn the_feed_is_trimmed_and_says_so() {
     assert_eq!(session.feed_since(20, 100).unwrap().len(), 10);
     assert!(larder.verify(&mut |_| {}).unwrap().is_clean());
 }
+
+/// The store's thread ended with the `Larder`, though its sessions went on.
+#[test]
+fn what_is_submitted_and_awaited_is_done_as_long_as_a_session_is_left() {
+    let (folder, larder) = file();
+    let session = larder.session("ana").unwrap();
+    drop(larder);
+    let (_, ticket) = session.submit(|txn| txn.put("k", "x").map(drop)).unwrap();
+    assert_eq!(larder_tests::block_on(ticket).unwrap().sequence, 1);
+    drop(session);
+    let larder = Larder::open(folder.path().join("s.larder")).unwrap();
+    assert!(larder.root().unwrap().exists("k").unwrap());
+}
+
+/// A clock that had gone back kept windows open until it was where it had been.
+#[test]
+fn s4_2_3_a_window_is_kept_by_a_clock_that_goes_back() {
+    let clock = Arc::new(ManualClock::at(3_600_000_000));
+    let larder = Options::new().inline().clock(clock.clone()).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap().durability(Durability::Window { milliseconds: 10 });
+    session.put("first", "x").unwrap();
+    clock.set(0);
+    assert!(larder.upkeep(0).unwrap().flushed, "nobody knows how long ago that was");
+    session.put("second", "x").unwrap();
+    assert!(!larder.upkeep(9_999).unwrap().flushed);
+    assert!(larder.upkeep(10_000).unwrap().flushed);
+}

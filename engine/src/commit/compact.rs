@@ -10,7 +10,8 @@ impl Commit {
         match self.store.beside() {
             Beside::File(_) | Beside::Custom(_) if !self.is_full() => {
                 let _alone = self.syncing.lock();
-                self.log.lock().begin(&self.store).inspect_err(|error| self.fail(error))
+                let begun = self.log.lock().begin(&self.store);
+                begun.inspect_err(|error| self.fail(error))
             }
             _ => Ok(()),
         }

@@ -140,6 +140,10 @@ impl Commit {
     /// The same, by this way of making durable what was drained; `false` where the store has to start over first.
     fn checkpoint_by(&self, flush: impl FnOnce() -> Result<()>) -> Result<bool> {
         self.make_room_to_drain();
+        if matches!(self.store.beside(), Beside::Nothing) {
+            // What comes behind the drain is due still.
+            self.nothing_is_due();
+        }
         self.drain_all()?;
         if self.is_to_start_over() {
             return Ok(false);
@@ -166,7 +170,7 @@ impl Commit {
         self.check_drained(&drained)?;
         let (head, write_sets) =
             (last.head(), batch.iter().map(|accepted| &accepted.write_set).collect::<Vec<_>>());
-        *self.flush_due.lock() = i64::MAX;
+        self.nothing_is_due();
         self.store.apply(&write_sets, &head, true).map_err(|error| match error {
             ApplyError::Before(error) => error,
             ApplyError::Unknown(error) => unknown(last, error),
@@ -232,11 +236,14 @@ impl Commit {
             self.sync_log()?;
             return drained;
         }
-        if self.log.lock().release() {
-            self.store.set_log_in_use(None)?;
-            return self.store.beside().remove();
+        if self.log.lock().file().is_none() {
+            return self.store.flush();
         }
-        self.store.flush()
+        // If the file cannot be written, it is all in the log.
+        self.sync_log()?;
+        self.store.set_log_in_use(None).inspect_err(|error| self.fail(error))?;
+        self.log.lock().release();
+        self.store.beside().remove()
     }
 }
 

@@ -246,6 +246,12 @@ impl Log {
         self.open.as_ref().is_some_and(|open| open.other.last > self.checkpointed)
     }
 
+    /// Tells whether a checkpoint has to come soon, before there is nowhere to write: half of the way to that is done.
+    pub(super) fn is_pressed(&self) -> bool {
+        let is_half_full = |open: &OpenLog| open.active.room() < self.segment_length / 2;
+        self.wants_checkpoint() && self.open.as_ref().is_some_and(is_half_full)
+    }
+
     /// Writes ahead what the next batches will be written over. For those who are in no hurry.
     pub(super) fn write_ahead(&mut self) -> Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -315,9 +321,9 @@ impl Log {
         (self.appended, self.synced, self.checkpointed) = (sequence, sequence, sequence);
     }
 
-    /// Lets go of the file; tells whether there was one.
-    pub(super) fn release(&mut self) -> bool {
-        self.open.take().is_some()
+    /// Lets go of the file.
+    pub(super) fn release(&mut self) {
+        self.open = None;
     }
 }
 

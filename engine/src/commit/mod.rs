@@ -81,10 +81,19 @@ pub enum Durability {
     Lazy,
 }
 
+/// When a flush is due, and when that was said, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct FlushDue {
+    at: i64,
+    since: i64,
+}
+
 /// An accepted write-set on its way.
 pub(crate) struct Accepted {
     pub(crate) write_set: WriteSet,
     pub(crate) info: CommitInfo,
+    /// What the clock said, in microseconds: not the time of the commit, which never goes back.
+    pub(crate) now: i64,
     /// The identity of the state that it builds on.
     pub(crate) base: StateIdentity,
     pub(crate) durability: Durability,
@@ -164,8 +173,8 @@ pub(crate) struct Commit {
     is_closed: AtomicBool,
     /// Whether something failed: a quick look at the queue's `failed`.
     has_failed: AtomicBool,
-    /// When what is visible and not on disk has to be there, in microseconds; `i64::MAX` for never.
-    flush_due: Mutex<i64>,
+    /// When what is visible and not on disk has to be there, if ever.
+    flush_due: Mutex<Option<FlushDue>>,
     /// What went wrong last.
     last_error: Mutex<Option<Error>>,
 }
@@ -211,7 +220,7 @@ impl Commit {
             is_inline: options.inline,
             is_closed: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
-            flush_due: Mutex::new(i64::MAX),
+            flush_due: Mutex::default(),
             last_error: Mutex::default(),
         };
         commit.begin_room();
@@ -434,7 +443,7 @@ impl Commit {
     /// Makes a batch as durable as it was asked to be, and visible.
     fn make_safe(&self, batch: &[Accepted]) -> Result<()> {
         let Some(last) = batch.last() else { return Ok(()) };
-        let is_due = self.flush_due() <= last.info.time;
+        let is_due = self.is_flush_due(last.now);
         let sync = is_due || batch.iter().any(|accepted| accepted.durability == Durability::Synced);
         let is_taken = batch.iter().all(|accepted| self.log_takes(accepted));
         match self.store.beside() {
@@ -467,16 +476,16 @@ impl Commit {
 
     /// Notes until when a batch has to be on disk. Not before it is where a sync finds it: that ends what is due.
     fn note_due(&self, batch: &[Accepted]) {
-        let due = batch.iter().filter_map(|accepted| match accepted.durability {
+        let due = batch.iter().filter_map(|Accepted { durability, now, .. }| match durability {
             Durability::Window { milliseconds } => {
-                Some(accepted.info.time.saturating_add(i64::from(milliseconds) * 1_000))
+                Some(FlushDue { at: now.saturating_add(i64::from(*milliseconds) * 1_000), since: *now })
             }
             _ => None,
         });
         if let Some(due) = due.min() {
             let mut flush_due = self.flush_due.lock();
-            if due < *flush_due {
-                *flush_due = due;
+            if flush_due.is_none_or(|known| due < known) {
+                *flush_due = Some(due);
                 self.hurry();
             }
         }
@@ -496,6 +505,10 @@ impl Commit {
                 self.checkpoint()?;
             }
         }
+        if self.log.lock().is_pressed() {
+            // Whoever takes the checkpoint at leisure takes no more of it.
+            self.store.hurry();
+        }
         if sync { self.sync_log() } else { Ok(()) }
     }
 
@@ -510,7 +523,9 @@ impl Commit {
     /// Puts everything that the log was handed on disk.
     fn sync_log(&self) -> Result<()> {
         let _alone = self.syncing.lock();
-        *self.flush_due.lock() = i64::MAX;
+        if !matches!(self.store.beside(), Beside::Nothing) {
+            self.nothing_is_due();
+        }
         let written = self.log.lock().write_out()?;
         if let Some((file, upto)) = written {
             file.sync()?;
@@ -532,9 +547,16 @@ impl Commit {
         Ok(())
     }
 
-    /// Remembers a failure: nothing more is accepted.
+    /// Remembers a failure: nothing more is accepted. What is only that redb has met one before, whoever was told of that, or
+    /// was told late, is helped by starting over, where there is a log to do it from.
     pub(crate) fn fail(&self, error: &Error) {
         *self.last_error.lock() = Some(error.clone());
+        if matches!(error.kind(), ErrorKind::Poisoned { .. })
+            && self.queue.lock().failed.is_none()
+            && self.can_start_over()
+        {
+            return self.ask_to_start_over();
+        }
         self.queue.lock().failed.get_or_insert_with(|| error.clone());
         self.has_failed.store(true, Ordering::Release);
     }
@@ -546,7 +568,7 @@ impl Commit {
         self.settle()?;
         let flushed = match self.store.beside() {
             Beside::Memory => {
-                *self.flush_due.lock() = i64::MAX;
+                self.nothing_is_due();
                 Ok(())
             }
             Beside::Nothing => self.checkpoint(),
@@ -555,9 +577,22 @@ impl Commit {
         flushed.inspect_err(|error| self.fail(error))
     }
 
-    /// Gives when a flush is due, in microseconds; `i64::MAX` for never.
-    pub(crate) fn flush_due(&self) -> i64 {
-        *self.flush_due.lock()
+    /// Tells how many microseconds there are until a flush is due; `i64::MAX` if none is.
+    pub(crate) fn until_flush_due(&self, now: i64) -> i64 {
+        match *self.flush_due.lock() {
+            None => i64::MAX,
+            // The clock went back: it does not tell how long ago that was.
+            Some(due) if now < due.since => 0,
+            Some(due) => due.at.saturating_sub(now).max(0),
+        }
+    }
+
+    fn is_flush_due(&self, now: i64) -> bool {
+        self.until_flush_due(now) == 0
+    }
+
+    fn nothing_is_due(&self) {
+        *self.flush_due.lock() = None;
     }
 
     /// Waits until no closure runs, then accepts nothing more and brings everything into the store.
@@ -580,13 +615,16 @@ impl Commit {
         for _ in 0..2 {
             let _ = self.heal(held);
             if self.queue.lock().failed.is_some() {
-                return self.leave_in_log();
+                break;
             }
             match self.settle().and_then(|()| self.bring_home()) {
+                Ok(()) => return Ok(()),
                 Err(_) if self.has_to_start_over() => {}
-                done => return done,
+                Err(error) => return self.leave_in_log().and(Err(error)),
             }
         }
+        // Whoever waits for what was accepted is told that it failed.
+        self.lead_if_free();
         self.leave_in_log()
     }
 

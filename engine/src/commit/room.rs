@@ -214,15 +214,19 @@ impl Commit {
         let state = self.store.backend_state();
         let is_full = matches!(failed.kind(), ErrorKind::StoreFull { .. });
         // redb may meet the full disk first where it tells nobody, and answer everything with that later.
-        let wants_room = (is_full || state.is_full())
-            && state.failed_sync().is_none()
-            && !self.log.lock().has_failed_sync()
-            && matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_));
+        let wants_room = (is_full || state.is_full()) && self.can_start_over();
         Some(match (wants_room, is_full) {
             (true, true) => failed,
             (true, false) => ErrorKind::no_room("what was to be stored").into(),
             (false, _) => ErrorKind::Poisoned { by: failed.to_string() }.into(),
         })
+    }
+
+    /// Tells whether everything that is visible can be had again from the file as it was, and the log.
+    pub(super) fn can_start_over(&self) -> bool {
+        self.store.backend_state().failed_sync().is_none()
+            && !self.log.lock().has_failed_sync()
+            && matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_))
     }
 
     /// Tells whether something failed after which the store can start over.
@@ -241,7 +245,11 @@ impl Commit {
     }
 
     pub(super) fn has_to_start_over(&self) -> bool {
-        self.is_to_start_over() || (self.has_failed.load(Ordering::Acquire) && self.wants_room())
+        if self.has_failed.load(Ordering::Acquire) {
+            self.wants_room()
+        } else {
+            self.is_to_start_over() && self.can_start_over()
+        }
     }
 
     /// Starts over after a write that found no room, if there was one, for who does not hold the sequencer.
@@ -305,7 +313,7 @@ impl Commit {
         *drained = visible;
         self.overlay.start_over(snapshot, &visible);
         **held = Sequenced::load(&self.overlay.committed()?, self.documents())?;
-        *self.flush_due.lock() = i64::MAX;
+        self.nothing_is_due();
         let mut queue = self.queue.lock();
         (queue.failed, queue.newest) = (None, None);
         self.has_failed.store(false, Ordering::Release);

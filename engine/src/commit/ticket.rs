@@ -85,6 +85,7 @@ impl Slot {
     pub(crate) fn wait_within(&self, wait_max: Option<Duration>) -> Option<Woken> {
         let mut state = self.state.lock();
         state.is_waited_for = true;
+        let mut is_over = false;
         let woken = loop {
             if let Some(outcome) = &state.outcome {
                 break Some(Woken::Done(outcome.clone()));
@@ -96,12 +97,10 @@ impl Slot {
                 break Some(Woken::ToTakeTurn);
             }
             match wait_max {
+                // The lead may have come when the time was over already.
+                _ if is_over => break None,
                 None => self.changed.wait(&mut state),
-                Some(wait_max) => {
-                    if self.changed.wait_for(&mut state, wait_max).timed_out() {
-                        break None;
-                    }
-                }
+                Some(wait_max) => is_over = self.changed.wait_for(&mut state, wait_max).timed_out(),
             }
         };
         // Who does something else meanwhile is not handed the lead: he may be waiting for whoever has it.

@@ -49,6 +49,8 @@ pub struct WriteTxn<'s> {
     events: Vec<EventRow>,
     staged: Vec<crate::payload::Staged>,
     info: CommitInfo,
+    /// What the clock said when it began, in microseconds.
+    now: i64,
     documents_changed: bool,
     /// Keys whose claims were made, or given up.
     claims: BTreeMap<Bytes, bool>,
@@ -87,7 +89,8 @@ impl<'s> WriteTxn<'s> {
     pub(crate) fn begin(shared: &'s Arc<Shared>, caller: &'s Caller, mut held: Held<'s>) -> Result<Self> {
         shared.commit.heal(&mut held)?;
         let view = shared.commit.accepted_view()?;
-        let info = CommitInfo { sequence: held.sequence + 1, time: shared.clock.now().max(held.time) };
+        let now = shared.clock.now();
+        let info = CommitInfo { sequence: held.sequence + 1, time: now.max(held.time) };
         let documents = Arc::clone(&held.documents);
         let (has_edges, has_logs) = (held.has_edges, held.has_logs);
         Ok(Self {
@@ -102,6 +105,7 @@ impl<'s> WriteTxn<'s> {
             events: Vec::new(),
             staged: Vec::new(),
             info,
+            now,
             documents_changed: false,
             claims: BTreeMap::new(),
             acting_for: Vec::new(),
@@ -375,7 +379,6 @@ impl<'s> WriteTxn<'s> {
                 self.changes.put(Table::Chunks, chunk_key(content.id, number).to_vec(), body);
             }
             if let Some(staged) = linked.staged {
-                staged.check()?;
                 self.changes.remove(Table::Staging, staged.id().to_be_bytes().to_vec());
                 self.staged.push(staged);
             }
@@ -529,6 +532,7 @@ impl<'s> WriteTxn<'s> {
         self.shared.commit.accept(Accepted {
             write_set,
             info: self.info,
+            now: self.now,
             base: header.base,
             durability,
             frees_claims: self.claims.values().any(|is_live| !is_live),
