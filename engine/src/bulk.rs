@@ -103,7 +103,8 @@ impl Bulk {
             }
             Err(error) => return Err(error),
         };
-        let bytes = ASSET_OVERHEAD + 2 * key.as_str().len() + ready.bytes_in_memory();
+        let bytes =
+            ASSET_OVERHEAD + 2 * key.as_str().len() + ready.bytes_in_memory() + draft.metadata.bytes();
         self.bytes += bytes;
         self.waiting.push(Waiting { key, draft, ready, bytes });
         if self.bytes >= self.memory_bytes_max { self.run() } else { Ok(()) }
@@ -135,7 +136,7 @@ impl Bulk {
                 let (mut count, mut bytes) = (0, 0);
                 let mut outcomes = BulkReport::default();
                 while count < ASSETS_A_COMMIT
-                    && bytes < BYTES_A_COMMIT
+                    && bytes.max(txn.bytes()) < BYTES_A_COMMIT
                     && let Some(Waiting { key, draft, ready, bytes: its_bytes }) = waiting.next()
                 {
                     count += 1;
@@ -149,10 +150,7 @@ impl Bulk {
                 Ok(outcomes)
             })?;
             report.commits += 1;
-            report.stored += commit.value.stored;
-            for (key, error) in commit.value.refusals {
-                report.refuse(key, error);
-            }
+            report.add(commit.value);
         }
         Ok(())
     }
@@ -164,6 +162,13 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 impl BulkReport {
+    fn add(&mut self, other: Self) {
+        self.stored += other.stored;
+        self.refused += other.refused;
+        let room = REFUSALS_MAX.saturating_sub(self.refusals.len());
+        self.refusals.extend(other.refusals.into_iter().take(room));
+    }
+
     fn refuse(&mut self, key: Key, error: Error) {
         self.refused += 1;
         if self.refusals.len() < REFUSALS_MAX {

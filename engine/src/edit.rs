@@ -221,6 +221,20 @@ pub struct Annotation {
 }
 
 impl Annotation {
+    /// Gives about how many bytes it has.
+    pub(crate) fn bytes(&self) -> usize {
+        let attribute = |value: &Option<AttributeValue>| match value {
+            Some(AttributeValue::Text(text)) => text.len(),
+            _ => 16,
+        };
+        self.tags.iter().map(|tag| 2 * tag.len() + 64).sum::<usize>()
+            + self.attributes.iter().map(|(name, value)| name.len() + attribute(value)).sum::<usize>()
+            + self.texts.iter().map(|(_, text)| text.len()).sum::<usize>()
+            + self.extra.as_ref().map_or(0, Bytes::len)
+            + self.log.iter().map(|(_, message)| message.len() + 64).sum::<usize>()
+            + self.dependencies.len() * 256
+    }
+
     /// Makes an annotation that changes nothing.
     #[must_use]
     pub fn new() -> Self {

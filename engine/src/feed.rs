@@ -84,7 +84,7 @@ impl<'a> Feed<'a> {
             room: None,
         };
         for row in &feed.events {
-            let Some(place) = self.place_of(row, below, &guard) else { continue };
+            let Some((place, is_whole)) = self.place_of(row, below, &guard) else { continue };
             let is_row = matches!(row.kind, EventKind::RowPut | EventKind::RowRemoved);
             let generation = |generation: u64| (generation != 0 && !is_row).then_some(generation);
             let from = if is_row { None } else { Key::decode(&row.from).ok() };
@@ -97,7 +97,7 @@ impl<'a> Feed<'a> {
                 row: is_row.then(|| Tuple::new(Vec::new()).ok()).flatten(),
                 old_generation: generation(row.old_generation),
                 new_generation: generation(row.new_generation),
-                bytes: row.bytes,
+                bytes: if is_whole { row.bytes } else { 0 },
                 principal: feed.principal.clone(),
                 time: feed.time,
             };
@@ -112,19 +112,29 @@ impl<'a> Feed<'a> {
         }
     }
 
-    fn place_of(&self, row: &EventRow, below: &Prefix, guard: &Guard<'_>) -> Option<String> {
+    /// Where an event is told to have been, if it concerns who asks; and whether all of it is below that.
+    fn place_of(&self, row: &EventRow, below: &Prefix, guard: &Guard<'_>) -> Option<(String, bool)> {
         if row.kind == EventKind::DocumentChanged {
             let shown = below.is_root() && guard.allows(Right::ADMIN, &Prefix::root());
-            return shown.then(|| String::from_utf8_lossy(&row.key).into_owned());
+            return shown.then(|| (String::from_utf8_lossy(&row.key).into_owned(), true));
         }
-        if row.key.is_empty() {
-            return guard.allows(Right::LIST, &Prefix::root()).then(String::new);
+        let key = if row.key.is_empty() { None } else { Some(Key::decode(&row.key).ok()?) };
+        let place = key.as_ref().map_or_else(Prefix::root, Prefix::from);
+        let is_tree = row.kind == EventKind::TreeDeleted;
+        let is_inside = key.as_ref().is_some_and(|key| below.covers(key));
+        let is_around = (is_tree || place.is_root())
+            && below.as_key().map_or(place.is_root(), |below| place.covers(below));
+        let text = |place: &Prefix| place.as_key().map_or_else(String::new, Key::to_string);
+        if !is_inside && !is_around {
+            None
+        } else if guard.allows(Right::LIST, &place) {
+            Some((text(&place), true))
+        } else {
+            // Of a tree that went, and may not be listed itself, he is told who may have listed something in it.
+            let seen = if is_around { below } else { &place };
+            let may_know = is_tree && guard.uniform_below(Right::LIST, seen) != Some(false);
+            may_know.then(|| (text(seen), false))
         }
-        let key = Key::decode(&row.key).ok()?;
-        let concerned = below.covers(&key)
-            || (row.kind == EventKind::TreeDeleted
-                && below.as_key().is_some_and(|below| Prefix::from(&key).covers(below)));
-        (concerned && guard.allows(Right::LIST, &key)).then(|| key.to_string())
     }
 }
 

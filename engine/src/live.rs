@@ -14,9 +14,9 @@ use larder_format::{AbsentReason, Key, Status};
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::edit::{Annotation, Draft, Edit, IntoKey, Outcome};
+use crate::edit::{Annotation, Draft, IntoKey};
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::{Receipt, Session};
+use crate::session::Session;
 use crate::trace;
 
 /// A value of any type.
@@ -152,7 +152,8 @@ struct Object {
     weight: u64,
     is_pinned: bool,
     last_call: Option<LastCall>,
-    generation: u64,
+    /// The commit that its record came with: no other record of the key has that.
+    commit: u64,
     session: Session,
 }
 
@@ -200,12 +201,16 @@ impl LiveObjects {
         self.check_room(&key, weight)?;
         // Known from here on: it is pinned, can be stored, is made by something, or its loss was said to be known.
         let draft = draft.with(Annotation::loss_is_known);
-        let generation = session.put(&key, draft)?.value.generation;
+        let commit = session.put(&key, draft)?.commit.sequence;
         let session = session.clone();
-        let object = Object { value, weight, is_pinned, last_call, generation, session };
+        let object = Object { value, weight, is_pinned, last_call, commit, session };
         // Whatever goes is dropped after the lock: the application's own code runs there too.
         let (_former, victims) = {
             let mut held = self.held.lock();
+            if held.objects.peek(&key).is_some_and(|there| there.commit > commit) {
+                // Another was put over it meanwhile.
+                return Ok(());
+            }
             let former = held.remove(&key);
             held.insert(key, object);
             (former, held.make_room(&self.options))
@@ -220,16 +225,22 @@ impl LiveObjects {
     /// As [`Session::record`].
     pub fn get<T: Any + Send + Sync>(&self, session: &Session, key: impl IntoKey) -> Result<Option<Arc<T>>> {
         let key = key.into_key()?;
-        let record = session.record(&key)?;
-        let mut held = self.held.lock();
-        let Some(object) = held.objects.get(&key) else { return Ok(None) };
-        if object.generation == record.generation() {
-            return Ok(Arc::clone(&object.value).downcast().ok());
+        loop {
+            let commit = session.record(&key)?.commit();
+            let mut held = self.held.lock();
+            let Some(object) = held.objects.get(&key) else { return Ok(None) };
+            match object.commit.cmp(&commit) {
+                std::cmp::Ordering::Equal => return Ok(Arc::clone(&object.value).downcast().ok()),
+                // It was put after the record was read.
+                std::cmp::Ordering::Greater => {}
+                std::cmp::Ordering::Less => {
+                    // Something else was put there. Nobody can want it any more.
+                    let _former = held.remove(&key);
+                    drop(held);
+                    return Ok(None);
+                }
+            }
         }
-        // Something else was put there. Nobody can want it any more.
-        let _former = held.remove(&key);
-        drop(held);
-        Ok(None)
     }
 
     /// Pins a value, or lets it go when there is no room; tells whether it is here.
@@ -311,9 +322,12 @@ impl LiveObjects {
 fn store(key: &Key, object: Object) -> Result<bool> {
     let draft = object.last_call.and_then(|last_call| last_call(&*object.value));
     let Some(draft) = draft else { return Ok(false) };
-    let Receipt { value, .. } =
-        object.session.apply(Edit::put(key, draft).if_generation(object.generation))?;
-    Ok(matches!(value, Outcome::Created(_) | Outcome::Replaced(_)))
+    let stored = object.session.write(|txn| match txn.record(key) {
+        Ok(record) if record.commit() == object.commit => txn.put(key, draft).map(|_| true),
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound) => Err(error),
+        _ => Ok(false),
+    })?;
+    Ok(stored.value)
 }
 
 impl Held {

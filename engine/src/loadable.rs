@@ -1,6 +1,6 @@
 //! What may be served as a hit: found, finished, not volatile, in time, made from what is still so, and readable.
 
-use larder_format::{AbsentReason, Dependency, Key, NEVER, Node, PayloadState, Record, Status};
+use larder_format::{AbsentReason, Dependency, Key, NEVER, Node, PayloadState, Record, Right, Status};
 
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
@@ -52,7 +52,7 @@ pub enum Miss {
     Stale {
         /// What it was made from, in the version that was seen.
         seen: Dependency,
-        /// The version that there is; nothing, if it is gone.
+        /// The version that there is, 0 where the caller may not know it; nothing, if it is gone.
         found: Option<u128>,
     },
     /// There is no payload.
@@ -68,6 +68,7 @@ impl std::fmt::Display for Miss {
             Self::Expired => f.write_str("it has expired"),
             Self::Status(status) => write!(f, "its status is {status}"),
             Self::Stale { seen, found: None } => write!(f, "{} is gone", seen.on),
+            Self::Stale { seen, found: Some(0) } => write!(f, "{} has changed", seen.on),
             Self::Stale { seen, found: Some(found) } => {
                 write!(
                     f,
@@ -135,10 +136,19 @@ impl Reading<'_, '_> {
         for seen in record.dependencies() {
             let found = self.version_of(&seen.on)?;
             if found.is_none_or(|found| !seen.matches(found)) {
+                let found = self.told(&seen.on, found);
                 return Ok(Some(Miss::Stale { seen, found }));
             }
         }
         Ok(None)
+    }
+
+    /// What may be said of a version: of what the caller may not read neither which it is, nor whether it is there.
+    pub(crate) fn told(&self, node: &Node, version: Option<u128>) -> Option<u128> {
+        match node {
+            Node::Asset(key) if !self.guard.allows(Right::READ, key) => Some(0),
+            _ => version,
+        }
     }
 
     /// Gives the version of something that others depend on; nothing, if it is gone.

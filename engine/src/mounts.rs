@@ -101,6 +101,9 @@ impl Mounts {
             return target.apply(Edit::copy(from, to));
         }
         let asset = source.get(&from)?;
+        if asset.record().is_collection() {
+            return Err(Error::from(ErrorKind::IsACollection).at(&from));
+        }
         let draft = draft_of(asset.record());
         if !asset.record().has_payload() {
             return target.apply(Edit::put(to, draft));
@@ -119,7 +122,9 @@ impl Mounts {
         let mut entries: BTreeMap<Key, Entry> = BTreeMap::new();
         let mut is_there = place.is_root();
         for (at, (mounted, session)) in self.0.iter().enumerate() {
-            if let Some(point) = mounted.as_key().filter(|point| place.is_ancestor_of(point)) {
+            // One that lies below an earlier one is not seen.
+            let is_seen = |point: &&Key| place.is_ancestor_of(point) && self.mount_of(point) == Some(at);
+            if let Some(point) = mounted.as_key().filter(is_seen) {
                 let key = first_below(&place, point)?;
                 let entry = Entry { key: key.clone(), record: None, has_children: true };
                 entries.entry(key).or_insert(entry).has_children = true;
@@ -133,11 +138,12 @@ impl Mounts {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound) => continue,
                 listed => listed?,
             };
-            is_there = true;
+            is_there |= place.as_key().is_none_or(|place| self.mount_of(place) == Some(at));
             for entry in listed {
                 let key = entry.key.rebase(&Prefix::root(), mounted)?;
                 // What belongs to an earlier mount is not seen, whatever this one has there.
                 if self.mount_of(&key) == Some(at) {
+                    is_there = true;
                     let known = entries.entry(key.clone()).or_insert(Entry {
                         key,
                         record: None,

@@ -31,7 +31,8 @@ pub struct Why {
     pub record: Record,
     /// Why it is not served; nothing, if it is. A payload is not read for it.
     pub miss: Option<Miss>,
-    /// What it was made from, in the version that was seen, and the version that there is; nothing, if it is gone.
+    /// What it was made from, in the version that was seen, and the version that there is: 0 where the caller may not know it,
+    /// nothing if it is gone.
     pub made_from: Vec<(Dependency, Option<u128>)>,
     /// What was made from it, as far as the caller may list it.
     pub dependents: Vec<Key>,
@@ -47,7 +48,7 @@ impl Reading<'_, '_> {
             miss = self.stale(&record)?;
         }
         let made_from = record.dependencies().into_iter().map(|seen| {
-            let found = self.version_of(&seen.on)?;
+            let found = self.told(&seen.on, self.version_of(&seen.on)?);
             Ok((seen, found))
         });
         let made_from = made_from.collect::<Result<_>>()?;

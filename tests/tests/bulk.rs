@@ -94,6 +94,32 @@ fn s0_6_s0_7_what_is_refused_is_in_the_report_and_the_rest_is_stored() {
     verified(&larder);
 }
 
+/// What was refused beyond those that are listed was in no number.
+#[test]
+fn every_refusal_is_counted() {
+    let larder = in_memory();
+    let mut bulk = larder.session("ana").unwrap().bulk();
+    for n in 0..3_000 {
+        bulk.put(format!("k/{n}"), Draft::from("x").tag("")).unwrap();
+    }
+    let report = bulk.finish().unwrap();
+    assert_eq!((report.stored, report.refused, report.refusals.len()), (0, 3_000, 1_000));
+}
+
+/// Metadata took no part in how much goes into a commit: a load within all limits was refused.
+#[test]
+fn what_has_much_metadata_is_loaded() {
+    let larder = in_memory();
+    let mut bulk = larder.session("ana").unwrap().bulk();
+    for n in 0..1_200 {
+        bulk.put(format!("k/{n}"), Draft::from("x").with(|about| about.extra(vec![7; 100_000]))).unwrap();
+    }
+    let report = bulk.finish().unwrap();
+    assert_eq!((report.stored, report.refused), (1_200, 0));
+    assert!(report.commits > 2, "{report:?}");
+    verified(&larder);
+}
+
 #[test]
 fn a_load_inside_a_transaction_is_refused() {
     let larder = in_memory();

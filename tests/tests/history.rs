@@ -76,10 +76,35 @@ fn what_was_removed_can_be_brought_back() {
     assert_eq!(session.put("d", "two").unwrap().value.generation, 2);
     session.delete("d").unwrap();
     assert_eq!((former(&session, "d", 1), former(&session, "d", 2)), (b"one".to_vec(), b"two".to_vec()));
-    // And what is renamed to where something was.
+    // And what is renamed or copied to where something was, or brought back there.
     session.put("e", payload(9, true)).unwrap();
-    session.rename("e", "d").unwrap();
+    assert_eq!(session.rename("e", "d").unwrap().value.generation, 3);
     session.delete("d").unwrap();
+    assert_eq!(former(&session, "d", 2), b"two");
+    session.write(|txn| txn.restore("d", 1)).unwrap();
+    assert_eq!(session.record("d").unwrap().generation(), 4);
+    session.delete("d").unwrap();
+    assert_eq!(former(&session, "d", 2), b"two");
+    session.copy("c", "d").unwrap();
+    assert_eq!(session.record("d").unwrap().generation(), 5);
+    session.delete("d").unwrap();
+    assert_eq!(generations(&session, "d"), [1, 2, 3, 4, 5]);
+    session.make_directory("d").unwrap();
+    assert_eq!(session.record("d").unwrap().generation(), 6);
+    verified(&larder);
+}
+
+/// What closes no circle when it is put closes none when it is brought back.
+#[test]
+fn what_is_brought_back_closes_no_circle() {
+    let larder = in_memory();
+    keep(&larder, "[[history]]\non = \"**\"\ngenerations = 5\n");
+    let session = larder.session("ana").unwrap();
+    session.put("b", "1").unwrap();
+    session.put("a", Draft::from("1").with(|about| about.depends_on("b"))).unwrap();
+    session.put("a", "2").unwrap();
+    session.put("b", Draft::from("2").with(|about| about.depends_on("a"))).unwrap();
+    assert_eq!(kind_of(session.write(|txn| txn.restore("a", 1))), "DependencyCycle");
     verified(&larder);
 }
 

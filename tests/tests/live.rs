@@ -75,6 +75,55 @@ fn a_value_goes_with_the_record_that_it_was_put_with() {
     assert!(!live.remove(&"k".parse::<Key>().unwrap()));
 }
 
+/// Another asset that got the same generation was taken for the one that the value was put with, and written over.
+#[test]
+fn a_value_is_not_mistaken_for_what_came_after_its_record() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    let live = LiveObjects::new(LiveOptions::new());
+    let stored = || LiveDraft::new(Arc::new(Pot("soup")), 1).stored_by(|pot: &Pot| Some(Draft::from(pot.0)));
+    for is_asked_for in [true, false] {
+        live.put(&session, "k", stored()).unwrap();
+        session.delete("k").unwrap();
+        session.put("k", "something else").unwrap();
+        if is_asked_for {
+            assert_eq!(found(&live, &session, "k"), None);
+        }
+        live.close();
+        assert_eq!(session.get("k").unwrap().bytes().unwrap(), "something else");
+        session.delete("k").unwrap();
+    }
+    live.put(&session, "k", stored()).unwrap();
+    live.close();
+    assert_eq!(session.get("k").unwrap().bytes().unwrap(), "soup");
+    verified(&larder);
+}
+
+/// Who asks while others put finds the value of the newest record, or none that is older.
+#[test]
+fn the_newest_value_stays_whoever_asks_meanwhile() {
+    let larder = in_memory();
+    let live = LiveObjects::new(LiveOptions::new());
+    let session = larder.session("ana").unwrap();
+    live.put(&session, "k", pot("first", 1).pinned()).unwrap();
+    std::thread::scope(|scope| {
+        for name in ["b", "c"] {
+            let (live, session) = (&live, session.clone());
+            scope.spawn(move || {
+                (0..300).for_each(|_| live.put(&session, "k", pot(name, 1).pinned()).unwrap());
+            });
+        }
+        let (live, session) = (&live, session.clone());
+        scope.spawn(move || {
+            for _ in 0..2_000 {
+                let _ = found(live, &session, "k");
+            }
+        });
+    });
+    assert!(found(&live, &session, "k").is_some(), "it is pinned");
+    assert_eq!(live.statistics().pinned_entries, 1);
+}
+
 #[test]
 fn s0_5_the_oldest_go_the_pinned_stay_and_everyone_is_told_before() {
     let larder = in_memory();

@@ -96,3 +96,31 @@ fn a_copy_goes_from_store_to_store_with_its_metadata() {
     assert_eq!(kind_of(mounts.copy("photos/nothing", "work/x")), "NotFound");
     stores.iter().for_each(|store| drop(verified(store)));
 }
+
+/// A mount point below an earlier one has nothing that could be reached, and was shown all the same.
+#[test]
+fn what_is_mounted_below_an_earlier_one_is_not_seen() {
+    let stores = [in_memory(), in_memory()];
+    let session = |at: usize| stores[at].session("ana").unwrap();
+    session(0).put("c", "x").unwrap();
+    session(1).put("d", "y").unwrap();
+    let mounts = Mounts::new().mount("a", session(0)).unwrap().mount("a/b", session(1)).unwrap();
+    assert_eq!(names(&mounts, "a"), [("a/c".to_owned(), false)]);
+    assert_eq!(kind_of(mounts.list("a/b")), "NotFound");
+    assert_eq!(names(&mounts, ""), [("a".to_owned(), true)]);
+}
+
+/// What is copied from one store to another would be a collection without a definition.
+#[test]
+fn a_collection_is_copied_within_no_store_and_to_no_other() {
+    let Three { stores, mounts } = three();
+    let define =
+        |txn: &mut larder::WriteTxn<'_>| txn.define_collection("rows", &larder::CollectionDefinition::new());
+    stores[0].root().unwrap().write(define).unwrap();
+    for to in ["photos/other", "other"] {
+        assert_eq!(kind_of(mounts.copy("photos/rows", to)), "IsACollection");
+    }
+    let draft = || Draft::absent(larder::AbsentReason::Collection);
+    assert_eq!(kind_of(mounts.put("other", draft())), "InvalidArgument");
+    stores.iter().for_each(|larder| drop(verified(larder)));
+}

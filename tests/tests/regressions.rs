@@ -175,3 +175,84 @@ fn a_commit_that_was_drained_before_it_was_visible_lost_an_update_and_tore_views
         assert_eq!(number(larder.root().unwrap().get("n")), WRITERS * EACH);
     }
 }
+
+/// A payload that another store had staged was acknowledged, and nobody could read it.
+#[test]
+fn what_another_store_prepared_is_refused() {
+    let (one, other) = (in_memory(), in_memory());
+    let key: larder::Key = "k".parse().unwrap();
+    let bytes = larder_tests::Random::new(1).bytes(2 << 20);
+    let prepared = || one.root().unwrap().prepare(&key, &mut bytes.as_slice(), &"".into()).unwrap();
+    let refused = other.root().unwrap().put(&key, larder::Draft::prepared(prepared()));
+    assert_eq!(kind_of(refused), "InvalidArgument");
+    one.root().unwrap().put(&key, larder::Draft::prepared(prepared())).unwrap();
+    assert!(one.root().unwrap().get(&key).unwrap().bytes().unwrap() == bytes);
+    assert!(!other.root().unwrap().exists(&key).unwrap());
+    verified(&one);
+    verified(&other);
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Zeros(Vec<u64>);
+
+/// A typed value that was put as bytes, and so compressed, could be opened only until it was brought into the store.
+#[test]
+fn a_typed_value_is_opened_however_it_is_stored() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    session.put_typed("typed", &Zeros(vec![7; 800])).unwrap();
+    let bytes = session.get("typed").unwrap().bytes().unwrap();
+    session.delete("typed").unwrap();
+    session.put("copy.bin", bytes).unwrap();
+    session.put_typed("again", &Zeros(vec![7; 800])).unwrap();
+    for _ in 0..2 {
+        for key in ["copy.bin", "again"] {
+            assert_eq!(session.get_typed::<Zeros>(key).unwrap().0.len(), 800, "{key}");
+        }
+        // Recounting brings everything into the store.
+        verified(&larder);
+    }
+}
+
+/// Who may know what is in a tree, and not of the tree, was never told that it went.
+#[test]
+fn who_may_list_something_in_a_tree_is_told_that_it_goes() {
+    let larder = in_memory();
+    let root = larder.root().unwrap();
+    let rules =
+        "default = \"deny\"\n[[rule]]\nallow = [\"list\", \"read\"]\nwho = [\"bob\"]\non = \"team/b/**\"\n";
+    root.set_document(larder::DocumentKind::Rules, rules).unwrap();
+    for place in ["team", ""] {
+        root.put("team/b/x", "1").unwrap();
+        root.put("team/c/y", "2").unwrap();
+        let since = larder.info().unwrap().last_commit.sequence;
+        let (bob, eve) = (larder.session("bob").unwrap(), larder.session("eve").unwrap());
+        let subscription = bob.subscribe("team/b", 10).unwrap();
+        root.delete_tree(place).unwrap();
+        let Some(larder::Notice::Events(told)) = subscription.next_within(std::time::Duration::ZERO) else {
+            panic!("nothing came")
+        };
+        assert_eq!((told[0].place.as_str(), told[0].bytes), ("team/b", 0));
+        assert_eq!(bob.feed_since(since, 10).unwrap().len(), 1);
+        assert!(eve.feed_since(since, 10).unwrap().is_empty());
+    }
+}
+
+/// Whoever may read what was made from a secret was told its digest.
+#[test]
+fn why_tells_nothing_of_what_may_not_be_read() {
+    let larder = in_memory();
+    let root = larder.root().unwrap();
+    root.put("secret/pin", "1234").unwrap();
+    let ready = larder::Draft::from("x").status(larder::Status::Ready);
+    root.put("reports/q", ready.with(|about| about.depends_on("secret/pin"))).unwrap();
+    let rules =
+        "default = \"allow\"\n[[rule]]\ndeny = [\"read\", \"list\"]\nwho = [\"ana\"]\non = \"secret/**\"\n";
+    root.set_document(larder::DocumentKind::Rules, rules).unwrap();
+    let ana = larder.session("ana").unwrap();
+    assert_eq!(ana.why("reports/q").unwrap().made_from[0].1, Some(0));
+    assert_ne!(root.why("reports/q").unwrap().made_from[0].1, Some(0));
+    root.delete("secret/pin").unwrap();
+    assert_eq!(ana.why("reports/q").unwrap().made_from[0].1, Some(0));
+    assert_eq!(root.why("reports/q").unwrap().made_from[0].1, None);
+}

@@ -80,13 +80,14 @@ impl Staged {
         self.id
     }
 
-    /// Tells whether what was written is there still.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.reopened == self.commit.store().reopened() {
-            Ok(())
-        } else {
-            Err(ErrorKind::Interrupted.into())
+    /// Refuses what was written for another store, or is not there any more.
+    pub(crate) fn check(&self, commit: &Arc<Commit>) -> Result<()> {
+        if !Arc::ptr_eq(&self.commit, commit) {
+            let expected = "a payload that was prepared by this store since it was opened".to_owned();
+            let got = "one of another store, or of another opening of this one".to_owned();
+            return Err(ErrorKind::InvalidArgument { argument: "prepared", expected, got }.into());
         }
+        if self.reopened == commit.store().reopened() { Ok(()) } else { Err(ErrorKind::Interrupted.into()) }
     }
 
     /// Says that a record refers to the chunks now.

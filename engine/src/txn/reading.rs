@@ -292,9 +292,9 @@ impl<'v> Reading<'v, '_> {
             PayloadState::Inline { .. } => TypedValue::from_page(Box::new(row.inline)),
             PayloadState::Absent(_) => Err(unavailable(key, &row.record)),
             PayloadState::Stored { hash, id, .. } => {
-                let (rows, _) = self.content(key, &hash.0, id)?.stored(hash).row_counts()?;
+                let is_plain = self.content(key, &hash.0, id)?.stored(hash).is_one_plain_row()?;
                 let page = match self.own {
-                    None if rows == 1 => self.view.snapshot().chunk_in_place(id, 0)?,
+                    None if is_plain => self.view.snapshot().chunk_in_place(id, 0)?,
                     _ => None,
                 };
                 match page {

@@ -64,6 +64,14 @@ impl WriteTxn<'_> {
         let documents = Arc::clone(&self.documents);
         let old = self.reading().row(key)?;
         let (linked, head, typed, status) = match ready {
+            Ready::Absent(AbsentReason::Collection) => {
+                let (expected, got) =
+                    ("a payload, or why there is none", "a collection without a definition");
+                let (expected, got) = (expected.to_owned(), got.to_owned());
+                return Err(
+                    Error::from(ErrorKind::InvalidArgument { argument: "draft", expected, got }).at(key)
+                );
+            }
             Ready::Absent(reason) => {
                 let status = match reason {
                     AbsentReason::Directory => Status::Directory,
@@ -150,6 +158,7 @@ impl WriteTxn<'_> {
             }
             PreparedBody::Chunked { encoded, .. } => (encoded.written, encoded.chunks, None),
             PreparedBody::Staged { written, staged, .. } => {
+                staged.check(&self.shared.commit)?;
                 // The chunks came into the store after this transaction began. Nothing else has changed: the
                 // sequencer is held.
                 self.view = self.shared.commit.accepted_view()?;
@@ -387,16 +396,15 @@ impl WriteTxn<'_> {
             Verdict::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
             Verdict::Admitted(admitted, _) => admitted,
         };
-        let stored = Stored {
-            generation: row.record.generation() + 1,
-            previous: Some(row.record.generation()),
-            warnings: Vec::new(),
-            tags_ignored: Vec::new(),
+        let stored = |generation| {
+            let previous = Some(row.record.generation());
+            Stored { generation, previous, warnings: Vec::new(), tags_ignored: Vec::new() }
         };
         if from == to {
-            return Ok(Outcome::Replaced(Stored { generation: row.record.generation(), ..stored }));
+            return Ok(Outcome::Replaced(stored(row.record.generation())));
         }
         let arrived = self.arrival(&guard, from, to, &row, EventKind::Renamed, &[])?;
+        let stored = stored(generation_of(&arrived));
         // Before anything is changed: it can be too much.
         self.affected(from, Some(&row.record), None)?;
         // What arrives refers to the payload before what leaves lets go of it.
@@ -418,10 +426,11 @@ impl WriteTxn<'_> {
         self.check_cycle(to, &row.record.dependencies()).map_err(|error| error.at(to))?;
         let old = self.reading().row(to)?;
         let mut builder = RecordBuilder::from_record(&row.record);
-        let generation = match kind {
-            EventKind::Renamed => row.record.generation(),
-            _ => old.as_ref().map_or(0, |row| row.record.generation()),
+        let there = match &old {
+            Some(old) => old.record.generation(),
+            None => self.last_former(to)?,
         };
+        let generation = if kind == EventKind::Renamed { there.max(row.record.generation()) } else { there };
         builder.generation = generation + 1;
         builder.updated = self.info.time;
         builder.commit = self.info.sequence;
@@ -539,7 +548,7 @@ impl WriteTxn<'_> {
         }
         let arrived = self.arrival(&guard, from, to, &row, EventKind::Copied, &[])?;
         self.record_change(&arrived, None)?;
-        let generation = previous.unwrap_or(0) + 1;
+        let generation = generation_of(&arrived);
         Ok(outcome_of(Stored { generation, previous, warnings: Vec::new(), tags_ignored: Vec::new() }))
     }
 
@@ -561,6 +570,7 @@ impl WriteTxn<'_> {
             None => {
                 let payload = PayloadState::Absent(AbsentReason::Directory);
                 let mut builder = self.successor(RecordBuilder::new(payload), None);
+                builder.generation += self.last_former(key)?;
                 builder.set_status(Status::Directory);
                 let new = New::bare(builder);
                 let proposal = Proposal {
@@ -606,6 +616,11 @@ impl WriteTxn<'_> {
             }
         }
     }
+}
+
+/// The generation that an asset has where it arrives.
+fn generation_of(arrived: &Admitted) -> u64 {
+    arrived.new_record().map_or(0, |(record, _)| record.generation())
 }
 
 fn outcome_of(stored: Stored) -> Outcome {

@@ -31,10 +31,15 @@ impl WriteTxn<'_> {
         let body = self.view.get(Some(&self.changes), Table::History, &numbered_key(key, generation))?;
         let Some(body) = body else { return Err(ErrorKind::NotFound.into()) };
         let (_, was) = decode_history(&body)?;
+        self.check_cycle(key, &was.record.dependencies())?;
         let old = self.reading().row(key)?;
         let previous = old.as_ref().map(|old| old.record.generation());
         let mut builder = RecordBuilder::from_record(&was.record);
-        builder.generation = previous.unwrap_or(generation).max(generation) + 1;
+        let last = match previous {
+            Some(previous) => previous,
+            None => self.last_former(key)?,
+        };
+        builder.generation = last.max(generation) + 1;
         builder.created = old.as_ref().map_or(was.record.created(), |old| old.record.created());
         builder.updated = self.info.time;
         builder.commit = self.info.sequence;
@@ -66,7 +71,7 @@ impl WriteTxn<'_> {
     /// Keeps what a key had. The reference to its content goes over to the history.
     pub(super) fn remember(&mut self, key: &Key, old: &Row, limit: HistoryLimit) -> Result<()> {
         let row_key = numbered_key(key, old.record.generation());
-        // An asset that was renamed to here can have a generation that is there already.
+        // Where nothing was kept for a while, a generation can be there already.
         if let Some(body) = self.view.get(Some(&self.changes), Table::History, &row_key)?
             && let PayloadState::Stored { hash, .. } = decode_history(&body)?.1.record.payload()
         {
