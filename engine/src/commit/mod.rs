@@ -81,6 +81,9 @@ pub enum Durability {
     Lazy,
 }
 
+/// How far a clock has gone back at least that is not only looked at a moment earlier, in microseconds.
+const CLOCK_BACK_MIN: i64 = 1_000_000;
+
 /// When a flush is due, and when that was said, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct FlushDue {
@@ -582,7 +585,7 @@ impl Commit {
         match *self.flush_due.lock() {
             None => i64::MAX,
             // The clock went back: it does not tell how long ago that was.
-            Some(due) if now < due.since => 0,
+            Some(due) if now.saturating_add(CLOCK_BACK_MIN) < due.since => 0,
             Some(due) => due.at.saturating_sub(now).max(0),
         }
     }
