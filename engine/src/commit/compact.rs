@@ -2,19 +2,16 @@
 
 use super::Commit;
 use crate::error::{ErrorKind, Result};
-use crate::store::Beside;
 
 impl Commit {
     /// Makes the log, if there is room.
     fn begin_log(&self) -> Result<()> {
-        match self.store.beside() {
-            Beside::File(_) | Beside::Custom(_) if !self.is_full() => {
-                let _alone = self.syncing.lock();
-                let begun = self.log.lock().begin(&self.store);
-                begun.inspect_err(|error| self.fail(error))
-            }
-            _ => Ok(()),
+        if !self.store.beside().has_log() || self.is_full() {
+            return Ok(());
         }
+        let _alone = self.syncing.lock();
+        let begun = self.log.lock().begin(&self.store);
+        begun.inspect_err(|error| self.fail(error))
     }
 
     /// Copies the store into a file as short as it can be, and goes on with that. Who writes meanwhile waits when the

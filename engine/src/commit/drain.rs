@@ -91,8 +91,7 @@ impl Commit {
         self.make_room_to_drain();
         let mut drained = self.drain.drained.lock();
         // Where there is no room, little at a time and durably: the pages of the step before can then be used again.
-        let has_log = matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_));
-        let is_careful = has_log && self.is_full();
+        let is_careful = self.store.beside().has_log() && self.is_full();
         let at_once = if is_careful { CAREFUL_AT_ONCE } else { DRAINED_AT_ONCE };
         // A batch waits here a moment before it is visible.
         let batch = self.drain.next(at_once, self.overlay.head().sequence);
@@ -211,7 +210,7 @@ impl Commit {
         if self.store.is_read_only() || self.queue.lock().failed.is_some() {
             return Ok(false);
         }
-        if !matches!(self.store.beside(), Beside::Memory | Beside::Nothing) {
+        if self.store.beside().has_log() {
             // Only to be ahead: if there is no room, the next who commits is told.
             let _ = self.log.lock().write_ahead();
         }

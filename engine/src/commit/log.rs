@@ -337,7 +337,7 @@ impl OpenLog {
         };
         let mut bytes = header.encode();
         bytes.resize(bytes.len() + usize::try_from(AHEAD_MIN).unwrap_or(0), 0);
-        let file = store.beside().make(&bytes, header.length())?;
+        let file = store.beside().make(store.path().as_deref(), &bytes, header.length())?;
         store.set_log_in_use(Some(header.log_id))?;
         let (mut active, other) = (Segment::number(0, segment_length), Segment::number(1, segment_length));
         active.written += AHEAD_MIN;

@@ -226,7 +226,7 @@ impl Commit {
     pub(super) fn can_start_over(&self) -> bool {
         self.store.backend_state().failed_sync().is_none()
             && !self.log.lock().has_failed_sync()
-            && matches!(self.store.beside(), Beside::File(_) | Beside::Custom(_))
+            && self.store.beside().has_log()
     }
 
     /// Tells whether something failed after which the store can start over.

@@ -14,9 +14,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest log that is read, in bytes; those that are written are much shorter.
 const LENGTH_MAX: u64 = 1 << 30;
 
-/// What the name of a store's file has behind it in that of its log.
-const SUFFIX: &str = "-log";
-
 /// The file of a commit log.
 #[derive(Debug)]
 pub(crate) struct LogFile {
@@ -93,8 +90,13 @@ impl Beside {
     /// The place beside the store at a resolved path.
     pub(super) fn file(store: &Path) -> Self {
         let mut name = OsString::from(store);
-        name.push(SUFFIX);
+        name.push("-log");
         Self::File(PathBuf::from(name))
+    }
+
+    /// Tells whether there is a place for a log.
+    pub(crate) fn has_log(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Custom(_))
     }
 
     /// Tells where that is, for people.
@@ -133,8 +135,8 @@ impl Beside {
         }
     }
 
-    /// Makes it, with these bytes and then zeros up to a length, on disk with its name.
-    pub(crate) fn make(&self, bytes: &[u8], length: u64) -> Result<LogFile> {
+    /// Makes it, with these bytes and then zeros up to a length, on disk with its name; for those who may use the file `like` it.
+    pub(crate) fn make(&self, like: Option<&Path>, bytes: &[u8], length: u64) -> Result<LogFile> {
         let writing = |error| place::io_error("making the commit log", error);
         let fill = |medium: &Medium| {
             medium
@@ -145,8 +147,7 @@ impl Beside {
         };
         match self {
             Self::File(path) => {
-                let store = path.to_str().and_then(|path| path.strip_suffix(SUFFIX)).map(Path::new);
-                place::create_new(path, store, |medium| fill(&medium))?;
+                place::create_new(path, like, |medium| fill(&medium))?;
                 self.open(false)?.ok_or_else(|| Error::new(ErrorKind::NoSuchFile))
             }
             Self::Custom(storage) => {

@@ -123,7 +123,7 @@ impl Runs {
     ) -> Result<u64> {
         check_name("checkpoint", checkpoint, NAME_LENGTH_MAX)?;
         let (now, id, of) = (txn.info().time, txn.unique_number(), of.into());
-        check_of("of", &of)?;
+        check_of(&of)?;
         let draft = RowDraft::new(context)
             .field("m", of)
             .field("k", checkpoint)

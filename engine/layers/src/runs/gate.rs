@@ -185,7 +185,7 @@ impl Runs {
             return Err(duplicate(format!("{:?}", row.field("m").unwrap_or(Part::Nil))));
         }
         if let Some(of) = &draft.of {
-            check_of("of", of)?;
+            check_of(of)?;
             let others = rows.find("of", &RowRange::all().with(of.clone()).limit(1))?.rows;
             if let Some(other) = others.first() {
                 // A token is as good as a key: whose it is does not tell it.

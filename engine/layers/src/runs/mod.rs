@@ -163,11 +163,11 @@ fn check_name(argument: &'static str, name: &str, length_max: usize) -> Result<(
 }
 
 /// Refuses what leaves no room in its row for what is written of it later.
-fn check_of(argument: &'static str, of: &Part) -> Result<()> {
+fn check_of(of: &Part) -> Result<()> {
     let length = Tuple::encode(std::slice::from_ref(of)).map_or(usize::MAX, |encoded| encoded.len());
     if length > OF_LENGTH_MAX {
         let (expected, got) = (format!("at most {OF_LENGTH_MAX} bytes"), format!("{length} bytes"));
-        return Err(RunsError::InvalidName { argument, expected, got });
+        return Err(RunsError::InvalidName { argument: "of", expected, got });
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use larder::{Direction, Micros, ReadTxn, RowDraft, RowRange, Rows, WriteTxn};
 use super::draft::PRIORITY_MAX;
 use super::groups::{self, Shapes};
 use super::settle::{Settled, Work};
-use super::task::{Task, TaskBody, TaskId, TaskStatus, TaskToken, attempt_key, effect_key};
+use super::task::{Task, TaskBody, TaskId, TaskStatus, TaskToken, attempt_key, effect_key, id_of};
 use super::{Result, Rule, Tasks, TasksError, Trigger};
 use crate::place::{after, cut, found};
 
@@ -487,9 +487,9 @@ impl Tasks {
         work.write(txn).map(drop)
     }
 
-    /// Sees to what is due, of each kind at most `limit`, and no more than fits well into a transaction: tasks that were claimed and not begun in time can be claimed again,
-    /// those that ran for too long have failed, or are tried again, and those that wait for a time that has come can be
-    /// claimed.
+    /// Sees to what is due, of each kind at most `limit`, and no more than fits well into a transaction: tasks that were claimed
+    /// and not begun in time can be claimed again, those that ran for too long have failed, or are tried again, and those that
+    /// wait for a time that has come can be claimed.
     ///
     /// # Errors
     /// [`Store`](TasksError::Store).
@@ -503,8 +503,8 @@ impl Tasks {
         let due = txn.collection(&self.rows)?.find("due", &RowRange::all().at_most(now).limit(limit))?;
         for rows in due.rows.chunks(SWEPT_AT_ONCE) {
             let mut work = Work::new(self, txn);
-            for row in rows {
-                self.sweep_one(&mut work, txn, Task::of(row)?.id, &mut swept)?;
+            for id in rows.iter().filter_map(|row| id_of(row.key().parts().first()?)) {
+                self.sweep_one(&mut work, txn, id, &mut swept)?;
             }
             swept.settled.add(work.write(txn)?);
             // What is left is due still.

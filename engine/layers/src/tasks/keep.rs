@@ -55,16 +55,16 @@ impl Tasks {
     pub fn remove_ended_before(&self, txn: &mut WriteTxn<'_>, time: Micros, limit: usize) -> Result<u64> {
         let Some(mut rows) = found(txn.collection(&self.rows))? else { return Ok(0) };
         let range = RowRange::all().at_most(time.saturating_sub(1)).limit(limit);
-        let ended = rows.find("ended", &range)?.rows.iter().map(Task::of).collect::<Result<Vec<_>>>()?;
-        let mut over = Vec::with_capacity(ended.len());
-        for task in ended {
+        let candidates = rows.find("ended", &range)?.rows;
+        let mut ended = Vec::with_capacity(candidates.len());
+        for row in &candidates {
+            let task = Task::of(row)?;
             // What would have started it is of no use to anybody any more.
             let is_told = |key: &Tuple| !key.parts().contains(&Trigger::Start.name().into());
             if !task.has_actions || !self.outbox.open_of(txn, task.id)?.iter().any(is_told) {
-                over.push(task);
+                ended.push(task);
             }
         }
-        let ended = over;
         let mut rows = txn.collection(&self.rows)?;
         for task in &ended {
             rows.remove(task.id)?;
