@@ -384,6 +384,51 @@ fn t07_what_follows_a_batch_that_found_no_room_is_read_again() {
     assert!(met >= 4 && all > 0, "{met} writes failed, after {all} of them all was stored");
 }
 
+/// T07, S4-2.3. Of a batch that was refused half-way, for want of room in the log or in the file that a segment had to wait
+/// for, nothing comes up after a crash; one that may come up says so.
+#[test]
+fn t07_nothing_comes_up_of_a_batch_that_was_refused_half_way() {
+    const TOGETHER: usize = 24;
+    let payload = |number: usize| noise(number as u64 + 1, 50_000);
+    let mut refused = 0;
+    for segment_bytes in [512 << 10, 8 << 20] {
+        for write in 0.. {
+            let plan = Plan { capacity: Some(1 << 30), ..Plan::default() };
+            let disk = FaultyDisk::holding(Image::default(), plan);
+            let options = still().log_segment_bytes(segment_bytes).reserve_bytes(0);
+            let larder = disk.open(options, true).unwrap();
+            let session = larder.session("ana").unwrap();
+            session.put("before", "x").unwrap();
+            let at = disk.calls(Call::Write) + write;
+            let fault = Fault::once(Call::Write, at).with(Failure::FullHalfWay);
+            disk.set_plan(Plan { fault: Some(fault), ..plan });
+            let submit =
+                |number: usize| session.submit(|txn| txn.put(format!("k/{number}"), payload(number)));
+            let tickets: Vec<_> = (0..TOGETHER).map_while(|number| submit(number).ok()).collect();
+            let outcomes: Vec<_> = tickets.into_iter().map(|(_, ticket)| ticket.wait()).collect();
+            // The process ends here.
+            let back = open(disk.current()).unwrap_or_else(|error| panic!("write {write}: {error}"));
+            verified(&back);
+            let found = back.session("ana").unwrap();
+            for (number, outcome) in outcomes.into_iter().enumerate() {
+                let is_there = found.exists(format!("k/{number}")).unwrap();
+                match outcome {
+                    Ok(_) => assert!(is_there, "{segment_bytes}, write {write}: put {number} is lost"),
+                    outcome if kind_of(outcome.clone()) == "StoreFull" => {
+                        assert!(!is_there, "{segment_bytes}, write {write}: put {number} was refused");
+                        refused += 1;
+                    }
+                    outcome => assert_eq!(kind_of(outcome), "OutcomeUnknown"),
+                }
+            }
+            if disk.calls(Call::Write) <= at {
+                break;
+            }
+        }
+    }
+    assert!(refused > 100, "{refused} were refused");
+}
+
 /// T07. A write to the log that was cut short where only zeros were missing is a commit that was refused, and stays so.
 #[test]
 fn t07_a_commit_that_was_refused_in_the_midst_of_its_write_does_not_come_up() {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Invariants
-//! 1. A batch is written in one go, into blocks that no other batch of this turn has touched.
+//! 1. A batch is written in one go, into blocks that no other batch of this turn has touched. What is carried together
+//!    is in one batch, whole: it is refused whole, too.
 //! 2. A segment is begun anew only after everything in it is durable in the store.
 //! 3. What is written next to the end has been written before, as zeros: a sync then has no new blocks to note.
 //!
@@ -20,12 +21,13 @@ use bytes::Bytes;
 use larder_format::{BATCH_HEADER_LENGTH, BatchHeader, LOG_BLOCK, LogFileHeader, StateIdentity, WriteSet};
 use rkyv::util::AlignedVec;
 
+use super::Accepted;
 use crate::clock::IdSource;
 use crate::error::{ErrorKind, Result};
 use crate::larder::InputOutput;
 use crate::store::{LogFile, Position, Store};
 
-/// A batch that has grown to this length is written without waiting for a sync, in bytes.
+/// What was gathered is written without waiting for a sync before it grows to more than this, in bytes.
 const GATHERED_MAX: usize = 1 << 20;
 /// How much is written ahead as zeros at first, in bytes; later as much as there is already, up to the most.
 const AHEAD_MIN: u64 = 256 << 10;
@@ -40,10 +42,10 @@ enum Next {
     More,
 }
 
-/// What became of a write-set that was handed to the log.
+/// What became of write-sets that were handed to the log together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appended {
-    /// It is in the log, and on disk after the next sync.
+    /// They are in the log, and on disk after the next sync.
     Done,
     /// There is room only when what lies in the other segment is durable in the store.
     Full,
@@ -91,6 +93,11 @@ impl Gathered {
         self.bytes.clear();
         self.bytes.resize(BATCH_HEADER_LENGTH, 0);
         self.count = 0;
+    }
+
+    /// How much room it takes, if there is anything in it.
+    fn length_in_blocks(&self) -> u64 {
+        if self.count == 0 { 0 } else { in_blocks(self.bytes.len()) }
     }
 
     fn write_sets(&self) -> Result<Vec<(Position, WriteSet)>> {
@@ -181,34 +188,31 @@ impl Log {
         Ok(())
     }
 
-    /// Takes a write-set, which follows the one before it.
-    pub(super) fn append(
-        &mut self,
-        store: &Store,
-        head: &Position,
-        base: StateIdentity,
-        write_set: &WriteSet,
-    ) -> Result<Appended> {
-        let bytes = write_set.as_bytes();
+    /// Takes write-sets that are carried together and follow on what it has: all of them, or none.
+    pub(super) fn append(&mut self, store: &Store, carried: &[Accepted]) -> Result<Appended> {
+        let (Some(first), Some(last)) = (carried.first(), carried.last()) else { return Ok(Appended::Done) };
+        let length: usize = carried.iter().map(|accepted| accepted.write_set.as_bytes().len()).sum();
         self.begin(store)?;
         let Some(open) = &mut self.open else { return Err(ErrorKind::Closed.into()) };
-        if in_blocks(self.gathered.bytes.len() + bytes.len()) > open.active.room() {
-            if open.other.last > self.checkpointed {
-                return Ok(Appended::Full);
-            }
+        let needed = self.gathered.length_in_blocks() + in_blocks(BATCH_HEADER_LENGTH + length);
+        let is_room = needed <= open.active.room();
+        if !is_room && open.other.last > self.checkpointed {
+            return Ok(Appended::Full);
+        }
+        if !is_room || self.gathered.bytes.len() + length > GATHERED_MAX {
             open.write(&mut self.gathered, self.appended, self.synced, Next::More)?;
+        }
+        if !is_room {
             open.take_turns();
         }
         if self.gathered.count == 0 {
-            self.gathered.first = head.sequence;
-            self.gathered.base = base;
+            (self.gathered.first, self.gathered.base) = (first.info.sequence, first.base);
         }
-        self.gathered.count += 1;
-        self.gathered.bytes.extend_from_slice(bytes);
-        self.appended = head.sequence;
-        if self.gathered.bytes.len() >= GATHERED_MAX {
-            open.write(&mut self.gathered, self.appended, self.synced, Next::More)?;
+        for accepted in carried {
+            self.gathered.count += 1;
+            self.gathered.bytes.extend_from_slice(accepted.write_set.as_bytes());
         }
+        self.appended = last.info.sequence;
         Ok(Appended::Done)
     }
 

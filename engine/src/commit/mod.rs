@@ -495,16 +495,16 @@ impl Commit {
     }
 
     fn log_batch(&self, batch: &[Accepted], sync: bool) -> Result<()> {
+        let Some(last) = batch.last() else { return Ok(()) };
         if let Some(staged) = batch.iter().filter_map(|accepted| accepted.staged).max()
             && !self.store.is_staged_durable(staged)
         {
             // What a write-set in the log names must be there after a crash.
             self.store.flush()?;
         }
-        // Not those that it has from a try before this one.
-        let appended = self.log.lock().appended();
-        for accepted in batch.iter().filter(|accepted| accepted.info.sequence > appended) {
-            while self.append(accepted)? == Appended::Full {
+        // It may have the batch from a try before this one.
+        if self.log.lock().appended() < last.info.sequence {
+            while self.log.lock().append(&self.store, batch)? == Appended::Full {
                 self.checkpoint()?;
             }
         }
@@ -517,10 +517,6 @@ impl Commit {
 
     fn log_takes(&self, accepted: &Accepted) -> bool {
         log::takes(self.log_segment_length, &accepted.write_set)
-    }
-
-    fn append(&self, accepted: &Accepted) -> Result<Appended> {
-        self.log.lock().append(&self.store, &accepted.head(), accepted.base, &accepted.write_set)
     }
 
     /// Puts everything that the log was handed on disk.
