@@ -420,6 +420,9 @@ impl Session {
             _ => None,
         };
         self.shared.commit.wait_for_room()?;
+        if let Some(key) = change.key() {
+            self.shared.commit.read_ahead(key);
+        }
         let errand = Errand::new(&self.caller, self.durability, Work { change, ready, conditions });
         let (value, commit) = errand.wait(&self.shared, self.wait_max)?;
         Ok(Receipt { value, commit })

@@ -114,10 +114,10 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             .heal_now()
             .and_then(|()| flush_if_due(&shared, now))
             .and_then(|_| shared.write_audit())
-            .and_then(|()| shared.commit.drain_if_due(haste).map(drop));
+            .and_then(|()| shared.commit.drain_if_due(haste));
         if now.saturating_sub(trimmed_at) >= TRIM_EVERY {
             trimmed_at = now;
-            step = step.and_then(|()| trim(&shared, now).map(drop));
+            step = step.and_then(|is_more| trim(&shared, now).map(|_| is_more));
         }
         match step {
             Err(error) if matches!(error.kind(), ErrorKind::Closed) => return,
@@ -128,7 +128,11 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
                     return;
                 }
             }
-            Ok(()) => {}
+            Ok(true) => {
+                sleep = Duration::ZERO;
+                continue;
+            }
+            Ok(false) => {}
         }
         let until_due = shared.commit.until_flush_due(shared.clock.now());
         sleep = SLEEP_MAX.min(Duration::from_micros(until_due.cast_unsigned()));

@@ -5,6 +5,7 @@
 //! segment of the log free.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use larder_format::WriteSet;
 use parking_lot::Mutex;
@@ -22,6 +23,10 @@ const DRAINED_AT_ONCE: usize = 4 << 20;
 pub(super) const CAREFUL_AT_ONCE: usize = 256 << 10;
 /// How many bytes may wait in the overlay before writers wait for the drain.
 const WAITING_MAX: usize = 64 << 20;
+
+/// For how long a batch waits at most for every byte it has, where little is left of the log, in nanoseconds: the last quarter
+/// of a segment of the usual length lasts a second longer then.
+const WAIT_NS_MAX: u64 = 240;
 
 /// What waits to be drained, and how far the store is.
 pub(super) struct Drain {
@@ -117,10 +122,17 @@ impl Commit {
 
     /// Drains everything that is visible.
     pub(crate) fn drain_all(&self) -> Result<()> {
+        self.drain_upto(u64::MAX)
+    }
+
+    /// Drains what is visible up to a commit, be it with some that come behind it.
+    fn drain_upto(&self, upto: u64) -> Result<()> {
         if self.store.is_read_only() {
             return Ok(());
         }
-        while self.drain_some().inspect_err(|error| self.fail(error))? {}
+        while self.drain.drained.lock().sequence < upto
+            && self.drain_some().inspect_err(|error| self.fail(error))?
+        {}
         Ok(())
     }
 
@@ -133,17 +145,27 @@ impl Commit {
 
     /// Makes everything that is visible durable in the store.
     pub(super) fn checkpoint(&self) -> Result<()> {
-        if self.checkpoint_by(|| self.store.flush())? { Ok(()) } else { Err(needs_start_over()) }
+        if self.checkpoint_upto(u64::MAX, || self.store.flush())? { Ok(()) } else { Err(needs_start_over()) }
     }
 
-    /// The same, by this way of making durable what was drained; `false` where the store has to start over first.
-    fn checkpoint_by(&self, flush: impl FnOnce() -> Result<()>) -> Result<bool> {
+    /// Makes that segment of the log free whose turn it was, if it is not, by this way of making durable what was drained;
+    /// `false` where the store has to start over first. Of what is not in it no more is drained than has to be: who writes
+    /// might never let it end.
+    pub(super) fn free_segment(&self, flush: impl FnOnce() -> Result<()>) -> Result<bool> {
+        let _alone = self.freeing.lock();
+        let waits_for = self.log.lock().waits_for();
+        waits_for.map_or(Ok(true), |upto| self.checkpoint_upto(upto, flush))
+    }
+
+    /// Makes what is visible up to a commit durable in the store, by this way of making durable what was drained; `false` where
+    /// the store has to start over first.
+    fn checkpoint_upto(&self, upto: u64, flush: impl FnOnce() -> Result<()>) -> Result<bool> {
         self.make_room_to_drain();
         if matches!(self.store.beside(), Beside::Nothing) {
             // What comes behind the drain is due still.
             self.nothing_is_due();
         }
-        self.drain_all()?;
+        self.drain_upto(upto)?;
         if self.is_to_start_over() {
             return Ok(false);
         }
@@ -194,6 +216,16 @@ impl Commit {
         }
     }
 
+    /// Hurries whoever makes a segment of the log free, and waits for that a little, the longer the less is left of the
+    /// other: the next batches would meet its end, and wait for all of it.
+    pub(super) fn ease_pressure(&self, bytes: u64) {
+        let Some(pressure) = self.log.lock().pressure() else { return };
+        self.store.hurry();
+        let part = (2.0 * pressure - 1.0).max(0.0);
+        let wait_max = Duration::from_nanos(bytes.saturating_mul(WAIT_NS_MAX));
+        let _freed = self.freeing.try_lock_for(wait_max.mul_f64(part));
+    }
+
     /// Waits until there is room in the overlay, helping to make it.
     pub(crate) fn wait_for_room(&self) -> Result<()> {
         while self.drain.bytes() > WAITING_MAX && self.queue.lock().failed.is_none() {
@@ -204,8 +236,8 @@ impl Commit {
         Ok(())
     }
 
-    /// Drains and checkpoints if it is time to, taking its time while there is no haste since; tells whether there was
-    /// anything to do.
+    /// Does a step of draining or a checkpoint if it is time to, taking its time while there is no haste since; tells whether
+    /// there may be more to do.
     pub(crate) fn drain_if_due(&self, since: u64) -> Result<bool> {
         if self.store.is_read_only() || self.queue.lock().failed.is_some() {
             return Ok(false);
@@ -214,14 +246,15 @@ impl Commit {
             // Only to be ahead: if there is no room, the next who commits is told.
             let _ = self.log.lock().write_ahead();
         }
-        if self.log.lock().wants_checkpoint() {
-            self.checkpoint_by(|| self.store.flush_at_leisure(since))?;
-            return Ok(true);
+        if self.log.lock().waits_for().is_some() {
+            return self.free_segment(|| self.store.flush_at_leisure(since));
         }
-        let is_quiet = self.drain.is_quiet();
-        if self.drain.bytes() >= WORTHWHILE || (is_quiet && self.drain.bytes() > 0) {
+        if self.drain.bytes() >= WORTHWHILE {
+            // Not all of it: a segment may have to be made free meanwhile.
+            return self.drain_some().inspect_err(|error| self.fail(error));
+        }
+        if self.drain.is_quiet() && self.drain.bytes() > 0 {
             self.drain_all()?;
-            return Ok(true);
         }
         Ok(false)
     }

@@ -245,15 +245,19 @@ impl Log {
         self.note_checkpoint(sequence);
     }
 
-    /// Tells whether a checkpoint would make a segment free.
-    pub(super) fn wants_checkpoint(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.other.last > self.checkpointed)
+    /// Up to which write-set everything has to be durable in the store before the segment can be used again whose turn it was;
+    /// nothing if it is free.
+    pub(super) fn waits_for(&self) -> Option<u64> {
+        let open = self.open.as_ref()?;
+        (open.other.last > self.checkpointed).then_some(open.other.last)
     }
 
-    /// Tells whether a checkpoint has to come soon, before there is nowhere to write: half of the way to that is done.
-    pub(super) fn is_pressed(&self) -> bool {
-        let is_half_full = |open: &OpenLog| open.active.room() < self.segment_length / 2;
-        self.wants_checkpoint() && self.open.as_ref().is_some_and(is_half_full)
+    /// Tells how soon a checkpoint has to come, before there is nowhere to write: from 0 where half of the way to that is done
+    /// to 1 at its end; nothing if there is no hurry.
+    pub(super) fn pressure(&self) -> Option<f64> {
+        let half = self.segment_length as f64 / 2.0;
+        let room = self.open.as_ref()?.active.room() as f64;
+        self.waits_for().filter(|_| room < half).map(|_| 1.0 - room / half)
     }
 
     /// Writes ahead what the next batches will be written over. For those who are in no hurry.

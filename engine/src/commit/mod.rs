@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
-use larder_format::{FeedRow, StateIdentity, WriteSet};
+use larder_format::{FeedRow, Key, StateIdentity, WriteSet};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use drain::Drain;
@@ -56,6 +56,7 @@ use crate::columns::Columns;
 use crate::documents::Documents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Row;
+
 use crate::larder::InputOutput;
 use crate::options::Options;
 use crate::store::{Beside, FORMATS, Position, Store, Table, UpgradeReport};
@@ -162,6 +163,8 @@ pub(crate) struct Commit {
     log: Mutex<Log>,
     log_segment_length: u64,
     carried_at_once: usize,
+    /// Held while a segment of the log is made free: who comes second finds it done.
+    freeing: Mutex<()>,
     /// Held while the log is synced: of two syncs at once, the kernel tells only one that pages were lost.
     syncing: Mutex<()>,
     drain: Drain,
@@ -211,6 +214,7 @@ impl Commit {
             // A batch must not fill both segments.
             carried_at_once: usize::try_from(CARRIED_AT_ONCE.min(log_segment_length / 2))
                 .unwrap_or(usize::MAX),
+            freeing: Mutex::default(),
             syncing: Mutex::default(),
             drain: Drain::new(head),
             room,
@@ -297,6 +301,16 @@ impl Commit {
             let _ = self.heal_now();
         }
         self.overlay.committed()
+    }
+
+    /// Reads the page of a record ahead of the turn, where that is not free: whoever has it waits for the disk alone, and so
+    /// does everybody else. Only a hint.
+    pub(crate) fn read_ahead(&self, key: &Key) {
+        if self.sequencer.is_taken()
+            && let Ok(view) = self.overlay.committed()
+        {
+            let _ = view.snapshot().get_with(Table::Records, key.encoded(), |_| ());
+        }
     }
 
     /// Hands the row of a key, as the newest commit has it, to `take`, if it is in the cache of records.
@@ -437,9 +451,9 @@ impl Commit {
             if batch.iter().any(|accepted| accepted.frees_claims) {
                 self.freed.tell();
             }
-            self.after_carrying(
-                batch.iter().map(|accepted| accepted.write_set.as_bytes().len() as u64).sum(),
-            );
+            let bytes = batch.iter().map(|accepted| accepted.write_set.as_bytes().len() as u64).sum();
+            self.after_carrying(bytes);
+            self.ease_pressure(bytes);
         }
     }
 
@@ -505,12 +519,12 @@ impl Commit {
         // It may have the batch from a try before this one.
         if self.log.lock().appended() < last.info.sequence {
             while self.log.lock().append(&self.store, batch)? == Appended::Full {
-                self.checkpoint()?;
+                // Somebody may be at it already, at leisure.
+                self.store.hurry();
+                if !self.free_segment(|| self.store.flush())? {
+                    return Err(drain::needs_start_over());
+                }
             }
-        }
-        if self.log.lock().is_pressed() {
-            // Whoever takes the checkpoint at leisure takes no more of it.
-            self.store.hurry();
         }
         if sync { self.sync_log() } else { Ok(()) }
     }

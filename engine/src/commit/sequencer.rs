@@ -168,6 +168,11 @@ impl Sequencer {
         }
     }
 
+    /// Tells whether anybody holds the sequencer at this moment.
+    pub(super) fn is_taken(&self) -> bool {
+        self.state.is_locked()
+    }
+
     /// Tells whether this thread holds the sequencer.
     pub(crate) fn is_held_here(&self) -> bool {
         let thread = std::thread::current().id();
