@@ -91,7 +91,7 @@ pub struct InputOutput {
 pub struct Info {
     /// The path of the file, if there is one.
     pub path: Option<std::path::PathBuf>,
-    /// The format version of the file.
+    /// The format version of the file: that which was found, where it is read only and was upgraded in memory.
     pub format: u32,
     /// The store's id.
     pub store_id: u128,

@@ -296,7 +296,7 @@ impl Options {
     /// Sets how long each of the two segments of the commit log may become, in bytes; 32 MiB by default, at least
     /// 512 KiB, in whole blocks of 4 096. When one is full what it has is made durable in the file, while the other
     /// takes what comes. The longer they are, the rarer that is, and the longer it takes to open a file that was not
-    /// closed.
+    /// closed. 512 MiB at most.
     #[must_use]
     pub fn log_segment_bytes(mut self, bytes: u64) -> Self {
         self.log_segment_bytes = bytes.clamp(512 << 10, 1 << 29).next_multiple_of(LOG_BLOCK as u64);
@@ -306,7 +306,9 @@ impl Options {
     /// Keeps this many bytes of the disk, really allocated while the store is open, which only deleting, expiring and bringing
     /// to rest what was acknowledged may use; by default 64 MiB, and not more than an eighth of what the disk has left. It
     /// should have room for what both segments of the commit log can hold. 0 keeps none: after a full disk the store may
-    /// then have to wait for room. Where it cannot be had, only what makes room is accepted until it can.
+    /// then have to wait for room. Without room for it, only what makes room is accepted until there is. Where nothing can be
+    /// kept free (a file system that allocates nothing ahead, systems other than Linux) there is none, and
+    /// [`Health`](crate::Health) says so.
     #[must_use]
     pub fn reserve_bytes(mut self, bytes: u64) -> Self {
         self.reserve_bytes = Some(bytes);
@@ -321,12 +323,18 @@ impl Options {
         self
     }
 
-    /// Opens a file.
+    /// Opens a file. What a crash left in the commit log beside it is taken into it first.
     ///
     /// # Errors
     /// [`Locked`](ErrorKind::Locked) if it is open elsewhere, [`NotALarderFile`](ErrorKind::NotALarderFile),
-    /// [`UnsupportedVersion`](ErrorKind::UnsupportedVersion), [`NoSuchFile`](ErrorKind::NoSuchFile),
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied), [`Corrupt`](ErrorKind::Corrupt).
+    /// [`UnsupportedVersion`](ErrorKind::UnsupportedVersion) and [`UnsupportedFeatures`](ErrorKind::UnsupportedFeatures) if it is of
+    /// a later version, [`UpgradeRequired`](ErrorKind::UpgradeRequired) if it is of an earlier one and
+    /// [`upgrade`](Self::upgrade) was not asked for, [`NoSuchFile`](ErrorKind::NoSuchFile),
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied), [`Io`](ErrorKind::Io), [`StoreFull`](ErrorKind::StoreFull);
+    /// [`Corrupt`](ErrorKind::Corrupt), for which there are `larder repair` and `larder salvage`;
+    /// [`LogMissing`](ErrorKind::LogMissing), [`LogDiverged`](ErrorKind::LogDiverged) and [`LogDamaged`](ErrorKind::LogDamaged) if
+    /// its log is not there, another file's, or lacks what was on disk: put it back, or give it up with
+    /// [`discard_log`](Self::discard_log).
     pub fn open(self, path: impl AsRef<Path>) -> Result<Larder> {
         let create = self.create;
         Larder::start(self, Place::File { path: path.as_ref(), create })

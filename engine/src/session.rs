@@ -117,7 +117,10 @@ impl Session {
     /// # Errors
     /// What the closure returns; [`Busy`](ErrorKind::Busy) if its turn did not come in time;
     /// [`Nested`](ErrorKind::Nested) inside another write transaction of the same thread;
-    /// [`TransactionTooLarge`](ErrorKind::TransactionTooLarge); [`OutcomeUnknown`](ErrorKind::OutcomeUnknown).
+    /// [`TransactionTooLarge`](ErrorKind::TransactionTooLarge); [`StoreFull`](ErrorKind::StoreFull) if there is no room for what
+    /// grows; [`ReadOnly`](ErrorKind::ReadOnly), [`Closed`](ErrorKind::Closed); [`Poisoned`](ErrorKind::Poisoned) after a failure
+    /// that only opening the store again helps; [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if it failed when the
+    /// transaction may have been on its way to the disk: look whether it is there, or use [`Session::write_once`].
     pub fn write<R>(&self, closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R>) -> Result<Receipt<R>> {
         self.try_write(closure)
     }
@@ -356,7 +359,8 @@ impl Session {
         self.apply(Edit::rename_tree(from, to)).map(|receipt| mapped(receipt, removed))
     }
 
-    /// Stores a copy of an asset under another key; the payload is shared.
+    /// Stores a copy of an asset under another key, in place of what is there; the payload is shared. Not to replace anything
+    /// take [`Edit::copy`] with [`Edit::if_absent`].
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound), [`AccessDenied`](ErrorKind::AccessDenied).
@@ -421,7 +425,7 @@ impl Session {
         };
         self.shared.commit.wait_for_room()?;
         if let Some(key) = change.key() {
-            self.shared.commit.read_ahead(key);
+            self.shared.commit.read_ahead(key)?;
         }
         let errand = Errand::new(&self.caller, self.durability, Work { change, ready, conditions });
         let (value, commit) = errand.wait(&self.shared, self.wait_max)?;
@@ -527,7 +531,9 @@ impl Session {
         self.snapshot()?.exists(key)
     }
 
-    /// Opens a payload for reading in ranges or as a stream. While it is held it counts as a reader.
+    /// Opens a payload for reading in ranges or as a stream. While it is held it counts as a reader: one that is older than
+    /// [`Options::reader_age_max`](crate::Options::reader_age_max), an hour by default, gives
+    /// [`ReaderExpired`](ErrorKind::ReaderExpired) where it reads on.
     ///
     /// # Errors
     /// As [`Session::get`], and [`PayloadUnavailable`](ErrorKind::PayloadUnavailable).

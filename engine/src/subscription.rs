@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySen
 use larder_format::FeedRow;
 use parking_lot::{Mutex, RwLock};
 
-use crate::commit::CommitInfo;
+use crate::commit::{CommitInfo, wake};
 
 /// The most commits that are kept for a slow receiver.
 const CAPACITY_MAX: usize = 1 << 16;
@@ -37,10 +37,8 @@ struct Marks {
 }
 
 impl Marks {
-    fn wake(&self) {
-        if let Some(waker) = self.waker.lock().take() {
-            waker.wake();
-        }
+    fn waker(&self) -> Option<Waker> {
+        self.waker.lock().take()
     }
 }
 
@@ -78,6 +76,8 @@ impl Subscribers {
         if !self.are_there.load(Ordering::Acquire) {
             return;
         }
+        // Woken with nothing in hand: who is may subscribe at once.
+        let mut wakers = Vec::new();
         for subscriber in self.list.read().iter() {
             let marks = &subscriber.marks;
             let missing = marks.missed_from.load(Ordering::Acquire) != 0;
@@ -98,8 +98,9 @@ impl Subscribers {
                     let _ = subscriber.sender.try_send(commit);
                 }
             }
-            marks.wake();
+            wakers.extend(marks.waker());
         }
+        wakers.into_iter().for_each(wake);
     }
 
     /// Lets all know that nothing more comes.
@@ -108,7 +109,7 @@ impl Subscribers {
         let list = std::mem::take(&mut *self.list.write());
         let marks: Vec<_> = list.iter().map(|subscriber| Arc::clone(&subscriber.marks)).collect();
         drop(list);
-        marks.iter().for_each(|marks| marks.wake());
+        marks.iter().filter_map(|marks| marks.waker()).for_each(wake);
     }
 }
 

@@ -140,8 +140,8 @@ pub struct HistoryLimit {
 /// max_metadata_size = "1 MiB"      # of a record's metadata
 /// max_tags = 64                    # on one record
 /// max_tag_length = "128 B"
-/// max_batch_bytes = "64 MiB"       # of one transaction
-/// max_batch_count = 100000         # operations in one transaction
+/// max_batch_bytes = "64 MiB"       # of one batch of edits
+/// max_batch_count = 100000         # edits in one batch
 /// max_total_size = "100 GiB"       # of all payloads together, before compression; not limited without it
 /// [[limit]]
 /// on = "users/*/uploads/**"        # one pattern or a list

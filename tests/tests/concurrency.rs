@@ -2,10 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use larder::{CommitOutcome, Durability, ErrorKind, Larder, ManualClock, Notice, Options, Retention};
+use larder::{
+    CommitOutcome, Durability, ErrorKind, Larder, ManualClock, Notice, Options, Retention, Session,
+};
 
 fn file() -> (tempfile::TempDir, Larder) {
     let folder = tempfile::tempdir().unwrap();
@@ -110,6 +113,36 @@ fn a_ticket_is_waited_for_awaited_or_forgotten_and_the_commit_goes_on() {
     let inline = Options::new().inline().open_in_memory().unwrap();
     let (_, ticket) = inline.session("ana").unwrap().submit(|txn| txn.put("a", "x")).unwrap();
     assert_eq!(block_on(ticket).unwrap().sequence, 1);
+}
+
+/// Asks something of the store when it is woken, and panics.
+struct Rude(Session, AtomicU32);
+
+impl Wake for Rude {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.subscribe("", 1).unwrap());
+        self.1.fetch_add(1, Ordering::Relaxed);
+        panic!("a waker panics");
+    }
+}
+
+/// Whoever wakes others is the one who writes for all: what a waker did to him, nobody was written for any more.
+#[test]
+fn a_waker_that_subscribes_and_panics_is_nobody_elses_trouble() {
+    let larder = Options::new().inline().open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    let subscription = session.subscribe("", 8).unwrap();
+    let rude = Arc::new(Rude(session.clone(), AtomicU32::new(0)));
+    let waker = Waker::from(Arc::clone(&rude));
+    for number in 1..=3 {
+        {
+            let notice = pin!(subscription.notice());
+            assert!(notice.poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        session.put(format!("{number}"), "x").unwrap();
+        assert_eq!(rude.1.load(Ordering::Relaxed), number);
+        assert!(matches!(subscription.next_notice(), Notice::Events(events) if events.len() == 1));
+    }
 }
 
 #[test]

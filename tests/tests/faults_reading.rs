@@ -94,6 +94,52 @@ fn t08_a_read_that_fails_is_an_error_or_nothing_and_is_no_lasting_damage() {
     assert!(noticed > 0);
 }
 
+/// T08, S4-2.3. A store that started over after a read that failed, and could not, was closed as if it had, and its log
+/// removed: with all that was acknowledged since the last checkpoint.
+#[test]
+fn t08_what_was_acknowledged_outlives_a_start_over_that_fails_and_closing() {
+    const PUTS: u32 = 20;
+    let (mut met, mut failed) = (0, 0);
+    for call in Call::ALL {
+        for later in 0.. {
+            let storage = FaultyDisk::default();
+            let larder = open_uncached(&storage).unwrap();
+            let session = larder.session("ana").unwrap();
+            for number in 0..PUTS {
+                session.put(format!("k/{number}"), noise(number, 900)).unwrap();
+            }
+            // Into the file, and not on disk there.
+            let _ = larder.upkeep(0).unwrap();
+            let fault = Fault::once(Call::Read, storage.calls(Call::Read));
+            storage.set_plan(Plan { fault: Some(fault), ..Plan::default() });
+            assert!(session.get("k/7").is_err());
+            // Whoever writes next starts over.
+            let at = storage.calls(call) + later;
+            storage.set_plan(Plan { fault: Some(Fault::once(call, at)), ..Plan::default() });
+            failed += u32::from(session.put("more", "x").is_err());
+            let is_met = storage.calls(call) > at;
+            storage.set_plan(Plan::default());
+            let closed = larder.close();
+            for image in [storage.current(), storage.durable()] {
+                let what = format!("{call:?} {later}, {closed:?}");
+                let larder = open(&FaultyDisk::holding(image, Plan::default()))
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                let session = larder.session("ana").unwrap();
+                for number in 0..PUTS {
+                    let found = session.get(format!("k/{number}")).and_then(|asset| asset.bytes());
+                    assert!(found.is_ok_and(|found| found == noise(number, 900)), "{what}: {number}");
+                }
+                verified(&larder);
+            }
+            if !is_met {
+                break;
+            }
+            met += 1;
+        }
+    }
+    assert!(met > 40 && failed > 10, "{met} faults were met, {failed} puts failed");
+}
+
 #[test]
 fn t02_a_recovery_that_is_cut_short_can_be_done_again() {
     // A crash in the middle of a program.

@@ -1,12 +1,15 @@
 //! A full disk: what was acknowledged stays, reading goes on, and deleting makes room again.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
-use larder::{Durability, Error, Larder, Options, RestoreOptions, SnapshotOptions, restore};
+use larder::{Durability, Error, Larder, Options, RestoreOptions, SnapshotOptions, Storage, restore};
 use larder_tests::{
-    Call, Crash, Fault, FaultyDisk, LOG, Loss, Plan, Random, Step, Trace, kind_of, still, verified,
+    Call, Crash, Fault, FaultyDisk, FaultyStorage, LOG, Loss, Plan, Random, STORE, Step, Trace, kind_of,
+    still, verified,
 };
 
 const MIB: u64 = 1 << 20;
@@ -404,6 +407,47 @@ fn s4_2_3_what_is_lazy_is_there_after_closing_a_store_that_failed_or_closing_say
         let alone = larder.root().unwrap().snapshot().unwrap().walk("alone").unwrap().count();
         assert_eq!(alone, if is_lasting { 0 } else { 20 });
     }
+}
+
+/// A disk that says how much room it has, and can keep nothing free: as all are to systems other than Linux.
+#[derive(Debug)]
+struct Plain(FaultyStorage);
+
+impl Storage for Plain {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(offset, bytes)
+    }
+
+    fn room(&self) -> Option<u64> {
+        Some(1 << 30)
+    }
+}
+
+/// T07. Such a store was full from the beginning, and for ever.
+#[test]
+fn t07_where_nothing_can_be_kept_free_there_is_no_reserve_and_all_goes_on() {
+    let disk = FaultyDisk::default();
+    let (store, log) = (Box::new(Plain(disk.file(STORE))), Arc::new(Plain(disk.file(LOG))));
+    let larder = still().open_storages(store, log).unwrap();
+    larder.root().unwrap().put("a", "x").unwrap();
+    let health = larder.health();
+    assert!(health.space.reserve_bytes == 0 && health.space.reserve_bytes_wanted > 0, "{health:?}");
 }
 
 /// Reads bytes that do not compress, and does something half-way.

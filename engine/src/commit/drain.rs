@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use larder_format::WriteSet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::room::is_large;
 use super::{Accepted, Commit, count_within, unknown};
@@ -27,6 +27,10 @@ const WAITING_MAX: usize = 64 << 20;
 /// For how long a batch waits at most for every byte it has, where little is left of the log, in nanoseconds: the last quarter
 /// of a segment of the usual length lasts a second longer then.
 const WAIT_NS_MAX: u64 = 240;
+/// And for how long altogether.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// How often whoever makes a segment free is hurried, by a batch that cannot go on before.
+const HURRIED_EVERY: Duration = Duration::from_millis(5);
 
 /// What waits to be drained, and how far the store is.
 pub(super) struct Drain {
@@ -151,8 +155,27 @@ impl Commit {
     /// Makes that segment of the log free whose turn it was, if it is not, by this way of making durable what was drained;
     /// `false` where the store has to start over first. Of what is not in it no more is drained than has to be: who writes
     /// might never let it end.
-    pub(super) fn free_segment(&self, flush: impl FnOnce() -> Result<()>) -> Result<bool> {
-        let _alone = self.freeing.lock();
+    fn free_segment(&self, flush: impl FnOnce() -> Result<()>) -> Result<bool> {
+        self.free_segment_held(&self.freeing.lock(), flush)
+    }
+
+    /// The same, in haste: also whoever is at it already has to be.
+    pub(super) fn free_segment_now(&self) -> Result<()> {
+        let freeing = loop {
+            self.store.hurry();
+            if let Some(freeing) = self.freeing.try_lock_for(HURRIED_EVERY) {
+                break freeing;
+            }
+        };
+        let is_free = self.free_segment_held(&freeing, || self.store.flush())?;
+        if is_free { Ok(()) } else { Err(needs_start_over()) }
+    }
+
+    fn free_segment_held(
+        &self,
+        _alone: &MutexGuard<'_, ()>,
+        flush: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
         let waits_for = self.log.lock().waits_for();
         waits_for.map_or(Ok(true), |upto| self.checkpoint_upto(upto, flush))
     }
@@ -220,9 +243,9 @@ impl Commit {
     /// other: the next batches would meet its end, and wait for all of it.
     pub(super) fn ease_pressure(&self, bytes: u64) {
         let Some(pressure) = self.log.lock().pressure() else { return };
-        self.store.hurry();
+        self.hurry();
         let part = (2.0 * pressure - 1.0).max(0.0);
-        let wait_max = Duration::from_nanos(bytes.saturating_mul(WAIT_NS_MAX));
+        let wait_max = Duration::from_nanos(bytes.saturating_mul(WAIT_NS_MAX)).min(WAIT_MAX);
         let _freed = self.freeing.try_lock_for(wait_max.mul_f64(part));
     }
 
@@ -240,6 +263,10 @@ impl Commit {
     /// there may be more to do.
     pub(crate) fn drain_if_due(&self, since: u64) -> Result<bool> {
         if self.store.is_read_only() || self.queue.lock().failed.is_some() {
+            return Ok(false);
+        }
+        if self.drain.drained.try_lock().is_none() {
+            // Somebody drains, or has the store copied, which takes long: there are windows to see to meanwhile.
             return Ok(false);
         }
         if self.store.beside().has_log() {

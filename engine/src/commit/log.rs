@@ -27,7 +27,8 @@ use crate::error::{ErrorKind, Result};
 use crate::larder::InputOutput;
 use crate::store::{LogFile, Position, Store};
 
-/// What was gathered is written without waiting for a sync before it grows to more than this, in bytes.
+/// What was gathered is written without waiting for a sync before it grows to more than this; and so is a batch that is
+/// longer. In bytes.
 const GATHERED_MAX: usize = 1 << 20;
 /// How much is written ahead as zeros at first, in bytes; later as much as there is already, up to the most.
 const AHEAD_MIN: u64 = 256 << 10;
@@ -212,7 +213,15 @@ impl Log {
             self.gathered.count += 1;
             self.gathered.bytes.extend_from_slice(accepted.write_set.as_bytes());
         }
-        self.appended = last.info.sequence;
+        let before = std::mem::replace(&mut self.appended, last.info.sequence);
+        if self.gathered.bytes.len() > GATHERED_MAX {
+            // It is alone in there. Without room for it, it is refused before anybody sees it.
+            if let Err(error) = open.write(&mut self.gathered, self.appended, self.synced, Next::More) {
+                self.gathered.begin();
+                self.appended = before;
+                return Err(error);
+            }
+        }
         Ok(Appended::Done)
     }
 

@@ -49,7 +49,7 @@ pub(crate) use room::NoRoom;
 use room::Room;
 pub(crate) use sequencer::{Held, Sequenced, Sequencer};
 pub use ticket::{CommitInfo, CommitTicket};
-pub(crate) use ticket::{Slot, Woken};
+pub(crate) use ticket::{Slot, Woken, wake};
 
 use crate::cache::{CacheStatistics, RecordCache};
 use crate::columns::Columns;
@@ -59,12 +59,15 @@ use crate::guard::Row;
 
 use crate::larder::InputOutput;
 use crate::options::Options;
-use crate::store::{Beside, FORMATS, Position, Store, Table, UpgradeReport};
+use crate::store::{Beside, FORMATS, Position, Store, Table, UpgradeReport, shield};
 use crate::subscription::Subscribers;
 use crate::txn::View;
 
 /// How much is carried in one batch at most, in bytes.
 const CARRIED_AT_ONCE: u64 = 8 << 20;
+
+/// How many batches a thread carries in a row that nobody waits for.
+const LED_IN_A_ROW: u64 = 256;
 
 /// How durable a commit is when its call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -211,8 +214,8 @@ impl Commit {
             overlay,
             log: Mutex::new(Log::new(&head, Arc::clone(&options.ids), log_segment_length)),
             log_segment_length,
-            // A batch must not fill both segments.
-            carried_at_once: usize::try_from(CARRIED_AT_ONCE.min(log_segment_length / 2))
+            // Batches fill a segment, and do not end where the next finds no room in it.
+            carried_at_once: usize::try_from(CARRIED_AT_ONCE.min(log_segment_length / 4))
                 .unwrap_or(usize::MAX),
             freeing: Mutex::default(),
             syncing: Mutex::default(),
@@ -304,12 +307,15 @@ impl Commit {
     }
 
     /// Reads the page of a record ahead of the turn, where that is not free: whoever has it waits for the disk alone, and so
-    /// does everybody else. Only a hint.
-    pub(crate) fn read_ahead(&self, key: &Key) {
-        if self.sequencer.is_taken()
-            && let Ok(view) = self.overlay.committed()
-        {
-            let _ = view.snapshot().get_with(Table::Records, key.encoded(), |_| ());
+    /// does everybody else. Only a hint, but a disk that cannot be read is told at once: redb tells it only once.
+    pub(crate) fn read_ahead(&self, key: &Key) -> Result<()> {
+        if !self.sequencer.is_taken() {
+            return Ok(());
+        }
+        let read = self.overlay.committed()?.snapshot().get_with(Table::Records, key.encoded(), |_| ());
+        match read {
+            Err(error) if matches!(error.kind(), ErrorKind::Io { .. }) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -331,7 +337,7 @@ impl Commit {
         }
         // What only wants room is started over by who writes next.
         match self.failure() {
-            Some(error) if !matches!(error.kind(), ErrorKind::StoreFull { .. }) => Err(error),
+            Some(error) if room::is_final(&error) => Err(error),
             _ => Ok(()),
         }
     }
@@ -392,7 +398,7 @@ impl Commit {
 
     /// Carries one batch, then hands the lead on.
     pub(crate) fn lead(&self) {
-        loop {
+        for led in 0_u64.. {
             let batch = self.take_batch();
             if !batch.is_empty() {
                 self.carry(&batch);
@@ -402,6 +408,12 @@ impl Commit {
                 if queue.waiting.is_empty() {
                     queue.has_leader = false;
                     return;
+                }
+                if led >= LED_IN_A_ROW && !self.is_inline {
+                    // The store's thread goes on with it; it has other things to do in between.
+                    queue.has_leader = false;
+                    drop(queue);
+                    return self.wake();
                 }
                 queue.waiting.iter().map(|accepted| Arc::clone(&accepted.slot)).collect()
             };
@@ -433,10 +445,13 @@ impl Commit {
     fn carry(&self, batch: &[Accepted]) {
         let outcome = match self.failure() {
             Some(error) => Err(error),
-            None => self.make_safe(batch),
+            // The storage may be the application's, and panic.
+            None => shield("commit", || self.make_safe(batch)),
         };
         if let Err(error) = &outcome {
             self.fail(error);
+            // Whatever helps: what waits already builds on this.
+            self.refuse_all(error);
         }
         for accepted in batch {
             accepted.slot.complete(match &outcome {
@@ -472,11 +487,13 @@ impl Commit {
                     Err(error) if self.may_use_reserve(&error) => self.log_batch(batch, sync),
                     logged => logged,
                 };
-                logged.map_err(|error| match error.kind() {
-                    // Of a sync that failed it is not known what it did, whatever it says.
-                    ErrorKind::StoreFull { .. } if !self.log.lock().has_failed_sync() => error,
-                    _ => unknown(last, error),
-                })?;
+                match logged {
+                    Ok(()) => {}
+                    Err(error) if matches!(error.kind(), ErrorKind::StoreFull { .. }) => {
+                        self.take_back(batch, error)?;
+                    }
+                    Err(error) => return Err(unknown(last, error)),
+                }
             }
             _ => return self.carry_through(batch),
         }
@@ -519,11 +536,7 @@ impl Commit {
         // It may have the batch from a try before this one.
         if self.log.lock().appended() < last.info.sequence {
             while self.log.lock().append(&self.store, batch)? == Appended::Full {
-                // Somebody may be at it already, at leisure.
-                self.store.hurry();
-                if !self.free_segment(|| self.store.flush())? {
-                    return Err(drain::needs_start_over());
-                }
+                self.free_segment_now()?;
             }
         }
         if sync { self.sync_log() } else { Ok(()) }
@@ -531,6 +544,23 @@ impl Commit {
 
     fn log_takes(&self, accepted: &Accepted) -> bool {
         log::takes(self.log_segment_length, &accepted.write_set)
+    }
+
+    /// Takes a batch back that the log found no room for. Somebody who made some meanwhile may have put it on disk: then it
+    /// stays, and it was no failure.
+    fn take_back(&self, batch: &[Accepted], error: Error) -> Result<()> {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+        let _alone = self.syncing.lock();
+        let mut log = self.log.lock();
+        if log.has_failed_sync() {
+            // It is not known what that did, whatever it says.
+            return Err(unknown(last, error));
+        }
+        if log.synced() >= last.info.sequence {
+            return Ok(());
+        }
+        log.cut(first.info.sequence.saturating_sub(1)).map_err(|error| unknown(last, error))?;
+        Err(error)
     }
 
     /// Puts everything that the log was handed on disk.
@@ -570,6 +600,11 @@ impl Commit {
         {
             return self.ask_to_start_over();
         }
+        self.refuse_all(error);
+    }
+
+    /// Accepts nothing more, and refuses what waits, until the store has started over if it can.
+    fn refuse_all(&self, error: &Error) {
         self.queue.lock().failed.get_or_insert_with(|| error.clone());
         self.has_failed.store(true, Ordering::Release);
     }

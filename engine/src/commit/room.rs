@@ -208,17 +208,18 @@ impl Commit {
         self.room.reserve_bytes
     }
 
-    /// Gives what is said to who comes after a failure: `StoreFull` if the store can start over, and is `Poisoned` otherwise.
+    /// Gives what is said to who comes after a failure: `Poisoned`, unless the store can start over.
     pub(super) fn failure(&self) -> Option<Error> {
         let failed = self.queue.lock().failed.clone()?;
-        let state = self.store.backend_state();
         let is_full = matches!(failed.kind(), ErrorKind::StoreFull { .. });
         // redb may meet the full disk first where it tells nobody, and answer everything with that later.
-        let wants_room = (is_full || state.is_full()) && self.can_start_over();
-        Some(match (wants_room, is_full) {
-            (true, true) => failed,
-            (true, false) => ErrorKind::no_room("what was to be stored").into(),
-            (false, _) => ErrorKind::Poisoned { by: failed.to_string() }.into(),
+        let has_met_end = self.store.backend_state().is_full();
+        let is_helped = (is_full || has_met_end || self.is_to_start_over()) && self.can_start_over();
+        Some(match (is_helped, is_full, has_met_end) {
+            (false, ..) => ErrorKind::Poisoned { by: failed.to_string() }.into(),
+            (true, true, _) => failed,
+            (true, false, true) => ErrorKind::no_room("what was to be stored").into(),
+            (true, false, false) => ErrorKind::Interrupted.into(),
         })
     }
 
@@ -227,11 +228,6 @@ impl Commit {
         self.store.backend_state().failed_sync().is_none()
             && !self.log.lock().has_failed_sync()
             && self.store.beside().has_log()
-    }
-
-    /// Tells whether something failed after which the store can start over.
-    fn wants_room(&self) -> bool {
-        self.failure().is_some_and(|error| matches!(error.kind(), ErrorKind::StoreFull { .. }))
     }
 
     /// Lets whoever writes next start over.
@@ -246,9 +242,9 @@ impl Commit {
 
     pub(super) fn has_to_start_over(&self) -> bool {
         if self.has_failed.load(Ordering::Acquire) {
-            self.wants_room()
+            self.failure().is_some_and(|error| !is_final(&error))
         } else {
-            self.is_to_start_over() && self.can_start_over()
+            (self.is_to_start_over() || self.store.backend_state().has_failed_read()) && self.can_start_over()
         }
     }
 
@@ -307,12 +303,10 @@ impl Commit {
             self.give_reserve();
             done = self.start_over(&mut log, &visible);
         }
-        done?;
-        let snapshot = self.store.view()?;
-        self.drain.start_over();
+        let begun = done.and_then(|()| self.begin_again(&visible));
+        // The file may be behind what was drained into it: nothing goes on from there, and nobody takes the log for settled.
+        **held = begun.inspect_err(|error| self.refuse_all(error))?;
         *drained = visible;
-        self.overlay.start_over(snapshot, &visible);
-        **held = Sequenced::load(&self.overlay.committed()?, self.documents())?;
         self.nothing_is_due();
         let mut queue = self.queue.lock();
         (queue.failed, queue.newest) = (None, None);
@@ -320,6 +314,14 @@ impl Commit {
         self.room.is_to_start_over.store(false, Ordering::Release);
         crate::trace::note("started over for want of room", 1);
         Ok(())
+    }
+
+    /// Puts everything in memory over a file that has all that is visible.
+    fn begin_again(&self, visible: &Position) -> Result<Sequenced> {
+        let snapshot = self.store.view()?;
+        self.drain.start_over();
+        self.overlay.start_over(snapshot, visible);
+        Sequenced::load(&self.overlay.committed()?, self.documents())
     }
 
     fn is_idle(&self) -> bool {
@@ -430,6 +432,11 @@ impl Commit {
         self.log.lock().note_checkpoint(drained.sequence);
         trimmed
     }
+}
+
+/// Tells whether a failure is one that only opening the store again helps.
+pub(super) fn is_final(failure: &Error) -> bool {
+    matches!(failure.kind(), ErrorKind::Poisoned { .. })
 }
 
 /// Write-sets that are to be applied, with the state after each.

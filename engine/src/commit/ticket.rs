@@ -1,6 +1,7 @@
 //! A commit that is on its way: it can be waited for, awaited, or forgotten; it goes on all the same.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -26,6 +27,11 @@ impl From<Position> for CommitInfo {
     fn from(position: Position) -> Self {
         Self { sequence: position.sequence, time: position.time }
     }
+}
+
+/// Wakes who awaits something. That is code of the application: if it panics, that ends nothing here.
+pub(crate) fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 /// What a leader and those who wait for it share.
@@ -59,7 +65,7 @@ impl Slot {
         drop(state);
         self.changed.notify_all();
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 

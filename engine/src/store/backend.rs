@@ -245,6 +245,8 @@ pub(crate) struct BackendState {
     /// Up to where it may be, less one, so that 0 is for no limit.
     limit: AtomicU64,
     full: AtomicBool,
+    /// Whether a read failed since the file was opened: redb answers nothing any more after that.
+    read_failed: AtomicBool,
     failed_sync: OnceLock<String>,
     unsynced: Unsynced,
     /// One sync at a time: of two at once, the kernel tells only one that pages were lost.
@@ -328,6 +330,12 @@ impl BackendState {
     /// Says that the file is opened again.
     pub(crate) fn start_over(&self) {
         self.full.store(false, Ordering::Release);
+        self.read_failed.store(false, Ordering::Release);
+    }
+
+    /// Tells whether a read failed since the file was opened.
+    pub(crate) fn has_failed_read(&self) -> bool {
+        self.read_failed.load(Ordering::Acquire)
     }
 
     /// Tells whether a write found no room since the file was opened. A hint, no verdict on
@@ -480,7 +488,7 @@ impl StorageBackend for Backend {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
         self.state.reads.fetch_add(1, Ordering::Relaxed);
-        self.medium.read(offset, out)
+        self.medium.read(offset, out).inspect_err(|_| self.state.read_failed.store(true, Ordering::Release))
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {

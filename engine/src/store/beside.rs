@@ -6,13 +6,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use larder_format::LOG_BLOCK;
+
 use super::backend::{BackendState, Medium, Storage};
 use super::direct::Direct;
 use super::{names, place};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest log that is read, in bytes; those that are written are much shorter.
-const LENGTH_MAX: u64 = 1 << 30;
+const LENGTH_MAX: u64 = (1 << 30) + LOG_BLOCK as u64;
 
 /// The file of a commit log.
 #[derive(Debug)]

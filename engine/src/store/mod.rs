@@ -645,8 +645,8 @@ impl std::io::Write for Writer {
     }
 }
 
-/// Runs what touches redb; a panic inside, which redb answers damage with in places, becomes an error.
-fn shield<R>(doing: &'static str, act: impl FnOnce() -> Result<R>) -> Result<R> {
+/// Runs what touches redb or a storage; a panic inside, which redb answers damage with in places, becomes an error.
+pub(crate) fn shield<R>(doing: &'static str, act: impl FnOnce() -> Result<R>) -> Result<R> {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(result) => result,
         Err(panic) => {
@@ -655,7 +655,7 @@ fn shield<R>(doing: &'static str, act: impl FnOnce() -> Result<R>) -> Result<R> 
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no reason given");
-            Err(corrupt(format!("redb gave up trying to {doing}: {text}")))
+            Err(corrupt(format!("a panic, trying to {doing}: {text}")))
         }
     }
 }

@@ -26,26 +26,26 @@ impl Reserve {
         self.held.load(Ordering::Acquire)
     }
 
-    /// Takes so many bytes of the disk that a folder is on; tells whether they could be had.
-    pub(super) fn hold(&self, beside: &Path, bytes: u64) -> bool {
+    /// Takes so many bytes of the disk that a folder is on; tells whether there is room for them.
+    fn hold(&self, beside: &Path, bytes: u64) -> bool {
         let mut file = self.file.lock();
         if file.is_some() || bytes == 0 {
             return true;
         }
-        *file = allocate(beside, bytes).ok();
-        self.held.store(if file.is_some() { bytes } else { 0 }, Ordering::Release);
-        file.is_some()
+        self.note_tried(bytes, allocate(beside, bytes).map(|allocated| *file = Some(allocated)))
+    }
+
+    /// Notes what came of a try to have so many bytes kept free. Where there is no such thing as a reserve, none is held, and
+    /// that is no want of room.
+    fn note_tried(&self, bytes: u64, tried: io::Result<()>) -> bool {
+        self.held.store(if tried.is_ok() { bytes } else { 0 }, Ordering::Release);
+        tried.map_or_else(|error| error.kind() == io::ErrorKind::Unsupported, |()| true)
     }
 
     /// Gives everything back.
     pub(super) fn release(&self) {
         *self.file.lock() = None;
         self.held.store(0, Ordering::Release);
-    }
-
-    /// Notes what somebody else keeps free.
-    pub(super) fn note(&self, bytes: u64) {
-        self.held.store(bytes, Ordering::Release);
     }
 }
 
@@ -92,16 +92,11 @@ impl super::Store {
         [disk, below_limit].into_iter().flatten().min()
     }
 
-    /// Takes a reserve, unless there is one; tells whether there is one then.
+    /// Takes a reserve, unless there is one, or cannot be one here; tells whether there is room for it.
     pub(crate) fn hold_reserve(&self, bytes: u64) -> bool {
         match (&self.custom, self.path()) {
-            (Some(storage), _) => {
-                let is_held = bytes == 0 || self.reserve.held() > 0 || storage.set_reserve(bytes).is_ok();
-                if is_held {
-                    self.reserve.note(bytes);
-                }
-                is_held
-            }
+            (Some(_), _) if bytes == 0 || self.reserve.held() > 0 => true,
+            (Some(storage), _) => self.reserve.note_tried(bytes, storage.set_reserve(bytes)),
             (None, Some(path)) => self.reserve.hold(&path, bytes),
             (None, None) => true,
         }

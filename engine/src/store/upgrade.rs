@@ -124,7 +124,9 @@ impl Store {
         shield("upgrade the file", || {
             self.commit_durably(transaction).map_err(|error| commit_error(error, "upgrading the file"))
         })?;
-        self.identity.format = to;
+        if !self.is_read_only {
+            self.identity.format = to;
+        }
         Ok(Some(UpgradeReport { from, to, backup }))
     }
 

@@ -1,8 +1,8 @@
 //! Formats: what a data format, a media type, a type identifier and an extension say about each other.
 //!
 //! The knowledge is data ([`Registry::shipped`] is `formats.toml`, [`Registry::extended`] adds an
-//! application's own) and the file stores the whole of it, so that a later larder with other tables reads
-//! old records as they were meant. Sources: the tables of the Liquers requirements (1.5 A, B, C) and IANA's
+//! application's own) and a file stores what was added to it. Records say their format, types and media type themselves, so
+//! a later larder with other tables reads old ones as they were meant. Sources: the tables of the Liquers requirements (1.5 A, B, C) and IANA's
 //! media type registry.
 //!
 //! Invariants of a [`Registry`]:
@@ -286,7 +286,7 @@ impl Registry {
         Self::build(&Document::empty().extended(&self.toml)?.extended(text)?)
     }
 
-    /// Returns the whole registry as the document that a file stores.
+    /// Returns the whole registry as a document that [`Registry::parse`] reads.
     pub fn to_toml(&self) -> &str {
         &self.toml
     }
