@@ -286,6 +286,7 @@ fn s2_17_s4_3_so_many_may_be_done_in_a_window_each_name_by_itself() {
     let (larder, ana, clock) = store();
     let limit = RateLimit::new("limits", 100, seconds(60)).unwrap();
     let take = |name: &str| ana.write(|txn| limit.take(txn, name)).unwrap().value;
+    assert_eq!(ana.write(|txn| limit.sweep(txn, 10)).unwrap().value, 0, "nothing was taken yet");
     for left in (0..100).rev() {
         assert_eq!(take("a"), Rate::Ok { left });
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{DocumentKind, Larder, ManualClock, Session, WriteTxn};
+use larder::{DocumentKind, Larder, ManualClock, Part, RowDraft, Session, WriteTxn};
 use larder_layers::queue::{
     Backoff, Enqueued, Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues,
     RequeueAt, Requeued, Token,
@@ -618,6 +618,23 @@ fn producers_and_consumers_have_the_rights_that_they_need_and_no_more() {
     denied(worker.try_write(|txn| queue.delete(txn)).map(drop));
     let taken = worker.try_write(|txn| queue.dequeue(txn)).unwrap().value.unwrap();
     worker.try_write(|txn| queue.ack(txn, taken.token())).unwrap();
+    // Whoever may enqueue may put rows that are no messages, or no good ones: they stop nobody.
+    let row = || RowDraft::default().field("s", 0_u32).field("p", 1_000).field("o", 1);
+    let message = || row().field("a", 0_u32).field("b", 1).field("e", i64::MIN);
+    let missing = message().field("x", true);
+    let endless = message().field("w", vec![Part::from(1), Part::from(2), Part::from(i64::MAX)]);
+    for (number, row) in
+        (1..).zip([row(), message(), missing, endless, row().field("s", 1_u32).field("t", 1)])
+    {
+        maker.write(|txn| txn.collection("queues/q")?.put(number, row)).unwrap();
+    }
+    let books = RowDraft::new(vec![255; 8 * 19]);
+    maker.write(|txn| txn.collection("queues/q/books")?.put("totals", books)).unwrap();
+    let _ = maker.try_write(|txn| queue.enqueue(txn, "good")).unwrap();
+    let forged = worker.try_write(|txn| queue.dequeue(txn)).unwrap().value.unwrap();
+    assert_eq!(forged.enqueued, i64::MIN, "what looks like a message in every way is one");
+    let taken = worker.try_write(|txn| queue.dequeue(txn)).unwrap().value.unwrap();
+    assert_eq!(taken.payload(), "good");
     verified(&larder);
 }
 

@@ -341,6 +341,14 @@ fn a_computation_that_fails_panics_or_never_returns_leaves_the_value_to_others()
     assert!(!slow.heartbeat(Duration::from_secs(10)).unwrap());
     let late = slow.store(&world.ana, "slow", &patient).unwrap();
     assert_eq!((late.outcome(), text(&late)), (Outcome::RaceLost, "fast".to_owned()));
+    // Past its time, with nobody who took over, it is stored: also where a sweep has revoked the claim.
+    let Load::Compute(slow) = world.cache.try_load(&world.ana, &of(4), &patient).unwrap() else {
+        panic!("free")
+    };
+    world.clock.advance(11 * SECOND);
+    let _ = world.larder.sweep(10).unwrap();
+    assert!(!slow.heartbeat(Duration::from_secs(10)).unwrap());
+    assert_eq!(slow.store(&world.ana, "late", &patient).unwrap().outcome(), Outcome::Miss);
     // Also while the one who took over is still at it: then there is nothing to give.
     let Load::Compute(slow) = world.cache.try_load(&world.ana, &of(3), &patient).unwrap() else {
         panic!("free")
@@ -353,7 +361,7 @@ fn a_computation_that_fails_panics_or_never_returns_leaves_the_value_to_others()
     assert!(matches!(&late, Err(RememberError::Store(error)) if error.code() == 606), "{late:?}");
     let stored = next.store(&world.ana, "next", &patient).unwrap();
     assert_eq!((stored.outcome(), text(&stored)), (Outcome::Miss, "next".to_owned()));
-    assert_eq!(world.total().0, 3);
+    assert_eq!(world.total().0, 4);
 }
 
 #[test]

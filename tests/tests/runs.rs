@@ -603,7 +603,7 @@ fn scatter_cancel_fails_what_is_pending_and_nothing_comes_after() {
         let _ = world.complete(id, "x").unwrap();
         let taken = world.act(|runs, txn| runs.take_items(txn, id, 1)).unwrap();
         assert_eq!((taken[0].key.clone(), taken[0].state), (Part::from("y"), ItemState::Executing));
-        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, id)).unwrap(), 2);
+        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, id)).unwrap().items, 2);
         assert_eq!((world.counts(id), world.barrier_state(id)), ((3, 1, 2), BarrierState::Cancelled));
         assert_eq!(world.complete(id, "y").unwrap(), Progress::AlreadyDone(ItemState::Failed));
         let refused = |result: Result<(), RunsError>| {
@@ -704,7 +704,12 @@ fn scatter_barriers_can_be_items_of_others() {
             let _ = world.complete(children[0], key).unwrap();
         }
         assert_eq!((world.counts(parent), world.barrier_state(parent)), ((2, 1, 0), BarrierState::Open));
-        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, children[1])).unwrap(), 3);
+        let second = world.act(|runs, txn| runs.open_barrier(txn, &draft(1)));
+        assert!(matches!(second, Err(RunsError::InvalidState { .. })), "it has one: {second:?}");
+        let off = world.act(|runs, txn| runs.cancel_barrier(txn, children[1])).unwrap();
+        assert_eq!(off.items, 3);
+        let ended = [(children[1], BarrierState::Cancelled), (parent, BarrierState::PartialFailure)];
+        assert_eq!(off.ended, ended);
         assert_eq!(
             (world.counts(parent), world.barrier_state(parent)),
             ((2, 1, 1), BarrierState::PartialFailure)
@@ -1225,10 +1230,10 @@ fn scatter_a_large_barrier_is_called_off_at_once() {
         let again = world.act(|runs, txn| runs.take_items(txn, child, 1)).unwrap();
         assert_eq!(again[0].key, taken[1].key, "in its old place");
         assert_eq!(world.act(|runs, txn| runs.take_items(txn, child, 0)).unwrap(), []);
-        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, parent)).unwrap(), 2);
+        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, parent)).unwrap().items, 2);
         let refused = world.act(|runs, txn| runs.take_items(txn, child, 1));
         assert!(matches!(refused, Err(RunsError::InvalidState { state: "cancelled", .. })), "{refused:?}");
-        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, child)).unwrap(), 1_999);
+        assert_eq!(world.act(|runs, txn| runs.cancel_barrier(txn, child)).unwrap().items, 1_999);
         assert_eq!(world.counts(child), (2_000, 1, 1_999));
         let view = world.ana.snapshot().unwrap();
         let count = |state| world.runs.items_in(&view, child, state, 10_000).unwrap().len();

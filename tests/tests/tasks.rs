@@ -892,6 +892,19 @@ fn test_dead_end_cancel_basic_and_multi_level() {
     });
 }
 
+/// Whoever was behind 1 000 that a rule blocked was never looked at.
+#[test]
+fn s2_1_what_can_be_claimed_is_by_and_by_however_many_are_blocked_before_it() {
+    let (larder, clock) = (in_memory(), Arc::new(ManualClock::at(SECOND)));
+    let world = World::new(&larder, &clock);
+    let batch: Vec<_> = (0..2_500).map(|n| task(&n.to_string()).rule(at_most(1, &[]))).collect();
+    let ids = world.create(&batch);
+    let free = world.one(TaskDraft::new("free", "free", "other"));
+    assert_eq!(world.claim(), Some(ids[0]));
+    assert_eq!((0..4).filter_map(|_| world.claim()).collect::<Vec<_>>(), [free]);
+    assert_eq!((0..4).filter_map(|_| world.claim()).count(), 0);
+}
+
 #[test]
 fn test_dead_end_cancel_barrier() {
     play(|world| {

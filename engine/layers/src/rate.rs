@@ -7,7 +7,7 @@ use larder::{
     WriteTxn,
 };
 
-use crate::place::{after, open, remove_all};
+use crate::place::{after, found, open, remove_all};
 
 /// A limit. The window of a name begins with the first that is counted in it, and the next one with the first after its end;
 /// so there can be twice as many around the end of one.
@@ -73,8 +73,8 @@ impl RateLimit {
     /// As [`larder::CollectionMut::remove`].
     pub fn sweep(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
         let now = txn.info().time;
-        let mut rows = txn.collection(&self.key)?;
-        let found = rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
-        remove_all(&mut rows, &found)
+        let Some(mut rows) = found(txn.collection(&self.key))? else { return Ok(0) };
+        let over = rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
+        remove_all(&mut rows, &over)
     }
 }

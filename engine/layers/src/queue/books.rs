@@ -57,14 +57,14 @@ impl Totals {
     }
 
     fn with(mut self, other: &Self) -> Self {
-        self.enqueued += other.enqueued;
-        self.dequeued += other.dequeued;
-        self.acked += other.acked;
-        self.nacked += other.nacked;
-        self.expired += other.expired;
-        self.died += other.died;
-        self.purged += other.purged;
-        self.waits.iter_mut().zip(other.waits).for_each(|(sum, count)| *sum += count);
+        self.enqueued = self.enqueued.saturating_add(other.enqueued);
+        self.dequeued = self.dequeued.saturating_add(other.dequeued);
+        self.acked = self.acked.saturating_add(other.acked);
+        self.nacked = self.nacked.saturating_add(other.nacked);
+        self.expired = self.expired.saturating_add(other.expired);
+        self.died = self.died.saturating_add(other.died);
+        self.purged = self.purged.saturating_add(other.purged);
+        self.waits.iter_mut().zip(other.waits).for_each(|(sum, count)| *sum = sum.saturating_add(count));
         self
     }
 

@@ -26,15 +26,15 @@ impl Queue {
             })?;
             let (taken, now) = receipt.value;
             // By the clock of the store, which need not move while somebody waits.
-            let passed = now - *began.get_or_insert(now);
+            let passed = now.saturating_sub(*began.get_or_insert(now));
             let passed = Duration::from_micros(u64::try_from(passed).unwrap_or(0)).max(napped);
             let left = wait.saturating_sub(passed);
             if taken.is_some() || left.is_zero() {
                 return Ok(taken);
             }
             let due = session.read(|view| Ok(self.next_due(view)))??;
-            let until_due =
-                due.map(|due| Duration::from_micros(u64::try_from(due - now).unwrap_or(0).max(1)));
+            let until_due = due
+                .map(|due| Duration::from_micros(u64::try_from(due.saturating_sub(now)).unwrap_or(0).max(1)));
             let nap = until_due.map_or(left, |due| due.min(left));
             if subscription.next_within(nap).is_none() {
                 napped += nap;

@@ -47,9 +47,9 @@ impl Queue {
     pub fn purge_dead(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
         let (mut rows, _) = self.open(txn)?;
         let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
-        for row in &dead {
-            let envelope = self.read(row)?;
-            self.remove(&mut rows, &envelope)?;
+        let dead = self.read_some(&mut rows, &dead)?;
+        for envelope in &dead {
+            self.remove(&mut rows, envelope)?;
         }
         self.book(txn, &Totals { purged: dead.len() as u64, ..Totals::default() })?;
         Ok(dead.len() as u64)
@@ -65,8 +65,7 @@ impl Queue {
         let live = rows.aggregate("live", &[])?;
         let (mut bytes, mut count) = (0, 0);
         let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
-        for row in &dead {
-            let envelope = self.read(row)?;
+        for envelope in self.read_some(&mut rows, &dead)? {
             bytes += envelope.length;
             match check_room(&settings, &live, count + 1, bytes) {
                 Err(full) if count == 0 => return Err(full),
@@ -104,14 +103,8 @@ impl Queue {
             (rows.aggregate("live", &[])?, settings)
         };
         let (mut rows, _) = self.open(txn)?;
-        let mut moved = Vec::new();
-        for row in rows.find(index_of(state), &RowRange::all().limit(limit))?.rows {
-            let mut envelope = self.read(&row)?;
-            if envelope.is_apart {
-                envelope.payload = self.payload(rows.get(("b", envelope.id))?, envelope.id)?;
-            }
-            moved.push(envelope);
-        }
+        let found = rows.find(index_of(state), &RowRange::all().limit(limit))?.rows;
+        let moved = self.read_some(&mut rows, &found)?;
         let bytes = moved.iter().map(|envelope| envelope.length).sum();
         check_room(&settings, &room, moved.len() as u64, bytes)?;
         // Whoever may not take them away is told before anything is moved; then they are there before they are not here.

@@ -98,10 +98,7 @@ impl Message {
             }
             micros("dedupe window", *window, false)?;
         }
-        // A zero takes two bytes.
-        let length = |text: &String| text.len() + text.bytes().filter(|byte| *byte == 0).count();
-        let of = |(name, value): &(String, String)| length(name) + length(value) + HEADER_LENGTH_MIN;
-        let headers: usize = self.headers.iter().map(of).sum();
+        let headers = length_of(&self.headers);
         if headers > HEADERS_LENGTH_MAX {
             return Err(invalid(
                 "headers",
@@ -111,6 +108,13 @@ impl Message {
         }
         self.backoff.as_ref().map_or(Ok(()), Backoff::check)
     }
+}
+
+/// How many bytes headers take in a row.
+fn length_of(headers: &[(String, String)]) -> usize {
+    // A zero takes two bytes.
+    let length = |text: &String| text.len() + text.bytes().filter(|byte| *byte == 0).count();
+    headers.iter().map(|(name, value)| length(name) + length(value) + HEADER_LENGTH_MIN).sum()
 }
 
 impl<P: Into<Bytes>> From<P> for Message {
@@ -310,6 +314,11 @@ impl Envelope {
             },
             _ => None,
         };
+        // Who may put messages may put a row that looks like one, and stops the queue when it is written again.
+        if length_of(&headers) > HEADERS_LENGTH_MAX || backoff.is_some_and(|backoff| backoff.check().is_err())
+        {
+            return None;
+        }
         Some(Self {
             id: u64::try_from(*id).ok()?,
             state: MessageState::of_number(row.integer("s"))?,

@@ -275,6 +275,14 @@ fn books_definition() -> CollectionDefinition {
     })
 }
 
+/// The state of a row that is no message, and is in nobody's way.
+const SET_ASIDE: u32 = 255;
+
+fn set_aside(rows: &mut CollectionMut<'_, '_>, row: &Row) -> Result<()> {
+    rows.put(row.key(), row.to_draft().field("s", SET_ASIDE))?;
+    Ok(())
+}
+
 impl Queue {
     /// Gives the key that the queue lies under.
     #[must_use]
@@ -384,6 +392,29 @@ impl Queue {
 
     fn read(&self, row: &Row) -> Result<Envelope> {
         Envelope::of(row).ok_or_else(|| self.malformed(row.key().parts(), "fields are missing"))
+    }
+
+    /// Reads messages on their way. A row that is none, which whoever may enqueue can put, would stop all others: it is set
+    /// aside, and goes when the queue is purged.
+    fn read_some(&self, rows: &mut CollectionMut<'_, '_>, found: &[Row]) -> Result<Vec<Envelope>> {
+        let mut envelopes = Vec::with_capacity(found.len());
+        for row in found {
+            let apart = |envelope: &Envelope| {
+                if envelope.is_apart { rows.get(("b", envelope.id)) } else { Ok(None) }
+            };
+            match Envelope::of(row) {
+                Some(mut envelope) => match apart(&envelope)? {
+                    None if envelope.is_apart => set_aside(rows, row)?,
+                    None => envelopes.push(envelope),
+                    Some(payload) => {
+                        envelope.payload = payload.value().clone();
+                        envelopes.push(envelope);
+                    }
+                },
+                None => set_aside(rows, row)?,
+            }
+        }
+        Ok(envelopes)
     }
 
     /// Gives the payload that lies apart from its message.

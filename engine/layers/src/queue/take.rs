@@ -49,23 +49,30 @@ impl Queue {
         let visibility = micros("visibility", visibility.unwrap_or(settings.visibility), false)?;
         let mut totals = Totals::default();
         self.sweep_rows(&mut rows, &settings, SWEPT_BY_DEQUEUE, &mut totals)?;
-        let ready = rows.find("ready", &RowRange::all().limit(count))?.rows;
-        let mut taken = Vec::with_capacity(ready.len());
-        for row in ready {
-            let mut envelope = self.read(&row)?;
+        let mut taken = Vec::new();
+        for mut envelope in self.ready(&mut rows, count)? {
             envelope.state = MessageState::InFlight;
             envelope.attempts = envelope.attempts.saturating_add(1);
             envelope.until = now.saturating_add(visibility);
             envelope.fence = rows.txn().unique_number();
             rows.put(envelope.id, envelope.draft())?;
-            if envelope.is_apart {
-                envelope.payload = self.payload(rows.get(("b", envelope.id))?, envelope.id)?;
-            }
-            totals.deliver(now - envelope.enqueued);
+            totals.deliver(now.saturating_sub(envelope.enqueued));
             taken.push(envelope);
         }
         self.book(txn, &totals)?;
         Ok(taken)
+    }
+
+    /// Finds what can be taken, in its order: so many, if there are.
+    fn ready(&self, rows: &mut CollectionMut<'_, '_>, count: usize) -> Result<Vec<Envelope>> {
+        loop {
+            let found = rows.find("ready", &RowRange::all().limit(count))?.rows;
+            let envelopes = self.read_some(rows, &found)?;
+            // What was set aside is not found again.
+            if envelopes.len() == found.len() {
+                return Ok(envelopes);
+            }
+        }
     }
 
     /// Finds what is in flight under a token; what is not is none.
@@ -236,14 +243,14 @@ impl Queue {
         let now = rows.txn().info().time;
         let (mut swept, range) = (0, RowRange::all().at_most(now).limit(limit.max(1)));
         let expired = rows.find("expired", &range)?.rows;
-        let expired = expired.iter().map(|row| self.read(row)).collect::<Result<Vec<_>>>()?;
+        let expired = self.read_some(rows, &expired)?;
         for envelope in in_turn(settings, expired) {
             totals.expired += 1;
             let _ = give_back(rows, settings, envelope, None, Some(TIME_OVER), totals)?;
             swept += 1;
         }
-        for row in rows.find("delayed", &range)?.rows {
-            let envelope = self.read(&row)?;
+        let delayed = rows.find("delayed", &range)?.rows;
+        for envelope in self.read_some(rows, &delayed)? {
             rows.put(envelope.id, Envelope { state: MessageState::Ready, until: 0, ..envelope }.draft())?;
             swept += 1;
         }

@@ -46,7 +46,7 @@ pub use self::error::RememberError;
 pub use self::limits::{CacheLimits, Eviction};
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
 use self::parts::{Taken, Uses, blake3_fingerprint};
-use crate::place::{found, is_set, number, open};
+use crate::place::{after, found, is_set, number, open};
 
 type Result<T> = std::result::Result<T, RememberError>;
 
@@ -54,6 +54,8 @@ type Result<T> = std::result::Result<T, RememberError>;
 const COLLISIONS_MAX: u32 = 16;
 /// How many uses are counted in memory before they are written.
 const USES_MAX: usize = 1_024;
+/// For how long a claim is made anew, in the transaction that gives it back.
+const RETAKEN: Duration = Duration::from_secs(1);
 /// How many entries are looked at at a time to make room.
 const EVICTED_AT_ONCE: usize = 32;
 /// The attribute of a value that is the knowledge that there is none.
@@ -645,10 +647,11 @@ impl Namespace {
     ) -> Result<Remembered> {
         let receipt = self.counting(|taken| {
             session.try_write(|txn| -> Result<_> {
-                let holds = match claim {
-                    None => true,
-                    Some((claim, _)) => txn.act_for_claim(claim.key(), claim.fence())?,
+                let fence = match claim {
+                    None => None,
+                    Some((claim, began)) => held(txn, claim, after(began, how.lease))?,
                 };
+                let holds = claim.is_none() || fence.is_some();
                 let (there, at) = self.place(txn, fingerprint)?;
                 let is_there = there.is_some_and(|record| is_loadable(&record, txn.info().time));
                 let stored = if is_there && !is_damaged(txn.get(&at.key)) {
@@ -660,7 +663,7 @@ impl Namespace {
                     None
                 };
                 if let Some((claim, _)) = claim {
-                    txn.release_claim(claim.key(), claim.fence())?;
+                    txn.release_claim(claim.key(), fence.unwrap_or(claim.fence()))?;
                 }
                 Ok((stored, at))
             })
@@ -852,6 +855,22 @@ impl Namespace {
             let _ = uses.take();
         });
         Ok(count)
+    }
+}
+
+/// Gives the fence to act with. A claim that was revoked because its time was over, and that nobody has taken over, is made
+/// anew: what was computed is as good as it was.
+fn held(txn: &mut WriteTxn<'_>, claim: &Claim, over: Micros) -> Result<Option<u64>> {
+    if txn.act_for_claim(claim.key(), claim.fence())? {
+        return Ok(Some(claim.fence()));
+    }
+    if txn.info().time < over {
+        return Ok(None);
+    }
+    match txn.claim(claim.key(), RETAKEN, None) {
+        Ok(fence) => Ok(txn.act_for_claim(claim.key(), fence)?.then_some(fence)),
+        Err(error) if matches!(error.kind(), ErrorKind::Claimed { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! barrier: ["b", number]      -> "q" state, "u" run, "n" asset and partition, ...; the reader's checkpoint
-//! item:    ["i", number, key] -> "y" number of the barrier, "s" state, "o" place, "d" batch; its result or its error
+//! item:    ["i", number, key] -> "y" number of the barrier, "s" state, "o" place, "d" batch, "c" number of the barrier below it; its result or its error
 //! ```
 
 use std::time::Duration;
@@ -168,6 +168,16 @@ pub enum Progress {
     FinishedUpTo(Vec<(BarrierId, BarrierState)>),
     /// The item was done before: nothing was changed.
     AlreadyDone(ItemState),
+}
+
+/// What was called off with a barrier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct CalledOff {
+    /// How many items were not done.
+    pub items: u64,
+    /// All barriers that ended with it, from this one up. Nobody else is told so.
+    pub ended: Vec<(BarrierId, BarrierState)>,
 }
 
 /// A barrier, with what is counted of its items.
@@ -365,11 +375,15 @@ impl Runs {
         if let Some((parent, key)) = &draft.parent {
             let above = barrier_of(&mut rows, *parent)?.1;
             above.demand_open()?;
-            let item = item_of(&item_row(&mut rows, *parent, key)?, above.state)?;
-            if item.state.is_over() {
-                let (name, state) = (item_name(*parent, key), item.state.name());
-                return Err(RunsError::InvalidState { what: "the item", name, state, expected: "not done" });
+            let item_row = item_row(&mut rows, *parent, key)?;
+            let item = item_of(&item_row, above.state)?;
+            let state = if item_row.has("c") { "one that has a barrier" } else { item.state.name() };
+            if item.state.is_over() || item_row.has("c") {
+                let (what, name) = ("the item", item_name(*parent, key));
+                let expected = "not done, and without a barrier of its own";
+                return Err(RunsError::InvalidState { what, name, state, expected });
             }
+            rows.put(item_row.key(), item_row.to_draft().field("c", id))?;
             row = row.field("w", vec![(*parent).into(), key.clone()]);
         }
         rows.put(barrier_key(id), row)?;
@@ -528,15 +542,16 @@ impl Runs {
         settle(&mut rows, id)
     }
 
-    /// Calls a barrier off: items that are not done have failed. Gives how many these were. Of barriers that are items of it,
-    /// nothing can be taken any more.
+    /// Calls a barrier off: items that are not done have failed. Of barriers that are items of it, nothing can be taken any
+    /// more.
     ///
     /// # Errors
     /// As [`Runs::close_barrier`].
-    pub fn cancel_barrier(&self, txn: &mut WriteTxn<'_>, id: BarrierId) -> Result<u64> {
+    pub fn cancel_barrier(&self, txn: &mut WriteTxn<'_>, id: BarrierId) -> Result<CalledOff> {
         let mut rows = open(txn, &self.barriers, definition)?;
         barrier_of(&mut rows, id)?.1.demand_open()?;
-        Ok(give_up(&mut rows, id, BarrierState::Cancelled)?.0)
+        let (items, ended) = give_up(&mut rows, id, BarrierState::Cancelled)?;
+        Ok(CalledOff { items, ended })
     }
 
     /// Calls off barriers whose time is over, at most `limit` of them; gives the numbers of all that ended.

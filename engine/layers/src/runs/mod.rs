@@ -46,7 +46,7 @@ use larder::{IntoKey, Key, Part, RowDraft, Tuple, WriteTxn};
 
 pub use approval::{Approval, ApprovalState, Decided};
 pub use barrier::{
-    Added, Barrier, BarrierDraft, BarrierId, BarrierState, Item, ItemState, Oversize, Progress,
+    Added, Barrier, BarrierDraft, BarrierId, BarrierState, CalledOff, Item, ItemState, Oversize, Progress,
 };
 pub use error::RunsError;
 pub use gate::{Gate, GateDraft, GateState, OnTimeout, Signaled, SweptGates};

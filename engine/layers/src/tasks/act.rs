@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder::{Direction, Micros, ReadTxn, RowDraft, RowRange, Rows, WriteTxn};
+use larder::{Direction, Micros, ReadTxn, RowCursor, RowDraft, RowRange, Rows, WriteTxn};
 
 use super::draft::PRIORITY_MAX;
 use super::groups::{self, Shapes};
@@ -17,6 +17,8 @@ const PAGE: usize = 100;
 /// How many tasks that are due are seen to together, and from how many bytes of changes on the others wait for the next sweep.
 const SWEPT_AT_ONCE: usize = 64;
 const SWEPT_BYTES_MAX: usize = 16 << 20;
+/// How long a task that cannot be ended in a transaction is left alone.
+const PUT_OFF: Duration = Duration::from_secs(60);
 /// The most bytes of a reason that are kept with an attempt, whose row has room for not much more.
 const REASON_LENGTH_MAX: usize = 1_024;
 /// Why a task failed that was not heard of in time.
@@ -128,37 +130,58 @@ impl Tasks {
     /// Claims up to so many tasks, in their order. Whoever has one says in the claim's time that it [runs](Tasks::run), or
     /// finishes it; else others can claim it.
     ///
-    /// Rules are looked at in the same transaction, so what they limit is never exceeded; of tasks that a rule blocks, 1 000
-    /// are passed over at most. Tasks whose time to wait is over are let in first, as many as are asked for, and 100 at least.
+    /// Rules are looked at in the same transaction, so what they limit is never exceeded. Of tasks that a rule blocks the first
+    /// 1 000 are passed over, and if that is not enough 1 000 more, from where the last claim stopped: behind more than that
+    /// a claim may come back with less than there is, and the next one finds more. Tasks whose time to wait is over are let in first, as many as are asked for, and 100 at least.
     ///
     /// # Errors
     /// [`Store`](TasksError::Store).
     pub fn claim_up_to(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<Vec<ClaimedTask>> {
         let mut claimed = Vec::new();
-        if limit == 0 || found(txn.collection(&self.rows))?.is_none() {
-            return Ok(claimed);
-        }
+        let record = found(txn.collection(&self.rows))?.map(|rows| rows.record().clone());
+        let Some(record) = record.filter(|_| limit > 0) else { return Ok(claimed) };
         self.release_due(txn, limit.max(PAGE))?;
         let mut shapes = Shapes::default();
-        let mut range = RowRange::all().limit(limit.min(PAGE));
+        let Some(stopped) = self.claim_from(txn, &mut shapes, None, limit, &mut claimed)? else {
+            return Ok(claimed);
+        };
+        // Whoever is behind many that are blocked has his turn by and by. A place in another collection is none here.
+        let behind = self.behind.lock().take().filter(|(of, _)| *of == record);
+        let from = behind.map_or(stopped, |(_, from)| from);
+        let next = self.claim_from(txn, &mut shapes, Some(from), limit, &mut claimed)?;
+        *self.behind.lock() = next.map(|next| (record, next));
+        Ok(claimed)
+    }
+
+    /// Claims what can be, from a place in the order of tasks on; gives where it stopped, if so many were passed over.
+    fn claim_from(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        shapes: &mut Shapes,
+        mut from: Option<RowCursor>,
+        limit: usize,
+        claimed: &mut Vec<ClaimedTask>,
+    ) -> Result<Option<RowCursor>> {
         let mut passed_over = 0;
-        while claimed.len() < limit && passed_over < LOOKED_AT_MAX {
+        while passed_over < LOOKED_AT_MAX {
+            let size = if from.is_none() { limit.min(PAGE) } else { PAGE };
+            let range = from.take().into_iter().fold(RowRange::all().limit(size), RowRange::after);
             let page = txn.collection(&self.rows)?.find("ready", &range)?;
             for row in &page.rows {
                 if claimed.len() == limit {
-                    break;
+                    return Ok(None);
                 }
                 let task = Task::of(row)?;
                 let body = self.body_in(txn, task.id)?;
-                match self.blocked(txn, &mut shapes, &task, &body)? {
+                match self.blocked(txn, shapes, &task, &body)? {
                     None => claimed.push(self.claim_one(txn, task, body)?),
                     Some(_) => passed_over += 1,
                 }
             }
-            let Some(next) = page.next else { break };
-            range = RowRange::all().limit(PAGE).after(next);
+            let Some(next) = page.next.filter(|_| claimed.len() < limit) else { return Ok(None) };
+            from = Some(next);
         }
-        Ok(claimed)
+        Ok(from)
     }
 
     /// Claims a certain task.
@@ -502,17 +525,47 @@ impl Tasks {
         let now = txn.info().time;
         let due = txn.collection(&self.rows)?.find("due", &RowRange::all().at_most(now).limit(limit))?;
         for rows in due.rows.chunks(SWEPT_AT_ONCE) {
-            let mut work = Work::new(self, txn);
-            for id in rows.iter().filter_map(|row| id_of(row.key().parts().first()?)) {
+            let ids = || rows.iter().filter_map(|row| id_of(row.key().parts().first()?));
+            let (mut work, before) = (Work::new(self, txn), swept);
+            for id in ids() {
                 self.sweep_one(&mut work, txn, id, &mut swept)?;
             }
-            swept.settled.add(work.write(txn)?);
+            if work.fits(txn)? {
+                swept.settled.add(work.write(txn)?);
+            } else {
+                swept = before;
+                self.sweep_apart(txn, ids(), &mut swept)?;
+            }
             // What is left is due still.
             if txn.bytes() > SWEPT_BYTES_MAX {
                 break;
             }
         }
         Ok(swept)
+    }
+
+    /// Sees to tasks one by one, of which so many others change that not all together fit into a transaction. One of which that
+    /// is true alone cannot be ended: the others do not wait for it.
+    fn sweep_apart(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        ids: impl Iterator<Item = TaskId>,
+        swept: &mut Swept,
+    ) -> Result<()> {
+        for id in ids {
+            let (mut work, before) = (Work::new(self, txn), *swept);
+            self.sweep_one(&mut work, txn, id, swept)?;
+            if !work.fits(txn)? {
+                (work, *swept) = (Work::new(self, txn), before);
+                let until = after(work.now(), PUT_OFF);
+                work.task(txn, id)?.until = Some(until);
+            }
+            swept.settled.add(work.write(txn)?);
+            if txn.bytes() > SWEPT_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn sweep_one(

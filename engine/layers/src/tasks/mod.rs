@@ -56,7 +56,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{AggregateDefinition, CollectionDefinition, IndexDefinition, IntoKey, Key, WriteTxn};
+use larder::{
+    AggregateDefinition, CollectionDefinition, IndexDefinition, IntoKey, Key, Record, RowCursor, WriteTxn,
+};
+use parking_lot::Mutex;
 
 pub use act::{Blocked, ClaimedTask, Finished, Swept, TaskClaim, TaskOutcome};
 pub use count::{Counted, Counts};
@@ -95,6 +98,8 @@ pub struct Tasks {
     outbox: Outbox,
     claim_time: Duration,
     check: Option<Arc<Check>>,
+    /// Where the last claim stopped that passed over many that were blocked, and in which collection.
+    behind: Arc<Mutex<Option<(Record, RowCursor)>>>,
 }
 
 impl fmt::Debug for Tasks {
@@ -142,6 +147,7 @@ impl Tasks {
             outbox: Outbox::at(below("outbox")?)?,
             claim_time: CLAIM_TIME,
             check: None,
+            behind: Arc::default(),
             key,
         })
     }

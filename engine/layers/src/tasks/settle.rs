@@ -14,6 +14,10 @@ use crate::place::open;
 /// Why what waits for nothing any more was called off.
 const DEAD_END: &str = "All child tasks already terminated";
 
+/// How many tasks are changed in one transaction at most by who sees to what is due: with what each of them may take, that
+/// fits into one. Few where it is tested.
+const CHANGED_MAX: usize = if cfg!(test) { 250 } else { 50_000 };
+
 /// What became of other tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -129,6 +133,12 @@ impl<'w> Work<'w> {
             Direction::Up => id_of(&edge.from),
         };
         Ok(edges.iter().filter_map(|edge| Some((end(edge)?, edge.has("r")))).collect())
+    }
+
+    /// Settles what ended, and tells whether what changes with it fits into a transaction.
+    pub(super) fn fits(&mut self, txn: &mut WriteTxn<'_>) -> Result<bool> {
+        self.settle(txn)?;
+        Ok(self.loaded.len() <= CHANGED_MAX)
     }
 
     /// Tells the tasks after those that ended, and then those before.
@@ -252,5 +262,46 @@ impl<'w> Work<'w> {
             }
         }
         Ok(self.settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use larder::{Clock, ManualClock, Options};
+
+    use super::super::{TaskDraft, TaskStatus, Tasks};
+
+    /// Of two tasks with 200 after each not both can be ended together here, and one with 300 not at all: nobody waits for it.
+    #[test]
+    fn what_many_wait_for_is_swept_one_at_a_time_and_stops_nobody() {
+        let clock = Arc::new(ManualClock::at(1_000_000));
+        let options = Options::new().inline().clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let ana = options.open_in_memory().unwrap().session("ana").unwrap();
+        let tasks = Tasks::at("tasks").unwrap();
+        let started: Vec<_> = [300, 200, 200, 0]
+            .into_iter()
+            .map(|children| {
+                let first = TaskDraft::new("first", "a", "io").timeout(Duration::from_secs(60));
+                let after = (0..children)
+                    .map(|child| TaskDraft::new(child.to_string(), "b", "io").after_success_of("first"));
+                let batch: Vec<_> = std::iter::once(first).chain(after).collect();
+                ana.try_write(|txn| tasks.create(txn, &batch)).unwrap();
+                let claimed = ana.try_write(|txn| tasks.claim(txn)).unwrap().value.unwrap();
+                ana.try_write(|txn| tasks.run(txn, claimed.token())).unwrap();
+                claimed.task.id
+            })
+            .collect();
+        clock.advance(61_000_000);
+        let swept = ana.try_write(|txn| tasks.sweep(txn, 100)).unwrap().value;
+        assert_eq!((swept.timed_out, swept.settled.failed), (3, 400));
+        let view = ana.snapshot().unwrap();
+        let statuses: Vec<_> =
+            started.iter().map(|id| tasks.get(&view, *id).unwrap().unwrap().status).collect();
+        let failed = TaskStatus::Failure;
+        assert_eq!(statuses, [TaskStatus::Running, failed, failed, failed]);
+        assert_eq!(ana.try_write(|txn| tasks.sweep(txn, 100)).unwrap().value.timed_out, 0);
     }
 }
