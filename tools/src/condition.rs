@@ -55,7 +55,7 @@ pub(crate) fn health(context: &Context, file: &Path) -> Done {
 
 /// File systems that were tested, and those that are known not to keep their promises to a database.
 const TESTED: [&str; 3] = ["ext4", "tmpfs", "overlay"];
-const EXPECTED: [&str; 6] = ["xfs", "btrfs", "f2fs", "zfs", "apfs", "ntfs"];
+const EXPECTED: [&str; 5] = ["xfs", "btrfs", "f2fs", "zfs", "ntfs"];
 const REFUSED: [&str; 8] = ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs"];
 
 /// A line of what was looked at: whether it is well, what, and what was found.
