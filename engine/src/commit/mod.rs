@@ -413,7 +413,7 @@ impl Commit {
                     // The store's thread goes on with it; it has other things to do in between.
                     queue.has_leader = false;
                     drop(queue);
-                    return self.wake();
+                    return self.hurry();
                 }
                 queue.waiting.iter().map(|accepted| Arc::clone(&accepted.slot)).collect()
             };
@@ -443,10 +443,12 @@ impl Commit {
     }
 
     fn carry(&self, batch: &[Accepted]) {
+        let Some(last) = batch.last() else { return };
         let outcome = match self.failure() {
             Some(error) => Err(error),
-            // The storage may be the application's, and panic.
-            None => shield("commit", || self.make_safe(batch)),
+            // The storage may be the application's, and panic at any moment.
+            None => shield("commit", || Ok(self.make_safe(batch)))
+                .unwrap_or_else(|panic| Err(unknown(last, panic))),
         };
         if let Err(error) = &outcome {
             self.fail(error);

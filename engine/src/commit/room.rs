@@ -305,7 +305,11 @@ impl Commit {
         }
         let begun = done.and_then(|()| self.begin_again(&visible));
         // The file may be behind what was drained into it: nothing goes on from there, and nobody takes the log for settled.
-        **held = begun.inspect_err(|error| self.refuse_all(error))?;
+        **held = begun.inspect_err(|error| {
+            // It is tried again by who writes next, and by the store's thread when it has slept.
+            self.room.is_to_start_over.store(true, Ordering::Release);
+            self.refuse_all(error);
+        })?;
         *drained = visible;
         self.nothing_is_due();
         let mut queue = self.queue.lock();

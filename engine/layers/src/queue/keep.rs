@@ -66,7 +66,7 @@ impl Queue {
         let (mut bytes, mut count) = (0, 0);
         let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
         for envelope in self.read_some(&mut rows, &dead)? {
-            bytes += envelope.length;
+            bytes = u64::saturating_add(bytes, envelope.length);
             match check_room(&settings, &live, count + 1, bytes) {
                 Err(full) if count == 0 => return Err(full),
                 Err(_) => break,
@@ -104,8 +104,8 @@ impl Queue {
         };
         let (mut rows, _) = self.open(txn)?;
         let found = rows.find(index_of(state), &RowRange::all().limit(limit))?.rows;
-        let moved = self.read_some(&mut rows, &found)?;
-        let bytes = moved.iter().map(|envelope| envelope.length).sum();
+        let moved = self.read_whole(&mut rows, &found)?;
+        let bytes = moved.iter().map(|envelope| envelope.length).fold(0, u64::saturating_add);
         check_room(&settings, &room, moved.len() as u64, bytes)?;
         // Whoever may not take them away is told before anything is moved; then they are there before they are not here.
         if let Some(first) = moved.first() {

@@ -315,7 +315,10 @@ impl Envelope {
             _ => None,
         };
         // Who may put messages may put a row that looks like one, and stops the queue when it is written again.
-        if length_of(&headers) > HEADERS_LENGTH_MAX || backoff.is_some_and(|backoff| backoff.check().is_err())
+        let (length, is_apart) = (u64::try_from(row.integer("b")?).ok()?, is_set(row, "x"));
+        if length_of(&headers) > HEADERS_LENGTH_MAX
+            || backoff.is_some_and(|backoff| backoff.check().is_err())
+            || !(is_apart || length == row.value().len() as u64)
         {
             return None;
         }
@@ -332,8 +335,8 @@ impl Envelope {
             died: row.integer("d"),
             fence: number(row, "f"),
             order: row.integer("o")?,
-            length: u64::try_from(row.integer("b")?).ok()?,
-            is_apart: is_set(row, "x"),
+            length,
+            is_apart,
             attempts_max: small("m"),
             backoff,
             payload: row.value().clone(),

@@ -35,7 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     AggregateDefinition, CollectionDefinition, CollectionMut, CollectionRights, Edit, ErrorKind, Figures,
-    IndexDefinition, Key, Larder, Micros, Part, ReadTxn, Record, Right, Row, WriteTxn,
+    IndexDefinition, Key, Larder, Micros, Part, ReadTxn, Record, Right, Row, RowDraft, WriteTxn,
 };
 
 use parking_lot::Mutex;
@@ -278,9 +278,20 @@ fn books_definition() -> CollectionDefinition {
 /// The state of a row that is no message, and is in nobody's way.
 const SET_ASIDE: u32 = 255;
 
-fn set_aside(rows: &mut CollectionMut<'_, '_>, row: &Row) -> Result<()> {
-    rows.put(row.key(), row.to_draft().field("s", SET_ASIDE))?;
-    Ok(())
+fn read_by(
+    rows: &mut CollectionMut<'_, '_>,
+    found: &[Row],
+    read: impl Fn(&CollectionMut<'_, '_>, &Row) -> larder::Result<Option<Envelope>>,
+) -> Result<Vec<Envelope>> {
+    let mut envelopes = Vec::with_capacity(found.len());
+    for row in found {
+        match read(rows, row)? {
+            Some(envelope) => envelopes.push(envelope),
+            // What is in it, and it may be much, would be written again for each.
+            None => drop(rows.put(row.key(), RowDraft::default().field("s", SET_ASIDE))?),
+        }
+    }
+    Ok(envelopes)
 }
 
 impl Queue {
@@ -394,27 +405,22 @@ impl Queue {
         Envelope::of(row).ok_or_else(|| self.malformed(row.key().parts(), "fields are missing"))
     }
 
-    /// Reads messages on their way. A row that is none, which whoever may enqueue can put, would stop all others: it is set
-    /// aside, and goes when the queue is purged.
+    /// Reads messages on their way, without payloads that lie apart. A row that is none, which whoever may enqueue can put, would
+    /// stop all others: it is set aside, and goes when the queue is purged.
     fn read_some(&self, rows: &mut CollectionMut<'_, '_>, found: &[Row]) -> Result<Vec<Envelope>> {
-        let mut envelopes = Vec::with_capacity(found.len());
-        for row in found {
-            let apart = |envelope: &Envelope| {
-                if envelope.is_apart { rows.get(("b", envelope.id)) } else { Ok(None) }
-            };
-            match Envelope::of(row) {
-                Some(mut envelope) => match apart(&envelope)? {
-                    None if envelope.is_apart => set_aside(rows, row)?,
-                    None => envelopes.push(envelope),
-                    Some(payload) => {
-                        envelope.payload = payload.value().clone();
-                        envelopes.push(envelope);
-                    }
-                },
-                None => set_aside(rows, row)?,
+        read_by(rows, found, |_, row| Ok(Envelope::of(row)))
+    }
+
+    /// The same, with their payloads.
+    fn read_whole(&self, rows: &mut CollectionMut<'_, '_>, found: &[Row]) -> Result<Vec<Envelope>> {
+        read_by(rows, found, |rows, row| {
+            let Some(mut envelope) = Envelope::of(row) else { return Ok(None) };
+            if envelope.is_apart {
+                let Some(apart) = rows.get(("b", envelope.id))? else { return Ok(None) };
+                envelope.payload = apart.value().clone();
             }
-        }
-        Ok(envelopes)
+            Ok(Some(envelope))
+        })
     }
 
     /// Gives the payload that lies apart from its message.

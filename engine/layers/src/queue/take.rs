@@ -13,6 +13,8 @@ use super::{AT_ONCE_MAX, Nack, Queue, Requeued, Result};
 
 /// How many messages whose time has come are seen to by somebody who takes one.
 const SWEPT_BY_DEQUEUE: usize = 100;
+/// How often messages are looked for, where rows that are none have to be set aside.
+const LOOKED_FOR_MAX: usize = 1_000;
 /// Why a message was given back whose time was over.
 const TIME_OVER: &str = "its time was over";
 
@@ -65,14 +67,16 @@ impl Queue {
 
     /// Finds what can be taken, in its order: so many, if there are.
     fn ready(&self, rows: &mut CollectionMut<'_, '_>, count: usize) -> Result<Vec<Envelope>> {
-        loop {
+        let mut envelopes = Vec::new();
+        for _ in 0..LOOKED_FOR_MAX {
             let found = rows.find("ready", &RowRange::all().limit(count))?.rows;
-            let envelopes = self.read_some(rows, &found)?;
+            envelopes = self.read_whole(rows, &found)?;
             // What was set aside is not found again.
             if envelopes.len() == found.len() {
-                return Ok(envelopes);
+                break;
             }
         }
+        Ok(envelopes)
     }
 
     /// Finds what is in flight under a token; what is not is none.

@@ -46,7 +46,7 @@ pub use self::error::RememberError;
 pub use self::limits::{CacheLimits, Eviction};
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
 use self::parts::{Taken, Uses, blake3_fingerprint};
-use crate::place::{after, found, is_set, number, open};
+use crate::place::{found, is_set, number, open};
 
 type Result<T> = std::result::Result<T, RememberError>;
 
@@ -649,7 +649,7 @@ impl Namespace {
             session.try_write(|txn| -> Result<_> {
                 let fence = match claim {
                     None => None,
-                    Some((claim, began)) => held(txn, claim, after(began, how.lease))?,
+                    Some((claim, _)) => held(txn, claim)?,
                 };
                 let holds = claim.is_none() || fence.is_some();
                 let (there, at) = self.place(txn, fingerprint)?;
@@ -663,7 +663,10 @@ impl Namespace {
                     None
                 };
                 if let Some((claim, _)) = claim {
-                    txn.release_claim(claim.key(), fence.unwrap_or(claim.fence()))?;
+                    txn.release_claim(claim.key(), claim.fence())?;
+                    if let Some(anew) = fence.filter(|fence| *fence != claim.fence()) {
+                        txn.release_claim(claim.key(), anew)?;
+                    }
                 }
                 Ok((stored, at))
             })
@@ -860,11 +863,11 @@ impl Namespace {
 
 /// Gives the fence to act with. A claim that was revoked because its time was over, and that nobody has taken over, is made
 /// anew: what was computed is as good as it was.
-fn held(txn: &mut WriteTxn<'_>, claim: &Claim, over: Micros) -> Result<Option<u64>> {
+fn held(txn: &mut WriteTxn<'_>, claim: &Claim) -> Result<Option<u64>> {
     if txn.act_for_claim(claim.key(), claim.fence())? {
         return Ok(Some(claim.fence()));
     }
-    if txn.info().time < over {
+    if !txn.has_claim_lapsed(claim.key(), claim.fence())? {
         return Ok(None);
     }
     match txn.claim(claim.key(), RETAKEN, None) {

@@ -148,7 +148,9 @@ impl Tasks {
         // Whoever is behind many that are blocked has his turn by and by. A place in another collection is none here.
         let behind = self.behind.lock().take().filter(|(of, _)| *of == record);
         let from = behind.map_or(stopped, |(_, from)| from);
-        let next = self.claim_from(txn, &mut shapes, Some(from), limit, &mut claimed)?;
+        let next = self.claim_from(txn, &mut shapes, Some(from.clone()), limit, &mut claimed)?;
+        // With enough from there, there may be more.
+        let next = next.or_else(|| (claimed.len() == limit).then_some(from));
         *self.behind.lock() = next.map(|next| (record, next));
         Ok(claimed)
     }

@@ -16,6 +16,8 @@ use crate::primitives::{
 };
 use crate::store::{Table, state_key};
 
+/// Who revokes claims that are past their time.
+const UPKEEP: &str = "upkeep";
 /// The longest time that a claim can be made for.
 const CLAIM_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
 
@@ -124,6 +126,18 @@ impl WriteTxn<'_> {
         Ok(holds)
     }
 
+    /// Tells whether a claim was revoked for no other reason than that its time was over: what was done under it is as good as it
+    /// was, if nobody has claimed the key since.
+    ///
+    /// # Errors
+    /// [`InvalidKey`](ErrorKind::InvalidKey), [`AccessDenied`](ErrorKind::AccessDenied),
+    /// [`Corrupt`](ErrorKind::Corrupt).
+    pub fn has_claim_lapsed(&mut self, key: impl IntoKey, fence: u64) -> Result<bool> {
+        let key = key.into_key()?;
+        self.may_claim(&key)?;
+        Ok(self.orphan(fence)?.is_some_and(|orphan| orphan.key == key && orphan.by == UPKEEP))
+    }
+
     /// Calls off whatever is going on under a key: the claim is revoked, and an asset that is waited for or worked on
     /// becomes `Cancelled`.
     ///
@@ -222,7 +236,7 @@ impl WriteTxn<'_> {
     /// Revokes a claim that is past its time.
     pub(crate) fn revoke_if_due(&mut self, key: &Key, at: Micros) -> Result<bool> {
         let Some(claim) = self.claim_of(key)?.filter(|claim| claim.until == at) else { return Ok(false) };
-        self.revoke(key, &claim, "upkeep".to_owned());
+        self.revoke(key, &claim, UPKEEP.to_owned());
         Ok(true)
     }
 
