@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! barrier: ["b", number]      -> "q" state, "u" run, "n" asset and partition, ...; the reader's checkpoint
-//! item:    ["i", number, key] -> "y" number of the barrier, "s" state, "o" place, "d" batch, "c" number of the barrier below it; its result or its error
+//! item:    ["i", number, key] -> "y" number of the barrier, "s" state, "o" place, "d" batch, "c" number of the
+//!                                barrier below it; its result or its error
 //! ```
 
 use std::time::Duration;
