@@ -25,6 +25,7 @@
 //! dies, or takes longer than the claim holds, the next takes over; what the first comes with later is not stored.
 
 mod error;
+mod forget;
 mod limits;
 mod parts;
 
@@ -36,8 +37,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     Aggregate, AggregateDefinition, Annotation, Asset, Claim, CollectionDefinition, CollectionMut, Draft,
-    Durability, Edit, ErrorKind, IndexDefinition, Key, Lookup, Micros, Part, ReadTxn, Record, Row, RowDraft,
-    RowRange, Session, Status, TagPolicy, Tuple, WriteTxn,
+    Durability, ErrorKind, IndexDefinition, Key, Lookup, Micros, ReadTxn, Record, Row, RowDraft, RowRange,
+    Session, Status, TagPolicy, Tuple, WriteTxn,
 };
 
 use parking_lot::Mutex;
@@ -56,8 +57,6 @@ const COLLISIONS_MAX: u32 = 16;
 const USES_MAX: usize = 1_024;
 /// For how long a claim is made anew, in the transaction that gives it back.
 const RETAKEN: Duration = Duration::from_secs(1);
-/// How many entries are looked at at a time to make room.
-const EVICTED_AT_ONCE: usize = 32;
 /// The attribute of a value that is the knowledge that there is none.
 const NOTHING: &str = "remember.nothing";
 
@@ -745,119 +744,6 @@ impl Namespace {
         entries.put(&row, entry)?;
         self.evict(txn, Some((&row, bytes)))?;
         Ok(stored.tags_ignored)
-    }
-
-    /// Removes entries until the limits hold: never the one that was just written, never one that is pinned.
-    fn evict(&self, txn: &mut WriteTxn<'_>, written: Option<(&Tuple, u64)>) -> Result<Vec<Key>> {
-        let mut evicted = Vec::new();
-        loop {
-            let (mut entries, limits) = self.open(txn)?;
-            let total = entries.aggregate("all", &[])?;
-            let bytes = u64::try_from(total.sum).unwrap_or(u64::MAX);
-            let (too_many, too_large) = (total.count > limits.entries_max, bytes > limits.bytes_max);
-            if !too_many && !too_large {
-                return Ok(evicted);
-            }
-            let candidates =
-                entries.find(limits.eviction.index(), &RowRange::all().limit(EVICTED_AT_ONCE))?.rows;
-            let victim =
-                candidates.into_iter().find(|row| written.is_none_or(|(written, _)| row.key() != written));
-            let Some(victim) = victim else {
-                let (unit, limit) =
-                    if too_many { ("entries", limits.entries_max) } else { ("bytes", limits.bytes_max) };
-                return match written {
-                    Some((_, size)) => Err(RememberError::TooLarge { size, unit, limit }),
-                    None => Ok(evicted),
-                };
-            };
-            evicted.extend(self.forget(txn, victim.key())?);
-        }
-    }
-
-    /// Removes an entry and its value; gives the key of the value, if it was there.
-    fn forget(&self, txn: &mut WriteTxn<'_>, row: &Tuple) -> Result<Option<Key>> {
-        let (mut entries, _) = self.open(txn)?;
-        entries.remove(row)?;
-        let (there, at) = self.place(txn, &self.fingerprint_of(row.encoded_bytes(), 0)?)?;
-        if there.is_none() {
-            return Ok(None);
-        }
-        if txn.exists(&self.behind(&at)?.key)? {
-            // Others with the same fingerprint lie behind it and are found past it: what stays is a mark.
-            let mark =
-                Draft::absent(larder::AbsentReason::Evicted).with(|about| about.extra(at.parts.clone()));
-            txn.put(&at.key, mark)?;
-        } else {
-            txn.delete(&at.key)?;
-        }
-        Ok(Some(at.key))
-    }
-
-    // ---- forgetting
-
-    /// Forgets a value; tells whether it was there.
-    ///
-    /// # Errors
-    /// [`Parts`](RememberError::Parts), [`Store`](RememberError::Store).
-    pub fn invalidate(&self, txn: &mut WriteTxn<'_>, parts: &Parts) -> Result<bool> {
-        let row = self.fingerprint(parts)?.row()?;
-        Ok(self.forget(txn, &row)?.is_some())
-    }
-
-    /// Forgets every value that has a tag; gives how many.
-    ///
-    /// # Errors
-    /// [`Store`](RememberError::Store).
-    pub fn invalidate_tag(&self, txn: &mut WriteTxn<'_>, tag: &str) -> Result<u64> {
-        let below = format!("{}/", self.values);
-        let tagged = txn.find_by_tag(tag)?;
-        let mut count = 0;
-        for (_, record) in tagged.iter().filter(|(key, _)| key.as_str().starts_with(&below)) {
-            if let Some(row) = record.extra().and_then(|parts| Tuple::decode(parts).ok()) {
-                count += u64::from(self.forget(txn, &row)?.is_some());
-            }
-        }
-        Ok(count)
-    }
-
-    /// Forgets every value one of whose parts is this; gives how many. Looks at all entries.
-    ///
-    /// # Errors
-    /// [`Store`](RememberError::Store).
-    pub fn invalidate_part(&self, txn: &mut WriteTxn<'_>, name: &str, value: impl Into<Part>) -> Result<u64> {
-        let value = value.into();
-        let (mut after, mut count) = (None, 0);
-        loop {
-            let range = after.take().map_or_else(RowRange::all, |cursor| RowRange::all().after(cursor));
-            let (entries, _) = self.open(txn)?;
-            let page = entries.page(&range.limit(1_000))?;
-            for row in &page.rows {
-                let parts = larder::format::Labelled::decode(&row.key().encoded_bytes())
-                    .map_err(RememberError::parts)?;
-                if parts.get(name) == Some(value.clone()) {
-                    count += u64::from(self.forget(txn, row.key())?.is_some());
-                }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(count),
-            }
-        }
-    }
-
-    /// Forgets everything, and keeps the limits; gives how many values there were.
-    ///
-    /// # Errors
-    /// [`Store`](RememberError::Store).
-    pub fn clear(&self, txn: &mut WriteTxn<'_>) -> Result<u64> {
-        let (mut entries, _) = self.open(txn)?;
-        let count = entries.clear()?;
-        let _ = txn.apply(Edit::delete_tree(&self.values))?;
-        // Those who keep a fingerprint go on counting where they did.
-        self.uses.lock().values().for_each(|uses| {
-            let _ = uses.take();
-        });
-        Ok(count)
     }
 }
 
