@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_format::{Limits, Micros, Registry, Rules};
+use larder_format::{Limits, Micros, Registry, RegistryError, Rules};
 
 use crate::error::{ErrorKind, Result};
 use crate::store::{Snapshot, Table, corrupt};
@@ -116,10 +116,11 @@ impl Documents {
             let newest =
                 snapshot.range(Table::Documents, Bound::Included(&prefix), end)?.next_back().transpose()?;
             if let Some(row) = newest {
-                documents =
-                    documents.with(kind, Document::decode(row.key(), row.body())?).map_err(|error| {
-                        corrupt(format!("the stored {} cannot be read: {error}", kind.name()))
-                    })?;
+                let document = Document::decode(row.key(), row.body())?;
+                let with = documents.with_registry(kind, document, Registry::extended_by_accepted);
+                documents = with.map_err(|error| {
+                    corrupt(format!("the stored {} cannot be read: {error}", kind.name()))
+                })?;
             }
         }
         Ok(documents)
@@ -127,6 +128,15 @@ impl Documents {
 
     /// Gives the same documents, one of them in another version.
     pub(crate) fn with(&self, kind: DocumentKind, document: Document) -> Result<Self> {
+        self.with_registry(kind, document, Registry::extended)
+    }
+
+    fn with_registry(
+        &self,
+        kind: DocumentKind,
+        document: Document,
+        extend: fn(&Registry, &str) -> std::result::Result<Registry, RegistryError>,
+    ) -> Result<Self> {
         let mut next = self.clone();
         match kind {
             DocumentKind::Rules => {
@@ -136,7 +146,7 @@ impl Documents {
             DocumentKind::Limits => next.limits = Arc::new(parse_limits(&document.text)?),
             DocumentKind::Registry => {
                 let registry =
-                    Registry::shipped().extended(&document.text).map_err(|error| refused(kind, &error))?;
+                    extend(Registry::shipped(), &document.text).map_err(|error| refused(kind, &error))?;
                 next.registry = Some(Arc::new(registry));
             }
         }

@@ -320,3 +320,27 @@ proptest! {
         }
     }
 }
+
+/// What a registry accepted once is read by later ones, whatever they ship.
+#[test]
+fn what_was_accepted_by_an_earlier_registry_keeps_its_names_and_extensions() {
+    let earlier = Registry::parse("version = 1\nfallback = 'bin'\n[[format]]\nname = 'bin'\nmedia_type = 'a/b'\n[[type]]\nname = 'bytes'\nany_format = true\n[[type]]\nname = 'text'").unwrap();
+    let own = with_format(
+        "name = 'mine'\nmedia_type = 'a/mine'\naliases = ['yml', 'json']\n[[format]]\nname = 'jpg'\nmedia_type = 'a/jpg'\n[[format]]\nname = 'notes'\nmedia_type = 'a/notes'\nextensions = ['md']",
+    );
+    assert!(earlier.extended(&own).is_ok());
+    assert!(matches!(refused(&own), RegistryError::Duplicate { .. }));
+    let later = Registry::shipped().extended_by_accepted(&own).unwrap();
+    let owner = |extension: &str| later.format_of_extension(extension).unwrap().name().to_owned();
+    assert_eq!(["yml", "yaml", "jpg", "jpeg", "md"].map(owner), ["mine", "yaml", "jpg", "jpeg", "notes"]);
+    assert_eq!(later.canonical("yml").unwrap().name(), "mine");
+    assert_eq!(later.canonical("jpg").unwrap().name(), "jpg");
+    // The name of a format is that format's.
+    assert_eq!(later.canonical("json").unwrap().name(), "json");
+    assert_eq!(owner("json"), "json");
+    assert!(later.canonical("md").unwrap().extensions().is_empty());
+    // The whole can be written and read, and where nothing is in the way it is what is extended otherwise.
+    assert_eq!(Registry::parse(later.to_toml()).unwrap(), later);
+    let free = with_format("name = 'free'\nmedia_type = 'a/free'");
+    assert_eq!(Registry::shipped().extended_by_accepted(&free), Registry::shipped().extended(&free));
+}

@@ -26,6 +26,7 @@
 //! out from its base. In an extension, an entry whose name is there already replaces only the fields that it
 //! has.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -120,8 +121,9 @@ impl Document {
         Self { version: VERSION, fallback: String::new(), format: Vec::new(), types: Vec::new() }
     }
 
-    /// Returns this document with the entries of another one added, each checked by itself.
-    pub(super) fn extended(&self, text: &str) -> Result<Self, RegistryError> {
+    /// Returns this document with the entries of another one added, each checked by itself. Where both claim an alias or an
+    /// extension, it is the other's, if this one yields, or else there are two, which is an error for whoever builds it.
+    pub(super) fn extended(&self, text: &str, yields: bool) -> Result<Self, RegistryError> {
         at_most("bytes of the document", 0, text.len(), REGISTRY_LEN_MAX)?;
         let head: Head = toml::from_str(text).map_err(|error| syntax(text, &error))?;
         if head.version != VERSION {
@@ -150,6 +152,9 @@ impl Document {
         if let Some(fallback) = raw.fallback {
             whole.fallback = fallback;
         }
+        if yields {
+            whole.yield_to(&mut formats);
+        }
         for new in formats {
             match whole.format.iter_mut().find(|old| old.name == new.name) {
                 Some(old) if old.line > 0 => return Err(twice("name", new.line, &new.name)),
@@ -168,9 +173,38 @@ impl Document {
         at_most("types", 0, whole.types.len(), REGISTRY_ENTRIES_MAX)?;
         Ok(whole)
     }
+
+    /// Gives up what new formats claim. Only an alias that is the name of a format here is nobody else's.
+    fn yield_to(&mut self, new: &mut [FormatEntry]) {
+        let is_name = |alias: &String| self.format.iter().any(|old| old.name == *alias);
+        for entry in &mut *new {
+            entry.aliases.iter_mut().for_each(|aliases| aliases.retain(|alias| !is_name(alias)));
+        }
+        for old in &mut self.format {
+            let (mut names, mut extensions) = (HashSet::new(), HashSet::new());
+            for entry in new.iter().filter(|entry| entry.name != old.name) {
+                names.insert(entry.name.clone());
+                names.extend(entry.aliases.iter().flatten().cloned());
+                extensions.extend(entry.extensions());
+            }
+            let own = old.extensions();
+            if own.iter().any(|extension| extensions.contains(extension)) {
+                old.extensions =
+                    Some(own.into_iter().filter(|extension| !extensions.contains(extension)).collect());
+            }
+            old.aliases.iter_mut().for_each(|aliases| aliases.retain(|alias| !names.contains(alias)));
+        }
+    }
 }
 
 impl FormatEntry {
+    /// The extensions: if nothing is said of them, its names are.
+    pub(super) fn extensions(&self) -> Vec<String> {
+        let names = || std::iter::once(&self.name).chain(self.aliases.iter().flatten());
+        let plain = || names().filter(|name| !name.contains(':')).cloned().collect();
+        self.extensions.clone().unwrap_or_else(plain)
+    }
+
     fn overlay(&mut self, new: Self) {
         fn put<T>(old: &mut Option<T>, new: Option<T>) {
             if new.is_some() {

@@ -273,7 +273,7 @@ impl Registry {
     /// [`RegistryError`] names the line, the field and the remedy. Any text is safe to pass: sizes are
     /// bounded by [`REGISTRY_LEN_MAX`], [`REGISTRY_ENTRIES_MAX`] and [`REGISTRY_NAME_LEN_MAX`].
     pub fn parse(text: &str) -> Result<Self, RegistryError> {
-        Self::build(&Document::empty().extended(text)?)
+        Self::build(&Document::empty().extended(text, false)?)
     }
 
     /// Returns this registry with an application's formats and types.
@@ -283,7 +283,16 @@ impl Registry {
     /// # Errors
     /// As [`Registry::parse`]; also when a new name or extension belongs to another format already.
     pub fn extended(&self, text: &str) -> Result<Self, RegistryError> {
-        Self::build(&Document::empty().extended(&self.toml)?.extended(text)?)
+        Self::build(&Document::empty().extended(&self.toml, false)?.extended(text, false)?)
+    }
+
+    /// Returns this registry with an application's formats and types, which were accepted by an earlier one: names and
+    /// extensions that this one has given away since are still the application's.
+    ///
+    /// # Errors
+    /// As [`Registry::parse`].
+    pub fn extended_by_accepted(&self, text: &str) -> Result<Self, RegistryError> {
+        Self::build(&Document::empty().extended(&self.toml, false)?.extended(text, true)?)
     }
 
     /// Returns the whole registry as a document that [`Registry::parse`] reads.
@@ -571,9 +580,7 @@ fn whole_format(index: usize, entry: &FormatEntry, entries: &[FormatEntry]) -> R
         types.push("text".to_owned());
     }
     let aliases = entry.aliases.clone().unwrap_or_default();
-    let plain =
-        || std::iter::once(&name).chain(&aliases).filter(|name| !name.contains(':')).cloned().collect();
-    let extensions = entry.extensions.clone().unwrap_or_else(plain);
+    let extensions = entry.extensions();
     Ok(Format {
         index,
         default_type: types.first().cloned().unwrap_or_default(),
