@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use larder::{Draft, Larder, ManualClock, Part, Session, TagPolicy};
+use larder::{Draft, Larder, ManualClock, Part, Session, TagPolicy, WriteTxn};
 use larder_layers::remember::{
     Cache, CacheLimits, Computed, Eviction, Load, Namespace, Outcome, Parts, Remember, RememberError,
     Remembered,
@@ -362,6 +362,88 @@ fn a_computation_that_fails_panics_or_never_returns_leaves_the_value_to_others()
     let stored = next.store(&world.ana, "next", &patient).unwrap();
     assert_eq!((stored.outcome(), text(&stored)), (Outcome::Miss, "next".to_owned()));
     assert_eq!(world.total().0, 4);
+}
+
+/// What a cache forgets while it is computed was perhaps made from what is not so any more.
+#[test]
+fn s3_4_what_is_forgotten_while_it_is_computed_is_not_kept() {
+    type Forget = fn(&Namespace, &mut WriteTxn<'_>) -> Result<u64, RememberError>;
+    let ways: [(&str, Forget, Outcome); 7] = [
+        ("its parts", |cache, txn| cache.invalidate(txn, &of(1)).map(u64::from), Outcome::Forgotten),
+        ("its tag", |cache, txn| cache.invalidate_tag(txn, "fresh"), Outcome::Forgotten),
+        ("its part", |cache, txn| cache.invalidate_part(txn, "of", 1), Outcome::Forgotten),
+        ("everything", Namespace::clear, Outcome::Forgotten),
+        ("other parts", |cache, txn| cache.invalidate(txn, &of(2)).map(u64::from), Outcome::Miss),
+        ("another tag", |cache, txn| cache.invalidate_tag(txn, "stale"), Outcome::Miss),
+        ("another part", |cache, txn| cache.invalidate_part(txn, "of", "1"), Outcome::Miss),
+    ];
+    for (what, forget, expected) in ways {
+        let world = world();
+        let how = how().tag("fresh");
+        // What was forgotten before does not matter.
+        let _ = world.ana.try_write(|txn| forget(&world.cache, txn)).unwrap();
+        let Load::Compute(computation) = world.cache.try_load(&world.ana, &of(1), &how).unwrap() else {
+            panic!("free")
+        };
+        assert_eq!(world.ana.try_write(|txn| forget(&world.cache, txn)).unwrap().value, 0, "{what}");
+        let stored = computation.store(&world.ana, "old", &how).unwrap();
+        assert_eq!((stored.outcome(), text(&stored)), (expected, "old".to_owned()), "{what}");
+        let again = world.remember(&of(1), "new");
+        let (outcome, value) =
+            if expected == Outcome::Miss { (Outcome::Hit, "old") } else { (Outcome::Miss, "new") };
+        assert_eq!((again.outcome(), text(&again)), (outcome, value.to_owned()), "{what}");
+        assert_eq!(world.total().0, 1, "{what}");
+    }
+}
+
+#[test]
+fn s3_4_whoever_was_taken_over_stores_nothing_that_was_forgotten_since() {
+    let world = world();
+    let short = how().lease(Duration::from_secs(10)).wait_max(Duration::ZERO);
+    let Load::Compute(slow) = world.cache.try_load(&world.ana, &of(1), &short).unwrap() else {
+        panic!("free")
+    };
+    world.clock.advance(11 * SECOND);
+    let _ = world.larder.sweep(10).unwrap();
+    assert_eq!(world.remember(&of(1), "next").outcome(), Outcome::Miss);
+    let invalidated = world.ana.try_write(|txn| world.cache.invalidate(txn, &of(1))).unwrap();
+    assert!(invalidated.value);
+    let late = slow.store(&world.ana, "slow", &short).unwrap();
+    assert_eq!((late.outcome(), text(&late)), (Outcome::Forgotten, "slow".to_owned()));
+    assert_eq!(world.remember(&of(1), "newest").outcome(), Outcome::Miss);
+}
+
+#[test]
+fn s3_3_making_room_leaves_those_who_compute_at_work() {
+    let world = world();
+    let brief = how().expires_after(Duration::from_secs(1));
+    let _ = world.store(&of(1), "old", &brief);
+    world.clock.advance(2 * SECOND);
+    let Load::Compute(anew) = world.cache.try_load(&world.ana, &of(1), &brief).unwrap() else {
+        panic!("past its time")
+    };
+    world.limit(CacheLimits::new().entries_max(1));
+    let _ = world.store(&of(2), "another", &how());
+    assert!(!world.is_there(&of(1)));
+    let stored = anew.store(&world.ana, "new", &brief).unwrap();
+    assert_eq!((stored.outcome(), text(&stored)), (Outcome::Miss, "new".to_owned()));
+    assert_eq!(world.total().0, 1);
+}
+
+#[test]
+fn s3_3_what_is_there_is_pinned_when_it_is_asked_for_so() {
+    let world = world();
+    let _ = world.store(&of(1), "v", &how().tag("kept"));
+    let _ = world.cache.get_or_compute(&world.ana, &of(1), &how().pinned(), || value("x")).unwrap();
+    let entry = world.cache.entry(&world.ana, &of(1)).unwrap().unwrap();
+    assert!(entry.is_pinned);
+    // It stays pinned, and keeps its tags.
+    let found = world.remember(&of(1), "x");
+    assert!(found.asset().record().is_protected() && found.asset().record().tags().eq(["kept"]));
+    world.limit(CacheLimits::new().entries_max(1));
+    let refused = world.cache.store(&world.ana, &of(2), "v", &how());
+    assert!(matches!(refused, Err(RememberError::TooLarge { unit: "entries", .. })), "{refused:?}");
+    assert!(world.is_there(&of(1)));
 }
 
 #[test]

@@ -1,11 +1,44 @@
 //! What is forgotten: to make room, and because somebody says that it is not so any more.
 
-use larder::{AbsentReason, Draft, Edit, Key, Part, RowRange, Tuple, WriteTxn};
+use larder::format::Labelled;
+use larder::{
+    AbsentReason, CollectionDefinition, Draft, Edit, Key, Part, RowDraft, RowRange, Tuple, WriteTxn,
+};
 
+use super::parts::Fingerprint;
 use super::{Namespace, Parts, RememberError, Result};
+use crate::place::{found, number, open};
 
 /// How many entries are looked at at a time to make room.
 const EVICTED_AT_ONCE: usize = 32;
+/// How much is noted as forgotten, until it is noted that everything was.
+const NOTES_MAX: u64 = 10_000;
+
+/// What is noted as forgotten. A note is a row by what kind it is and the digest of what it is about; it has a number of
+/// the count that also numbers claims: so who has claimed before was computing while it was forgotten.
+#[derive(Clone, Copy)]
+enum Note<'a> {
+    Everything,
+    Parts(&'a [u8]),
+    Tag(&'a str),
+    Part(&'a str, &'a Part),
+}
+
+impl Note<'_> {
+    fn row(self) -> Result<Tuple> {
+        let digest = |bytes: &[u8]| Part::from(blake3::hash(bytes).as_bytes().to_vec());
+        let parts = match self {
+            Self::Everything => vec!["everything".into()],
+            Self::Parts(parts) => vec!["parts".into(), digest(parts)],
+            Self::Tag(tag) => vec!["tag".into(), digest(tag.as_bytes())],
+            Self::Part(name, value) => {
+                let pair = Tuple::encode(&[name.into(), value.clone()]).map_err(RememberError::parts)?;
+                vec!["part".into(), digest(&pair)]
+            }
+        };
+        Tuple::new(parts).map_err(RememberError::parts)
+    }
+}
 
 impl Namespace {
     /// Removes entries until the limits hold: never the one that was just written, never one that is pinned.
@@ -53,21 +86,56 @@ impl Namespace {
         Ok(Some(at.key))
     }
 
-    /// Forgets a value; tells whether it was there.
+    /// Notes that something was forgotten, for those who are computing it.
+    fn note(&self, txn: &mut WriteTxn<'_>, what: Note<'_>) -> Result<()> {
+        let now = txn.unique_number();
+        let mut notes = open(txn, &self.forgotten, CollectionDefinition::new)?;
+        let what = if notes.total()?.count < NOTES_MAX { what } else { Note::Everything };
+        if matches!(what, Note::Everything) {
+            notes.clear()?;
+        }
+        notes.put(what.row()?, RowDraft::default().field("n", now))?;
+        Ok(())
+    }
+
+    /// Tells whether a value that was just stored was forgotten since somebody claimed to compute it.
+    pub(super) fn was_forgotten_since(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        fence: u64,
+        at: &Fingerprint,
+    ) -> Result<bool> {
+        let record = txn.record(&at.key)?;
+        let Some(notes) = found(txn.collection(&self.forgotten))? else { return Ok(false) };
+        let parts = Labelled::decode(&at.parts).map_err(RememberError::parts)?;
+        let parts: Vec<_> = parts.iter().collect();
+        let of_parts = parts.iter().map(|(name, value)| Note::Part(name, value));
+        let all = [Note::Everything, Note::Parts(&at.parts)].into_iter();
+        for note in all.chain(record.tags().map(Note::Tag)).chain(of_parts) {
+            if notes.get(note.row()?)?.is_some_and(|row| number::<u64>(&row, "n") > fence) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Forgets a value, also one that is being computed; tells whether it was there.
     ///
     /// # Errors
     /// [`Parts`](RememberError::Parts), [`Store`](RememberError::Store).
     pub fn invalidate(&self, txn: &mut WriteTxn<'_>, parts: &Parts) -> Result<bool> {
         let row = self.fingerprint(parts)?.row()?;
+        self.note(txn, Note::Parts(row.encoded()))?;
         Ok(self.forget(txn, &row)?.is_some())
     }
 
-    /// Forgets every value that has a tag; gives how many.
+    /// Forgets every value that has a tag, also those that are being computed; gives how many were there.
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn invalidate_tag(&self, txn: &mut WriteTxn<'_>, tag: &str) -> Result<u64> {
         let below = format!("{}/", self.values);
+        self.note(txn, Note::Tag(tag))?;
         let tagged = txn.find_by_tag(tag)?;
         let mut count = 0;
         for (_, record) in tagged.iter().filter(|(key, _)| key.as_str().starts_with(&below)) {
@@ -78,20 +146,21 @@ impl Namespace {
         Ok(count)
     }
 
-    /// Forgets every value one of whose parts is this; gives how many. Looks at all entries.
+    /// Forgets every value one of whose parts is this, also those that are being computed; gives how many were there. Looks
+    /// at all entries.
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn invalidate_part(&self, txn: &mut WriteTxn<'_>, name: &str, value: impl Into<Part>) -> Result<u64> {
         let value = value.into();
+        self.note(txn, Note::Part(name, &value))?;
         let (mut after, mut count) = (None, 0);
         loop {
             let range = after.take().map_or_else(RowRange::all, |cursor| RowRange::all().after(cursor));
             let (entries, _) = self.open(txn)?;
             let page = entries.page(&range.limit(1_000))?;
             for row in &page.rows {
-                let parts = larder::format::Labelled::decode(&row.key().encoded_bytes())
-                    .map_err(RememberError::parts)?;
+                let parts = Labelled::decode(&row.key().encoded_bytes()).map_err(RememberError::parts)?;
                 if parts.get(name) == Some(value.clone()) {
                     count += u64::from(self.forget(txn, row.key())?.is_some());
                 }
@@ -103,11 +172,12 @@ impl Namespace {
         }
     }
 
-    /// Forgets everything, and keeps the limits; gives how many values there were.
+    /// Forgets everything, also what is being computed, and keeps the limits; gives how many values there were.
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn clear(&self, txn: &mut WriteTxn<'_>) -> Result<u64> {
+        self.note(txn, Note::Everything)?;
         let (mut entries, _) = self.open(txn)?;
         let count = entries.clear()?;
         let _ = txn.apply(Edit::delete_tree(&self.values))?;

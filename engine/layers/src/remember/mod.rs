@@ -22,7 +22,9 @@
 //! ```
 //!
 //! Of those who want the same value at the same time one computes it, under a claim, and the others wait for it. If that one
-//! dies, or takes longer than the claim holds, the next takes over; what the first comes with later is not stored.
+//! dies, or takes longer than the claim holds, the next takes over; what the first comes with later is not stored. What is
+//! [forgotten](Namespace::invalidate) while it is computed may be made from what is not so any more: whoever computes it gets
+//! it, and nobody else.
 
 mod error;
 mod forget;
@@ -41,6 +43,7 @@ use larder::{
     Session, Status, TagPolicy, Tuple, WriteTxn,
 };
 
+use larder::format::RecordFlags;
 use parking_lot::Mutex;
 
 pub use self::error::RememberError;
@@ -97,6 +100,8 @@ impl Cache {
         Ok(Namespace {
             values: below(&format!("{root}/values"))?,
             entries: below(&format!("{root}/entries"))?,
+            forgotten: below(&format!("{root}/forgotten"))?,
+            computing: below(&format!("{root}/computing"))?,
             fingerprint: self.fingerprint,
             uses: Arc::default(),
         })
@@ -117,6 +122,10 @@ impl Cache {
 pub struct Namespace {
     values: Key,
     entries: Key,
+    /// What was forgotten, for those who are computing it meanwhile.
+    forgotten: Key,
+    /// Under it lies what is claimed by those who compute: what becomes of the values does not revoke that.
+    computing: Key,
     fingerprint: FingerprintFn,
     /// By parts.
     uses: Arc<Mutex<HashMap<Bytes, Arc<Uses>>>>,
@@ -136,6 +145,8 @@ pub enum Outcome {
     AlreadyThere,
     /// It was computed, and while it was, somebody else stored another: that one is given, and this one is dropped.
     RaceLost,
+    /// It was computed, and forgotten while it was: it is given, and whoever asks next computes it anew.
+    Forgotten,
 }
 
 /// A value of a cache.
@@ -245,7 +256,7 @@ impl Remember {
         self
     }
 
-    /// Never evicts it.
+    /// Never evicts it, also if it is there already.
     pub fn pinned(mut self) -> Self {
         self.is_pinned = true;
         self
@@ -263,8 +274,13 @@ impl Remember {
         self
     }
 
+    /// What is said of a value that is there: it is pinned from now on, or stays as it is.
     fn annotation(&self) -> Annotation {
-        self.tags.iter().fold(Annotation::new().tag_policy(self.tag_policy), |all, tag| all.tag(tag.as_str()))
+        let about = if self.is_pinned { Annotation::new().pinned(true) } else { Annotation::new() };
+        if self.tags.is_empty() {
+            return about;
+        }
+        self.tags.iter().fold(about.tag_policy(self.tag_policy), |all, tag| all.tag(tag.as_str()))
     }
 }
 
@@ -578,9 +594,13 @@ impl Namespace {
         if let Some((asset, at)) = self.look(session, &fingerprint)? {
             return self.hit(session, asset, &at, how, Outcome::Hit).map(Load::Hit);
         }
-        // The claim is of the first key, also where the value will lie under another. It need not outlive a crash.
+        // One claim for all parts with the same fingerprint. It need not outlive a crash.
         let lazy = session.clone().durability(Durability::Lazy);
-        let claim = match lazy.claim(&fingerprint.key).wait_max(wait).for_at_most(how.lease) {
+        let claim = match lazy
+            .claim(self.computing.join(fingerprint.key.name()).map_err(larder::Error::from)?)
+            .wait_max(wait)
+            .for_at_most(how.lease)
+        {
             Ok(claim) => claim,
             Err(error) => {
                 return match error.kind() {
@@ -597,7 +617,7 @@ impl Namespace {
         Ok(Load::Compute(Computation { namespace: self.clone(), fingerprint, claim, began }))
     }
 
-    /// Counts a use, and sees to the tags.
+    /// Counts a use, and sees to the tags, and to whether it is pinned.
     fn hit(
         &self,
         session: &Session,
@@ -612,12 +632,23 @@ impl Namespace {
             TagPolicy::Replace => has_all && asset.record().tags().count() == how.tags.len(),
             _ => has_all,
         };
-        if how.tags.is_empty() || is_same {
+        let is_pinned_now = how.is_pinned && !asset.record().flags().contains(RecordFlags::PINNED);
+        if (how.tags.is_empty() || is_same) && !is_pinned_now {
             return Ok(Remembered { asset, outcome, tags_ignored: Vec::new() });
         }
-        let stored = session.annotate(&at.key, how.annotation())?.value;
+        let receipt = session.try_write(|txn| -> Result<_> {
+            let annotated = txn.annotate(&at.key, how.annotation())?;
+            if is_pinned_now {
+                let row = at.row()?;
+                let (mut entries, _) = self.open(txn)?;
+                if let Some(entry) = entries.get(&row)? {
+                    entries.put(&row, entry.to_draft().field("k", true))?;
+                }
+            }
+            Ok(annotated.tags_ignored)
+        })?;
         let asset = session.get(&at.key)?;
-        Ok(Remembered { asset, outcome, tags_ignored: stored.tags_ignored })
+        Ok(Remembered { asset, outcome, tags_ignored: receipt.value })
     }
 
     /// Stores a value that was computed elsewhere, unless one is there.
@@ -653,6 +684,7 @@ impl Namespace {
                 let holds = claim.is_none() || fence.is_some();
                 let (there, at) = self.place(txn, fingerprint)?;
                 let is_there = there.is_some_and(|record| is_loadable(&record, txn.info().time));
+                let mut outcome = outcome;
                 let stored = if is_there && !is_damaged(txn.get(&at.key)) {
                     None
                 } else if holds {
@@ -662,15 +694,19 @@ impl Namespace {
                     None
                 };
                 if let Some((claim, _)) = claim {
+                    if stored.is_some() && self.was_forgotten_since(txn, claim.fence(), &at)? {
+                        txn.expire(&at.key)?;
+                        outcome = Outcome::Forgotten;
+                    }
                     txn.release_claim(claim.key(), claim.fence())?;
                     if let Some(anew) = fence.filter(|fence| *fence != claim.fence()) {
                         txn.release_claim(claim.key(), anew)?;
                     }
                 }
-                Ok((stored, at))
+                Ok((stored, outcome, at))
             })
         })?;
-        let (stored, at) = receipt.value;
+        let (stored, outcome, at) = receipt.value;
         let lost = if claim.is_some() { Outcome::RaceLost } else { Outcome::AlreadyThere };
         match stored {
             Some(tags_ignored) => Ok(Remembered { asset: session.get(&at.key)?, outcome, tags_ignored }),
