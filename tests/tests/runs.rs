@@ -147,7 +147,8 @@ fn recount(larder: &Larder) {
     let mut latest: BTreeMap<Asset, u64> = BTreeMap::new();
     for row in audit.into_iter().filter(|row| row.event == "made") {
         let asset = row.asset.unwrap();
-        let made = runs.made(&view, &asset, &row.run).unwrap().unwrap();
+        // Removed with its run, because something was made after it.
+        let Some(made) = runs.made(&view, &asset, &row.run).unwrap() else { continue };
         if made.state == MadeState::Success {
             latest.insert(asset, made.from);
         }
@@ -173,7 +174,11 @@ fn recount(larder: &Larder) {
             assert!(barrier.state != BarrierState::Open || !is_done, "{barrier:?}");
             assert_eq!(barrier.until.is_some(), barrier.state == BarrierState::Open);
             let places: Vec<u64> = items.iter().map(|item| item.place).collect();
-            assert_eq!(places, (0..barrier.total).collect::<Vec<_>>());
+            // Of a run that is over, they are perhaps being removed.
+            let run = runs.run(&view, &barrier.run).unwrap();
+            if run.is_none_or(|run| run.state == RunState::Running) {
+                assert_eq!(places, (0..barrier.total).collect::<Vec<_>>());
+            }
         }
     }
 }
@@ -1335,4 +1340,73 @@ fn x_7_of_many_who_say_join_or_decide_the_same_one_is_first() {
     }
     recount(&larder);
     verified(&larder);
+}
+
+#[test]
+fn s1_10_what_is_known_of_a_run_that_is_over_can_be_removed() {
+    play(|world| {
+        let (orders, report) = (asset("orders"), asset("report"));
+        for run in ["r1", "r2"] {
+            world.act(|runs, txn| runs.set_run(txn, run, RunState::Running)).unwrap();
+            world.make(&orders, run, run, &[]);
+        }
+        world.make(&report, "r1", "only here", &[&orders]);
+        let above = world.barrier(&BarrierDraft::new("r1", orders.clone()), &keys(&["a", "b"]));
+        let below =
+            world.barrier(&BarrierDraft::new("r2", orders.clone()).under(above, "a"), &keys(&["x", "y"]));
+        world.gate(&GateDraft::new("r1", "token")).unwrap();
+        world.act(|runs, txn| runs.set_step(txn, "r1", "first", "known")).unwrap();
+        world.act(|runs, txn| runs.set_config(txn, "r1", "flags", minutes(10))).unwrap();
+        let _ = world.act(|runs, txn| runs.route(txn, "r1", &orders, Some("left"))).unwrap();
+        let remove = |run: &str, limit| world.act(|runs, txn| runs.remove_run(txn, run, limit));
+        assert!(matches!(remove("r1", 10), Err(RunsError::InvalidState { what: "the run", .. })));
+        world.act(|runs, txn| runs.set_run(txn, "r1", RunState::Succeeded)).unwrap();
+        // A route, a gate, two items and their barrier, a step, one of the two materializations: three at a time.
+        assert_eq!([3, 3, 1, 0].map(|_| remove("r1", 3).unwrap()), [3, 3, 1, 0]);
+        let view = world.ana.snapshot().unwrap();
+        assert!(world.runs.barriers(&view, "r1").unwrap().is_empty());
+        assert!(world.runs.gate(&view, "r1", "token").unwrap().is_none());
+        assert!(world.runs.steps(&view, "r1").unwrap().is_empty());
+        assert!(world.runs.chosen(&view, "r1", &orders, world.clock.now()).unwrap().is_none());
+        assert_eq!(
+            (world.state(&orders, "r1"), world.state(&orders, "r2")),
+            (None, Some(MadeState::Success))
+        );
+        assert_eq!(world.state(&report, "r1"), Some(MadeState::Success), "the last of its asset stays");
+        assert!(world.runs.run(&view, "r1").unwrap().is_some(), "and its run");
+        assert_eq!(world.value(&report).as_deref(), Some("only here"));
+        assert_eq!(world.runs.upstream(&view, &report, 9).unwrap().len(), 1);
+        drop(view);
+        // What was an item of it ends all the same.
+        let _ = world.complete(below, "x").unwrap();
+        assert_eq!(world.complete(below, "y").unwrap(), Progress::Finished(BarrierState::Completed));
+        world.make(&report, "r2", "again", &[]);
+        assert_eq!(remove("r1", 10).unwrap(), 3, "the last materialization, the configuration and the run");
+        let view = world.ana.snapshot().unwrap();
+        assert!(world.runs.run(&view, "r1").unwrap().is_none());
+        assert!(world.runs.made_in(&view, "r1").unwrap().is_empty());
+        assert_eq!(world.runs.barriers(&view, "r2").unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn approvals_are_removed_by_when_they_were_decided() {
+    play(|world| {
+        let request =
+            |of: i64| world.act(|runs, txn| runs.request_approval(txn, of, "ship", "", minutes(1))).unwrap();
+        let ids = [1, 2, 3, 4].map(request);
+        for id in &ids[..2] {
+            world.act(|runs, txn| runs.decide(txn, *id, &Decided::Approved)).unwrap();
+        }
+        world.clock.advance(SECOND);
+        let later = world.clock.now();
+        world.act(|runs, txn| runs.decide(txn, ids[2], &Decided::Rejected("no".into()))).unwrap();
+        let remove =
+            |time, limit| world.act(|runs, txn| runs.remove_approvals_before(txn, time, limit)).unwrap();
+        assert_eq!([remove(later, 1), remove(later, 5), remove(later, 5)], [1, 1, 0]);
+        assert_eq!(remove(later + 1, 5), 1);
+        let view = world.ana.snapshot().unwrap();
+        let left = ids.map(|id| world.runs.approval(&view, id).unwrap().map(|approval| approval.state));
+        assert_eq!(left, [None, None, None, Some(ApprovalState::Pending)], "what is open stays");
+    });
 }

@@ -8,7 +8,7 @@ use larder::{
     Result, Row, RowDraft, RowRange, Tuple, WriteTxn,
 };
 
-use crate::place::{after, found, open, remove_all};
+use crate::place::{after, found, open, remove_all, remove_where};
 
 /// Decisions: the first that is made under a key holds.
 #[derive(Debug, Clone)]
@@ -91,28 +91,18 @@ impl Decisions {
     /// As [`Decisions::remove_before`], but only those that may be removed, which is asked for each.
     ///
     /// # Errors
-    /// As [`CollectionMut::remove`].
-    pub fn remove_before_where(
+    /// As [`CollectionMut::remove`], and whatever asking gives.
+    pub fn remove_before_where<E: From<larder::Error>>(
         &self,
         txn: &mut WriteTxn<'_>,
         time: Micros,
         limit: usize,
-        mut may_go: impl FnMut(&mut WriteTxn<'_>, &Tuple) -> bool,
-    ) -> Result<u64> {
-        drop(open(txn, &self.key, decisions)?);
-        let (mut removed, mut range) = (0, RowRange::all().at_most(time.saturating_sub(1)).limit(limit));
-        loop {
-            let page = txn.collection(&self.key)?.find("age", &range)?;
-            for row in &page.rows {
-                if removed < limit as u64 && may_go(txn, row.key()) {
-                    removed += u64::from(txn.collection(&self.key)?.remove(row.key())?);
-                }
-            }
-            match page.next {
-                Some(next) if removed < limit as u64 => range = range.after(next),
-                _ => return Ok(removed),
-            }
-        }
+        mut may_go: impl FnMut(&mut WriteTxn<'_>, &Tuple) -> std::result::Result<bool, E>,
+    ) -> std::result::Result<u64, E> {
+        let mut rows = open(txn, &self.key, decisions)?;
+        let range = RowRange::all().at_most(time.saturating_sub(1));
+        remove_where(&mut rows, Some("age"), range, limit, |rows, row| may_go(rows.txn(), row.key()))
+            .map(|removed| removed as u64)
     }
 
     /// Removes decisions that do not hold any more, at most `limit` of them; gives how many.

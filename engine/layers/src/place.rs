@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use larder::{
-    CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Part, Result, Row, WriteTxn,
+    CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Part, Result, Row, RowRange,
+    WriteTxn,
 };
 
 /// Opens a collection; makes it where there is none.
@@ -59,4 +60,33 @@ pub(crate) fn remove_all(rows: &mut CollectionMut<'_, '_>, found: &[Row]) -> Res
         rows.remove(row.key())?;
     }
     Ok(found.len() as u64)
+}
+
+/// How many rows are looked at at a time to remove some of them.
+const LOOKED_AT_ONCE: usize = 256;
+
+/// Removes rows of a range, in the order of an index or of their keys, that may go, which is asked for each; at most `limit`
+/// of them. Gives how many these were.
+pub(crate) fn remove_where<E: From<larder::Error>>(
+    rows: &mut CollectionMut<'_, '_>,
+    index: Option<&str>,
+    range: RowRange,
+    limit: usize,
+    mut may_go: impl FnMut(&mut CollectionMut<'_, '_>, &Row) -> std::result::Result<bool, E>,
+) -> std::result::Result<usize, E> {
+    let (mut removed, mut range) = (0, range.limit(limit.clamp(1, LOOKED_AT_ONCE)));
+    while removed < limit {
+        let page = match index {
+            Some(index) => rows.find(index, &range)?,
+            None => rows.page(&range)?,
+        };
+        for row in &page.rows {
+            if removed < limit && may_go(rows, row)? {
+                removed += usize::from(rows.remove(row.key())?);
+            }
+        }
+        let Some(next) = page.next else { break };
+        range = range.after(next);
+    }
+    Ok(removed)
 }

@@ -36,7 +36,7 @@ impl ApprovalState {
         Self::of_number(row.integer("s")).unwrap_or(Self::Expired)
     }
 
-    fn is_open(self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         matches!(self, Self::Pending | Self::Escalated)
     }
 }

@@ -240,6 +240,18 @@ fn barrier_key(id: BarrierId) -> (&'static str, BarrierId) {
     (BARRIER, id)
 }
 
+/// Gives where the items of a barrier lie.
+pub(super) fn items_below(row: &Row) -> Option<RowRange> {
+    id_of(row).map(|id| RowRange::all().with(ITEM).with(id))
+}
+
+fn id_of(row: &Row) -> Option<BarrierId> {
+    match row.key().parts() {
+        [Part::String(kind), Part::Integer(id)] if kind == BARRIER => u64::try_from(*id).ok(),
+        _ => None,
+    }
+}
+
 fn item_key(id: BarrierId, key: &Part) -> (&'static str, BarrierId, Part) {
     (ITEM, id, key.clone())
 }
@@ -563,11 +575,7 @@ impl Runs {
         let now = txn.info().time;
         let mut rows = open(txn, &self.barriers, definition)?;
         let due = rows.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
-        let id = |row: &Row| match row.key().parts() {
-            [_, Part::Integer(id)] => u64::try_from(*id).ok(),
-            _ => None,
-        };
-        let ids: Vec<BarrierId> = due.iter().filter_map(id).collect();
+        let ids: Vec<BarrierId> = due.iter().filter_map(id_of).collect();
         let mut ended = Vec::new();
         for id in ids {
             if barrier_of(&mut rows, id)?.1.state == BarrierState::Open {
@@ -616,8 +624,8 @@ impl Runs {
         let of_run = rows.all(Some("run"), &RowRange::all().with(run))?;
         let mut barriers = Vec::with_capacity(of_run.len());
         for row in &of_run {
-            if let [_, Part::Integer(id)] = row.key().parts() {
-                barriers.push(barrier_of_row(&mut rows, u64::try_from(*id).unwrap_or(0), row)?);
+            if let Some(id) = id_of(row) {
+                barriers.push(barrier_of_row(&mut rows, id, row)?);
             }
         }
         Ok(barriers)
@@ -688,6 +696,10 @@ fn end(
     loop {
         rows.put(row.key(), row.to_draft().field("q", state.number()).without("t"))?;
         let Some((id, key)) = parent else { return Ok(finished) };
+        // The one above may be removed, as all of its run was.
+        if rows.get(barrier_key(id))?.is_none() {
+            return Ok(finished);
+        }
         let above = barrier_of(rows, id)?.1;
         let Some(item) = rows.get(item_key(id, &key))? else { return Ok(finished) };
         let is_done = item_of(&item, above.state)?.state.is_over();

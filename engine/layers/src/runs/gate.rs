@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     CollectionDefinition, CollectionMut, IndexDefinition, Micros, Part, ReadTxn, Row, RowDraft, RowRange,
-    Rows, WriteTxn,
+    WriteTxn,
 };
 
 use super::{NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, check_of, text_of};
 use crate::outbox::Retry;
-use crate::place::{after, cut, found, number, open, remove_all, text};
+use crate::place::{after, cut, found, number, open, text};
 use crate::queue::Backoff;
 use crate::state::states;
 
@@ -313,16 +313,6 @@ impl Runs {
         let Some(rows) = found(view.collection(&self.gates))? else { return Ok(Vec::new()) };
         let page = rows.find("state", &RowRange::all().with(state.number()).limit(limit))?;
         Ok(page.rows.iter().map(gate_of).collect())
-    }
-
-    /// Removes the gates of a run; gives how many there were.
-    ///
-    /// # Errors
-    /// [`Store`](RunsError::Store).
-    pub fn remove_gates(&self, txn: &mut WriteTxn<'_>, run: &str) -> Result<u64> {
-        let Some(mut rows) = found(txn.collection(&self.gates))? else { return Ok(0) };
-        let gates = Rows::all(&mut rows, None, &RowRange::all().with(run))?;
-        Ok(remove_all(&mut rows, &gates)?)
     }
 }
 

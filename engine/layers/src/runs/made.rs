@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    AggregateDefinition, CollectionDefinition, Direction, Graph, IndexDefinition, Micros, Part, ReadTxn, Row,
-    RowCursor, RowDraft, RowRange, Rows, WriteTxn, graph_definition,
+    AggregateDefinition, CollectionDefinition, CollectionMut, Direction, Graph, IndexDefinition, Micros,
+    Part, ReadTxn, Row, RowCursor, RowDraft, RowRange, Rows, Tuple, WriteTxn, graph_definition,
 };
 
 use super::{Asset, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, lineage, text_of};
@@ -250,6 +250,13 @@ impl Materialization {
         }
         draft
     }
+}
+
+/// Gives the key of what was begun last of an asset.
+pub(super) fn last_of(rows: &mut CollectionMut<'_, '_>, row: &Row) -> Result<Option<Tuple>> {
+    let Some(node) = row.field("n") else { return Ok(None) };
+    let last = rows.find("latest", &RowRange::all().with(node).limit(1))?.rows;
+    Ok(last.first().map(|last| last.key().clone()))
 }
 
 fn order_of(row: &Row) -> u64 {
@@ -615,15 +622,5 @@ impl Runs {
             details: String::from_utf8_lossy(row.value()).into_owned(),
         };
         Ok((page.rows.iter().map(row).collect(), page.next))
-    }
-
-    /// Removes what happened before a time, at most `limit` rows; gives how many.
-    ///
-    /// # Errors
-    /// [`Store`](RunsError::Store).
-    pub fn remove_audit_before(&self, txn: &mut WriteTxn<'_>, time: Micros, limit: usize) -> Result<u64> {
-        let Some(mut rows) = found(txn.collection(&self.audit))? else { return Ok(0) };
-        let old = rows.find("time", &RowRange::all().at_most(time.saturating_sub(1)).limit(limit))?.rows;
-        Ok(remove_all(&mut rows, &old)?)
     }
 }

@@ -40,6 +40,7 @@ mod gate;
 mod lineage;
 mod made;
 mod plan;
+mod remove;
 
 use larder::format::TupleError;
 use larder::{IntoKey, Key, Part, RowDraft, Tuple, WriteTxn};

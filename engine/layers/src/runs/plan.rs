@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     AggregateDefinition, CollectionDefinition, ErrorKind, IndexDefinition, Micros, Part, ReadTxn, Row,
-    RowDraft, RowRange, Rows, Tuple, WriteTxn,
+    RowDraft, RowRange, Rows, WriteTxn,
 };
 
 use super::{Asset, GateState, MadeState, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
@@ -13,9 +13,9 @@ use crate::once::Decision;
 use crate::place::{after, found, open, remove_all};
 use crate::state::states;
 
-const RUN: &str = "r";
-const STEP: &str = "s";
-const CONFIG: &str = "c";
+pub(super) const RUN: &str = "r";
+pub(super) const STEP: &str = "s";
+pub(super) const CONFIG: &str = "c";
 /// The most bytes of the name of slots.
 const SLOT_LENGTH_MAX: usize = 200;
 /// How many of what is overdue are counted for a report.
@@ -36,7 +36,7 @@ states! {
 }
 
 impl RunState {
-    fn is_over(self) -> bool {
+    pub(super) fn is_over(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
@@ -131,7 +131,7 @@ fn schedules_definition() -> CollectionDefinition {
     CollectionDefinition::new().index(IndexDefinition::new("next").by("t"))
 }
 
-fn run_of(row: &Row) -> Option<Run> {
+pub(super) fn run_of(row: &Row) -> Option<Run> {
     let state = RunState::of_number(row.integer("s"))?;
     let name = text_of(row.key().parts().get(1));
     Some(Run { name, state, started: row.integer("g")?, ended: row.integer("e") })
@@ -296,52 +296,6 @@ impl Runs {
         let key = [vec![run.into()], router.parts()].concat();
         let value = self.routes.get(view, key, now)?;
         Ok(value.map(|value| Route { branch: branch_of(&value), is_new: false }))
-    }
-
-    /// Forgets what was chosen in a run that does not go on, at most `limit` of it; gives how much.
-    ///
-    /// # Errors
-    /// [`InvalidState`](RunsError::InvalidState) for a run that goes on, which would choose again;
-    /// [`Store`](RunsError::Store).
-    pub fn forget_routes_of(&self, txn: &mut WriteTxn<'_>, run: &str, limit: usize) -> Result<u64> {
-        if let Some(state) = self.goes_on(txn, run)? {
-            let (name, state) = (run.to_owned(), state.name());
-            return Err(RunsError::InvalidState { what: "the run", name, state, expected: "over" });
-        }
-        Ok(self.routes.remove_of(txn, run, limit)?)
-    }
-
-    /// Forgets what was chosen before a time, the oldest first, at most `limit` of it, but nothing of runs that go on; gives
-    /// how much.
-    ///
-    /// # Errors
-    /// [`Store`](RunsError::Store).
-    pub fn forget_routes_before(&self, txn: &mut WriteTxn<'_>, time: Micros, limit: usize) -> Result<u64> {
-        let mut failed = None;
-        let is_over = |txn: &mut WriteTxn<'_>, key: &Tuple| {
-            let goes_on = self.goes_on(txn, &text_of(key.parts().first()));
-            goes_on.map_err(|error| failed = Some(error)).is_ok_and(|state| state.is_none())
-        };
-        let count = self.routes.remove_before_where(txn, time, limit, is_over)?;
-        failed.map_or(Ok(count), Err)
-    }
-
-    fn goes_on(&self, txn: &mut WriteTxn<'_>, run: &str) -> Result<Option<RunState>> {
-        let known = match found(txn.collection(&self.runs))? {
-            Some(rows) => rows.get((RUN, run))?.as_ref().and_then(run_of),
-            None => None,
-        };
-        if let Some(known) = known {
-            return Ok(Some(known.state).filter(|state| !state.is_over()));
-        }
-        // Of which nothing was said goes on as long as somebody is at something of it.
-        let Some(rows) = found(txn.collection(&self.made))? else { return Ok(None) };
-        for state in [MadeState::Running, MadeState::WaitingApproval] {
-            if rows.aggregate("run", &[run.into(), state.number().into()])?.count > 0 {
-                return Ok(Some(RunState::Running));
-            }
-        }
-        Ok(None)
     }
 
     /// Takes one of so many slots of a name for a time, in a holder's name; `None` if all are taken. One whose time is over is
