@@ -128,7 +128,10 @@ impl Documents {
 
     /// Gives the same documents, one of them in another version.
     pub(crate) fn with(&self, kind: DocumentKind, document: Document) -> Result<Self> {
-        self.with_registry(kind, document, Registry::extended)
+        // What is in force can be set again.
+        let is_accepted = document.text == self.get(kind).text;
+        let extend = if is_accepted { Registry::extended_by_accepted } else { Registry::extended };
+        self.with_registry(kind, document, extend)
     }
 
     fn with_registry(

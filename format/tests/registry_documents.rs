@@ -316,7 +316,8 @@ proptest! {
         let _ = Registry::parse(&noise);
         let fields = format!("name = '{name}'\nmagic = ['{magic}']\nmedia_type = '{media_type}'");
         if let Ok(registry) = Registry::shipped().extended(&with_format(&fields)) {
-            prop_assert_eq!(Registry::parse(registry.to_toml()).unwrap(), registry);
+            prop_assert_eq!(&Registry::parse(registry.to_toml()).unwrap(), &registry);
+            prop_assert_eq!(Registry::shipped().extended_by_accepted(&with_format(&fields)).unwrap(), registry);
         }
     }
 }
@@ -341,6 +342,8 @@ fn what_was_accepted_by_an_earlier_registry_keeps_its_names_and_extensions() {
     assert!(later.canonical("md").unwrap().extensions().is_empty());
     // The whole can be written and read, and where nothing is in the way it is what is extended otherwise.
     assert_eq!(Registry::parse(later.to_toml()).unwrap(), later);
-    let free = with_format("name = 'free'\nmedia_type = 'a/free'");
+    let free = with_format(
+        "name = 'yaml'\naliases = ['yam']\n[[format]]\nname = 'mine'\nmedia_type = 'a/mine'\naliases = ['yml']",
+    );
     assert_eq!(Registry::shipped().extended_by_accepted(&free), Registry::shipped().extended(&free));
 }

@@ -153,7 +153,7 @@ impl Document {
             whole.fallback = fallback;
         }
         if yields {
-            whole.yield_to(&mut formats);
+            whole.yield_before(&mut formats);
         }
         for new in formats {
             match whole.format.iter_mut().find(|old| old.name == new.name) {
@@ -169,32 +169,50 @@ impl Document {
                 None => whole.types.push(new),
             }
         }
+        if yields {
+            whole.yield_after();
+        }
         at_most("formats", 0, whole.format.len(), REGISTRY_ENTRIES_MAX)?;
         at_most("types", 0, whole.types.len(), REGISTRY_ENTRIES_MAX)?;
         Ok(whole)
     }
 
-    /// Gives up what new formats claim. Only an alias that is the name of a format here is nobody else's.
-    fn yield_to(&mut self, new: &mut [FormatEntry]) {
-        let is_name = |alias: &String| self.format.iter().any(|old| old.name == *alias);
-        for entry in &mut *new {
-            entry.aliases.iter_mut().for_each(|aliases| aliases.retain(|alias| !is_name(alias)));
+    /// Gives up the aliases and extensions that others claim among those that are to be added. An alias that is the name of a
+    /// format here is nobody else's.
+    fn yield_before(&mut self, new: &mut [FormatEntry]) {
+        let names: HashSet<String> = self.format.iter().map(|old| old.name.clone()).collect();
+        for aliases in new.iter_mut().filter_map(|entry| entry.aliases.as_mut()) {
+            aliases.retain(|alias| !names.contains(alias));
         }
         for old in &mut self.format {
-            let (mut names, mut extensions) = (HashSet::new(), HashSet::new());
-            for entry in new.iter().filter(|entry| entry.name != old.name) {
-                names.insert(entry.name.clone());
-                names.extend(entry.aliases.iter().flatten().cloned());
-                extensions.extend(entry.extensions());
-            }
-            let own = old.extensions();
-            if own.iter().any(|extension| extensions.contains(extension)) {
-                old.extensions =
-                    Some(own.into_iter().filter(|extension| !extensions.contains(extension)).collect());
-            }
-            old.aliases.iter_mut().for_each(|aliases| aliases.retain(|alias| !names.contains(alias)));
+            let (aliases, extensions) = claimed(new.iter().filter(|entry| entry.name != old.name));
+            old.aliases.iter_mut().for_each(|own| own.retain(|alias| !aliases.contains(alias)));
+            old.extensions.iter_mut().for_each(|own| own.retain(|extension| !extensions.contains(extension)));
         }
     }
+
+    /// Gives up the extensions that nothing says and that were added to others.
+    fn yield_after(&mut self) {
+        let (_, extensions) = claimed(self.format.iter().filter(|entry| entry.line > 0));
+        for old in self.format.iter_mut().filter(|entry| entry.line == 0) {
+            let own = old.extensions();
+            if own.iter().any(|extension| extensions.contains(extension)) {
+                let left = own.into_iter().filter(|extension| !extensions.contains(extension));
+                old.extensions = Some(left.collect());
+            }
+        }
+    }
+}
+
+/// Gives the names, aliases among them, and the extensions of some formats.
+fn claimed<'e>(entries: impl Iterator<Item = &'e FormatEntry>) -> (HashSet<String>, HashSet<String>) {
+    let (mut names, mut extensions) = (HashSet::new(), HashSet::new());
+    for entry in entries {
+        names.insert(entry.name.clone());
+        names.extend(entry.aliases.iter().flatten().cloned());
+        extensions.extend(entry.extensions());
+    }
+    (names, extensions)
 }
 
 impl FormatEntry {

@@ -286,13 +286,19 @@ impl Registry {
         Self::build(&Document::empty().extended(&self.toml, false)?.extended(text, false)?)
     }
 
-    /// Returns this registry with an application's formats and types, which were accepted by an earlier one: names and
-    /// extensions that this one has given away since are still the application's.
+    /// Returns this registry with an application's formats and types, which were accepted by an earlier one: aliases and
+    /// extensions that formats here have got since are still the application's. An alias that is the name of a format here now
+    /// is that format's.
     ///
     /// # Errors
     /// As [`Registry::parse`].
     pub fn extended_by_accepted(&self, text: &str) -> Result<Self, RegistryError> {
-        Self::build(&Document::empty().extended(&self.toml, false)?.extended(text, true)?)
+        match self.extended(text) {
+            Err(RegistryError::Duplicate { .. }) => {
+                Self::build(&Document::empty().extended(&self.toml, false)?.extended(text, true)?)
+            }
+            extended => extended,
+        }
     }
 
     /// Returns the whole registry as a document that [`Registry::parse`] reads.
