@@ -256,3 +256,27 @@ fn why_tells_nothing_of_what_may_not_be_read() {
     assert_eq!(ana.why("reports/q").unwrap().made_from[0].1, Some(0));
     assert_eq!(root.why("reports/q").unwrap().made_from[0].1, None);
 }
+
+#[test]
+fn what_was_read_in_a_transaction_stays_readable_after_it() {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    let large = noise(3 << 20);
+    for is_removed_at_once in [true, false] {
+        // Something that is not in the store yet lies over it.
+        ana.put("before", "x").unwrap();
+        let asset = ana.write(|txn| {
+            txn.put("large", large.clone())?;
+            let asset = txn.get("large")?;
+            if is_removed_at_once {
+                txn.delete("large")?;
+            }
+            Ok(asset)
+        });
+        let asset = asset.unwrap().value;
+        ana.delete("large").unwrap();
+        larder.flush().unwrap();
+        let _ = larder.upkeep(2_000_000).unwrap();
+        assert!(asset.bytes().unwrap() == large, "{is_removed_at_once}");
+    }
+}

@@ -59,18 +59,23 @@ impl Overlay {
 
     /// Gives the view of what is committed.
     pub(super) fn committed(&self) -> Result<View> {
-        self.view(|head| head.sequence)
+        self.view(|state| state.head.sequence)
     }
 
     /// Gives the view of everything that was accepted.
+    ///
+    /// Only for the holder of the sequencer. It has an end, as what was read in a transaction stays readable after it.
     pub(super) fn accepted(&self) -> Result<View> {
-        self.view(|_| u64::MAX)
+        self.view(|state| {
+            let newest = state.layers.first().map_or(0, |layer| layer.newest());
+            newest.max(state.head.sequence)
+        })
     }
 
-    fn view(&self, upto: impl FnOnce(&Position) -> u64) -> Result<View> {
+    fn view(&self, upto: impl FnOnce(&State) -> u64) -> Result<View> {
         let state = self.state.read();
         let Some(snapshot) = &state.snapshot else { return Err(ErrorKind::Closed.into()) };
-        let upto = upto(&state.head);
+        let upto = upto(&state);
         let (layers, snapshot) = (Arc::clone(&state.layers), Arc::clone(snapshot));
         Ok(View::new(layers, snapshot, Arc::clone(&self.cache), upto, state.head))
     }
