@@ -495,6 +495,15 @@ impl Outcome {
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Created(_) | Self::Replaced(_) | Self::Removed { .. })
     }
+
+    /// Tells how many assets are gone, or went to other keys.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        match self {
+            Self::Removed { count } => *count,
+            _ => 0,
+        }
+    }
 }
 
 /// What an edit does.
@@ -549,6 +558,11 @@ impl Edit {
     /// Changes the metadata of an asset; its payload stays.
     pub fn annotate(at: impl IntoKey, annotation: Annotation) -> Self {
         Self::new(at.into_key().map(|key| Change::Annotate { key, annotation }))
+    }
+
+    /// Adds tags to an asset, or replaces them, as the policy says.
+    pub fn tag<'t>(at: impl IntoKey, tags: impl IntoIterator<Item = &'t str>, policy: TagPolicy) -> Self {
+        Self::annotate(at, tags.into_iter().fold(Annotation::new().tag_policy(policy), Annotation::tag))
     }
 
     /// Removes an asset.

@@ -322,8 +322,7 @@ impl Session {
         tags: impl IntoIterator<Item = &'t str>,
         policy: TagPolicy,
     ) -> Result<Receipt<Stored>> {
-        let annotation = tags.into_iter().fold(Annotation::new().tag_policy(policy), Annotation::tag);
-        self.annotate(key, annotation)
+        self.stored(Edit::tag(key, tags, policy))
     }
 
     /// Removes an asset; tells whether it was there.
@@ -339,7 +338,7 @@ impl Session {
     /// # Errors
     /// [`AccessDenied`](ErrorKind::AccessDenied) if one of the keys may not be removed; then none is.
     pub fn delete_tree(&self, place: impl IntoPlace) -> Result<Receipt<u64>> {
-        self.apply(Edit::delete_tree(place)).map(|receipt| mapped(receipt, removed))
+        self.apply(Edit::delete_tree(place)).map(|receipt| mapped(receipt, |outcome| outcome.removed()))
     }
 
     /// Gives an asset another key.
@@ -356,7 +355,7 @@ impl Session {
     /// # Errors
     /// As [`Session::rename`]; [`TransactionTooLarge`](ErrorKind::TransactionTooLarge).
     pub fn rename_tree(&self, from: impl IntoPlace, to: impl IntoPlace) -> Result<Receipt<u64>> {
-        self.apply(Edit::rename_tree(from, to)).map(|receipt| mapped(receipt, removed))
+        self.apply(Edit::rename_tree(from, to)).map(|receipt| mapped(receipt, |outcome| outcome.removed()))
     }
 
     /// Stores a copy of an asset under another key, in place of what is there; the payload is shared. Not to replace anything
@@ -823,11 +822,4 @@ fn mapped<A, B>(receipt: Receipt<A>, map: impl FnOnce(A) -> B) -> Receipt<B> {
 
 fn receipt_of(receipt: Receipt<Outcome>, key: Option<&Key>) -> Result<Receipt<Stored>> {
     Ok(Receipt { value: stored(receipt.value, key)?, commit: receipt.commit })
-}
-
-fn removed(outcome: Outcome) -> u64 {
-    match outcome {
-        Outcome::Removed { count } => count,
-        _ => 0,
-    }
 }

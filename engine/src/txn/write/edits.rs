@@ -25,12 +25,12 @@ impl WriteTxn<'_> {
             Change::Put { key, draft } => self.put_draft(&key, draft, conditions),
             Change::Annotate { key, annotation } => self.annotate_asset(&key, annotation, conditions),
             Change::Delete { key } => self.delete_asset(&key, conditions),
-            Change::DeleteTree { prefix } => self.delete_tree(&prefix),
+            Change::DeleteTree { prefix } => self.delete_below(&prefix),
             Change::Rename { from, to } => self.rename_asset(&from, &to, conditions),
-            Change::RenameTree { from, to } => self.rename_tree(&from, &to),
+            Change::RenameTree { from, to } => self.rename_below(&from, &to),
             Change::Copy { from, to } => self.copy_asset(&from, &to, conditions),
-            Change::MakeDirectory { key } => self.make_directory(&key),
-            Change::RemoveDirectory { key } => self.remove_directory(&key),
+            Change::MakeDirectory { key } => self.put_directory(&key),
+            Change::RemoveDirectory { key } => self.delete_directory(&key),
         }
     }
 
@@ -309,7 +309,7 @@ impl WriteTxn<'_> {
         Ok(count)
     }
 
-    fn delete_tree(&mut self, place: &Prefix) -> Result<Outcome> {
+    fn delete_below(&mut self, place: &Prefix) -> Result<Outcome> {
         // What follows from it is kept, not the rows: there may be many.
         let (mut statistics, mut tag_rows) = (StatisticsMap::default(), Vec::new());
         let (mut life, mut kept, mut collections) = (Vec::new(), Vec::new(), Vec::new());
@@ -453,7 +453,7 @@ impl WriteTxn<'_> {
         }
     }
 
-    fn rename_tree(&mut self, from: &Prefix, to: &Prefix) -> Result<Outcome> {
+    fn rename_below(&mut self, from: &Prefix, to: &Prefix) -> Result<Outcome> {
         if let Some(to) = to.as_key()
             && from.covers(to)
         {
@@ -552,7 +552,7 @@ impl WriteTxn<'_> {
         Ok(outcome_of(Stored { generation, previous, warnings: Vec::new(), tags_ignored: Vec::new() }))
     }
 
-    fn make_directory(&mut self, key: &Key) -> Result<Outcome> {
+    fn put_directory(&mut self, key: &Key) -> Result<Outcome> {
         let documents = Arc::clone(&self.documents);
         let guard = self.guard(&documents);
         guard.access(Right::WRITE, key).map_err(|error| error.at(key))?;
@@ -596,7 +596,7 @@ impl WriteTxn<'_> {
         }
     }
 
-    fn remove_directory(&mut self, key: &Key) -> Result<Outcome> {
+    fn delete_directory(&mut self, key: &Key) -> Result<Outcome> {
         let documents = Arc::clone(&self.documents);
         self.guard(&documents).access(Right::DELETE, key).map_err(|error| error.at(key))?;
         let (start, end) = Prefix::from(key).descendants_range();

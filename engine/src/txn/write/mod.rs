@@ -6,6 +6,7 @@ mod history;
 mod life;
 mod logs;
 mod rows;
+mod single;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,11 +25,11 @@ use super::view::View;
 use crate::authorizer::Caller;
 use crate::commit::{Accepted, CommitInfo, Durability, Held, Slot};
 use crate::documents::{Document, DocumentKind, Documents, row_of};
-use crate::edit::{Annotation, Draft, Edit, IntoKey, IntoPlace, Outcome, Stored};
+use crate::edit::{Draft, Edit, IntoKey, IntoPlace, Outcome, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Admitted, Guard, Totals};
 use crate::larder::{ReaderToken, Shared};
-use crate::payload::{Loadable, PayloadReader, Storable, TypedValue};
+use crate::payload::{Loadable, PayloadReader, TypedValue};
 use crate::primitives::{ContentRow, OnceRow, StatisticsMap, tag_changes};
 use crate::store::{Table, chunk_key, state_key};
 
@@ -224,43 +225,6 @@ impl<'s> WriteTxn<'s> {
     /// [`Corrupt`](ErrorKind::Corrupt).
     pub fn find_by_tag(&self, tag: &str) -> Result<Vec<(Key, Record)>> {
         self.reading().tagged(tag)
-    }
-
-    /// Stores a draft under a key, in place of what is there.
-    ///
-    /// # Errors
-    /// Every refusal of the guard; then nothing of the put is in the transaction, which can go on.
-    pub fn put(&mut self, key: impl IntoKey, draft: impl Into<Draft>) -> Result<Stored> {
-        self.stored(Edit::put(key, draft))
-    }
-
-    /// Stores a value in its archived form.
-    ///
-    /// # Errors
-    /// As [`WriteTxn::put`], and [`Serialization`](ErrorKind::Serialization).
-    pub fn put_typed<T: Storable>(&mut self, key: impl IntoKey, value: &T) -> Result<Stored> {
-        self.put(key, Draft::typed(value))
-    }
-
-    /// Changes the metadata of an asset; its payload stays.
-    ///
-    /// # Errors
-    /// As [`WriteTxn::put`], and [`NotFound`](ErrorKind::NotFound) if nothing is there.
-    pub fn annotate(&mut self, key: impl IntoKey, annotation: Annotation) -> Result<Stored> {
-        self.stored(Edit::annotate(key, annotation))
-    }
-
-    /// Removes an asset; tells whether it was there.
-    ///
-    /// # Errors
-    /// [`AccessDenied`](ErrorKind::AccessDenied), whether or not anything is there.
-    pub fn delete(&mut self, key: impl IntoKey) -> Result<bool> {
-        self.apply(Edit::delete(key)).map(|outcome| outcome.is_done())
-    }
-
-    fn stored(&mut self, edit: Edit) -> Result<Stored> {
-        let key = edit.change.as_ref().ok().and_then(|change| change.key().cloned());
-        stored(self.apply(edit)?, key.as_ref())
     }
 
     /// Puts what was made ready before the transaction began.
