@@ -316,7 +316,7 @@ impl Options {
     }
 
     /// Sets how many bytes of the file may be used, the reserve included; no limit by default. What grows beyond it is
-    /// refused as [`StoreFull`](ErrorKind::StoreFull).
+    /// refused as [`StoreFull`](ErrorKind::StoreFull). A store in memory may pass it by what was accepted before.
     #[must_use]
     pub fn file_bytes_max(mut self, bytes: u64) -> Self {
         self.file_bytes_max = bytes;

@@ -495,3 +495,28 @@ fn t07_what_a_refused_upload_had_staged_is_given_back() {
         }
     }
 }
+
+#[test]
+fn t07_a_store_in_memory_with_a_limit_is_full_and_goes_on() {
+    for (limit, size) in [(16 * MIB, 30), (16 * MIB, 900), (16 * MIB, 30_000), (32 * MIB, 1_500_000)] {
+        let options = still().file_bytes_max(limit).reserve_bytes(MIB);
+        let larder = options.open_in_memory().unwrap();
+        let session = larder.session("ana").unwrap();
+        let (mut model, mut next) = (BTreeMap::new(), 0);
+        for _ in 0..2 {
+            next = fill(&larder, size, &mut model, next);
+            same(&larder, &model);
+            let health = larder.health();
+            assert!(health.writable && health.open, "{limit}, {size}: {health:?}");
+            assert!(health.space.used_bytes <= 2 * limit, "{limit}, {size}: {health:?}");
+            for key in std::mem::take(&mut model).keys() {
+                assert!(session.delete(key).unwrap().value);
+            }
+            larder.flush().unwrap();
+            session.put("more", vec![0; 100]).unwrap();
+            session.delete("more").unwrap();
+            same(&larder, &model);
+        }
+        verified(&larder);
+    }
+}

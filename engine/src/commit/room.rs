@@ -58,6 +58,9 @@ impl Room {
     }
 }
 
+/// Which part of the file has to be free, at most, for it to be made shorter for want of room.
+const WORTH_COMPACTING: u64 = 8;
+
 /// How large a write-set is that is applied in parts while there is no room, in bytes.
 const PARTED_FROM: usize = 16 << 10;
 
@@ -111,7 +114,7 @@ impl Commit {
     }
 
     /// Looks for room once so many bytes were carried.
-    pub(super) fn look_for_room_now_and_then(&self, bytes: u64) {
+    pub(crate) fn look_for_room_now_and_then(&self, bytes: u64) {
         if self.room.carried.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) >= LOOK_EVERY_BYTES {
             self.room.carried.store(0, Ordering::Relaxed);
             self.look_for_room();
@@ -266,7 +269,9 @@ impl Commit {
             self.heal_failed(held)?;
         }
         let freed = self.room.freed.load(Ordering::Acquire).max(0).cast_unsigned();
-        if self.is_full() && freed >= self.room_to_leave() {
+        if self.is_full()
+            && freed >= self.room_to_leave().min(self.store.backend_state().used() / WORTH_COMPACTING)
+        {
             self.room.freed.store(0, Ordering::Release);
             // With more of it in the file than on the disk, it would be full again at once.
             if self.store.room().is_some_and(|room| room < freed) || !self.leave_full() {
@@ -281,7 +286,8 @@ impl Commit {
 
     /// How much room there has to be to go back to plenty: for what comes, and for the reserve.
     fn room_to_leave(&self) -> u64 {
-        let missing = self.room.reserve_bytes.saturating_sub(self.store.reserve_held());
+        let wanted = if self.store.can_hold_reserve() { self.room.reserve_bytes } else { 0 };
+        let missing = wanted.saturating_sub(self.store.reserve_held());
         missing.saturating_add(2 * self.margin())
     }
 

@@ -125,6 +125,7 @@ impl StagingSink {
     }
 
     fn write_out(&mut self) -> Result<()> {
+        self.commit.look_for_room_now_and_then(self.bytes as u64);
         if let Some(room) = self.commit.no_room(|| 0) {
             return Err(room.refusal());
         }

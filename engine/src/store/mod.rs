@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use larder_format::Position;
 use parking_lot::RwLock;
+use redb::backends::InMemoryBackend;
 use redb::{Database, Durability, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
@@ -85,6 +86,8 @@ pub(crate) struct Store {
     cache_bytes: usize,
     /// The storage of the caller's own that the store lies on, if it does.
     custom: Option<Arc<dyn Storage>>,
+    /// The memory that it lies in, if it does.
+    memory: Option<Arc<InMemoryBackend>>,
     reserve: room::Reserve,
     reopened: AtomicU64,
     state: Arc<BackendState>,
@@ -110,7 +113,9 @@ impl Store {
         };
         match place {
             Place::Memory => {
-                let mut store = start(Medium::memory(), Some(fresh))?;
+                let memory = Arc::new(InMemoryBackend::new());
+                let mut store = start(Medium::Memory(Arc::clone(&memory)), Some(fresh))?;
+                store.memory = Some(memory);
                 store.beside = Beside::Memory;
                 Ok(store)
             }
@@ -277,6 +282,7 @@ impl Store {
             turn: Arc::default(),
             cache_bytes,
             custom: None,
+            memory: None,
             reserve: room::Reserve::default(),
             reopened: AtomicU64::new(0),
             state,

@@ -92,6 +92,11 @@ impl super::Store {
         [disk, below_limit].into_iter().flatten().min()
     }
 
+    /// Tells whether there is anything to take a reserve from.
+    pub(crate) fn can_hold_reserve(&self) -> bool {
+        self.custom.is_some() || self.path().is_some()
+    }
+
     /// Takes a reserve, unless there is one, or cannot be one here; tells whether there is room for it.
     pub(crate) fn hold_reserve(&self, bytes: u64) -> bool {
         match (&self.custom, self.path()) {
@@ -134,7 +139,11 @@ impl super::Store {
                 let medium = file.try_clone().and_then(super::Medium::file).map_err(opening)?;
                 self.start_again(medium, Some(same))?
             }
-            (None, None) => return Ok(Vec::new()),
+            (None, None) => match &self.memory {
+                Some(memory) => self.start_again(super::Medium::Memory(Arc::clone(memory)), None)?,
+                // It is only read, of what is in nobody's way.
+                None => return Ok(Vec::new()),
+            },
         };
         let uploads = Arc::new(super::Snapshot::of(next.begin_read()?, Arc::clone(&next))).uploads()?;
         *self.current.write() = next;

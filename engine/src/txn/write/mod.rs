@@ -47,6 +47,8 @@ pub struct WriteTxn<'s> {
     changes: Changes,
     documents: Arc<Documents>,
     statistics: StatisticsMap,
+    /// By how many bytes records and rows shrink, payloads not counted, about: what is kept of them beside is not counted either.
+    shrinks_by: i64,
     events: Vec<EventRow>,
     staged: Vec<crate::payload::Staged>,
     info: CommitInfo,
@@ -103,6 +105,7 @@ impl<'s> WriteTxn<'s> {
             changes: Changes::default(),
             documents,
             statistics: StatisticsMap::default(),
+            shrinks_by: 0,
             events: Vec::new(),
             staged: Vec::new(),
             info,
@@ -232,6 +235,10 @@ impl<'s> WriteTxn<'s> {
         stored(self.apply_ready(key, draft, ready, &[])?, Some(key))
     }
 
+    fn note_shrinking(&mut self, from: usize, to: usize) {
+        self.shrinks_by += i64::try_from(from).unwrap_or(i64::MAX) - i64::try_from(to).unwrap_or(i64::MAX);
+    }
+
     /// Tells of something that happened to a key and left its record as it is.
     fn tell(&mut self, kind: EventKind, key: &Key) {
         self.events.push(EventRow {
@@ -269,6 +276,10 @@ impl<'s> WriteTxn<'s> {
         if !matches!(admitted.kind(), EventKind::Annotated | EventKind::Expired) {
             self.revoke_by_write(key)?;
         }
+        let length = |record: Option<&Record>| {
+            record.map_or(0, |record| key.encoded().len() + record.as_bytes().len())
+        };
+        self.note_shrinking(length(old), length(new));
         let (old_content, new_content) = (stored(old), stored(new));
         let hash_of = |record: Option<&Record>| record.and_then(|record| record.payload().hash());
         let is_evicted = admitted.kind() == EventKind::Evicted;
@@ -505,7 +516,7 @@ impl<'s> WriteTxn<'s> {
             staged: (!self.staged.is_empty()).then(|| self.shared.commit.store().staged()),
             slot: Arc::clone(slot),
         })?;
-        self.shared.commit.note_growth(|| self.statistics.bytes(b"t"));
+        self.shared.commit.note_growth(|| self.statistics.bytes(b"t") - self.shrinks_by);
         self.held.sequence = self.info.sequence;
         self.held.time = self.info.time;
         self.held.identity = identity;

@@ -21,6 +21,9 @@ use crate::primitives::{
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
 
+/// How many bytes a row has that is removed with all others of its collection: a guess, of which not much depends.
+const ROW_LENGTH: usize = 128;
+
 /// What is known of collections while a transaction is at work.
 #[derive(Default)]
 pub(super) struct RowsAtWork {
@@ -255,6 +258,9 @@ impl<'s> WriteTxn<'s> {
     }
 
     pub(super) fn drop_rows(&mut self, id: u64) {
+        let total = self.aggregate_at(&row_key(id, &CollectionDefinition::total_key()));
+        let count = usize::try_from(total.map_or(0, |total| total.count)).unwrap_or(0);
+        self.note_shrinking(count.saturating_mul(ROW_LENGTH), 0);
         let (start, end) = DefinedCollection::range(id);
         self.changes.remove_range(Table::Rows, start.clone(), end.clone(), 0);
         self.changes.remove_range(Table::Entries, start, end, 0);
@@ -557,6 +563,9 @@ impl<'s> CollectionMut<'_, 's> {
                 *is = is.with(rows, sum);
             }
         }
+        let length =
+            |content: Option<&RowContent>| content.map_or(0, |content| encoded.len() + content.value.len());
+        self.txn.note_shrinking(length(old.as_ref()), length(new.as_ref()));
         for entry in change.gone {
             self.txn.changes.remove(Table::Entries, entry);
         }
