@@ -371,6 +371,16 @@ impl Limits {
         Self { bounds, sizes, levels, histories, size_trie, level_trie, history_trie }
     }
 
+    /// Returns these limits with another one for a pattern, in place of the one that it has.
+    #[must_use]
+    pub fn with_max_binary_size(&self, on: Pattern, bytes: u64) -> Self {
+        let mut sizes = self.sizes.clone();
+        sizes.iter_mut().for_each(|entry| entry.on.retain(|pattern| *pattern != on));
+        sizes.retain(|entry| !entry.on.is_empty());
+        sizes.push(OnPatterns { on: vec![on], value: bytes });
+        Self::compile(self.bounds, sizes, self.levels.clone(), self.histories.clone())
+    }
+
     /// How much of the history of what is under this encoded key is kept; nothing, if none is.
     pub fn history(&self, key: &[u8]) -> Option<HistoryLimit> {
         if self.histories.is_empty() {

@@ -1,9 +1,9 @@
 //! Governing: rules, limits, and what is added to the registry.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use larder::format::parse_combined;
+use larder::format::{ByteSize, Pattern, parse_combined};
 use larder::{DocumentKind, ErrorKind, Right};
 use serde_json::json;
 
@@ -90,6 +90,50 @@ impl Acl {
 }
 
 #[derive(Subcommand)]
+pub(crate) enum Limits {
+    /// Show the limits that are in force.
+    Show {
+        /// The store.
+        file: PathBuf,
+    },
+    /// Set the limits, from a document; or one of them.
+    Set {
+        /// The store.
+        file: PathBuf,
+        /// The document, TOML; with a size, the pattern of keys that it is for.
+        what: String,
+        /// How large a payload may be, such as 20MiB.
+        #[arg(long, value_name = "SIZE", value_parser = size_of)]
+        max_binary_size: Option<ByteSize>,
+    },
+}
+
+fn size_of(text: &str) -> Result<ByteSize, String> {
+    ByteSize::parse(text)
+        .ok_or_else(|| "expected a whole number of bytes, such as 20MiB, 1.5GB, 500".to_owned())
+}
+
+impl Limits {
+    pub(crate) fn run(self, context: &Context) -> Done {
+        let (file, what, size) = match self {
+            Self::Show { file } => return show(context, &file, DocumentKind::Limits),
+            Self::Set { file, what, max_binary_size } => (file, what, max_binary_size),
+        };
+        let Some(size) = size else {
+            return Document::Set { file, document: what.into() }.run(context, DocumentKind::Limits);
+        };
+        let on = Pattern::parse(&what).map_err(|error| Failure::Other(format!("{what}: {error}")))?;
+        set(context, &file, DocumentKind::Limits, |old| {
+            let limits = larder::format::Limits::parse(old).map_err(|error| {
+                let what = error.to_string();
+                larder::Error::from(ErrorKind::InvalidDocument { document: "limits".to_owned(), what })
+            })?;
+            Ok(limits.with_max_binary_size(on, size.0).to_toml())
+        })
+    }
+}
+
+#[derive(Subcommand)]
 pub(crate) enum Document {
     /// Show the document that is in force.
     Show {
@@ -111,20 +155,30 @@ impl Document {
             Self::Show { file } => show(context, &file, kind),
             Self::Set { file, document } => {
                 let text = std::fs::read_to_string(&document)?;
-                let (larder, session) = context.change(&file)?;
-                let version = session.set_document(kind, &text)?.value;
-                larder.close()?;
-                context.output.line(
-                    || format!("  {} version {version}", kind.name()),
-                    || json!({ kind.name(): version }),
-                )?;
-                Ok(0)
+                set(context, &file, kind, |_| Ok(text))
             }
         }
     }
 }
 
-fn show(context: &Context, file: &std::path::Path, kind: DocumentKind) -> Done {
+/// Sets a document, made from the one that is in force.
+fn set(
+    context: &Context,
+    file: &Path,
+    kind: DocumentKind,
+    make: impl FnOnce(&str) -> Result<String, Failure>,
+) -> Done {
+    let (larder, session) = context.change(file)?;
+    let text = make(&session.document(kind)?.text)?;
+    let version = session.set_document(kind, &text)?.value;
+    larder.close()?;
+    context
+        .output
+        .line(|| format!("  {} version {version}", kind.name()), || json!({ kind.name(): version }))?;
+    Ok(0)
+}
+
+fn show(context: &Context, file: &Path, kind: DocumentKind) -> Done {
     let (_larder, session) = context.look(file)?;
     let document = session.document(kind)?;
     context.output.line(

@@ -141,7 +141,7 @@ enum Verb {
     Acl(govern::Acl),
     /// Size limits: show, set.
     #[command(subcommand)]
-    Limits(govern::Document),
+    Limits(govern::Limits),
     /// What the store adds to the registry of formats: show, set.
     #[command(subcommand)]
     Registry(govern::Document),
@@ -285,7 +285,7 @@ fn work() -> ExitCode {
         Verb::Tasks(verb) => verb.run(&context),
         Verb::Runs(verb) => verb.run(&context),
         Verb::Acl(verb) => verb.run(&context),
-        Verb::Limits(verb) => verb.run(&context, larder::DocumentKind::Limits),
+        Verb::Limits(verb) => verb.run(&context),
         Verb::Registry(verb) => verb.run(&context, larder::DocumentKind::Registry),
     };
     match done {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use larder::ErrorKind;
 use larder::format::ByteSize;
 use serde_json::{Value, json};
 
@@ -52,8 +53,22 @@ impl Output {
             let error = json!({"error": {"code": code, "name": name, "message": message}});
             writeln!(io::stderr(), "{error}")
         } else {
-            writeln!(io::stderr(), "larder: {}", shown(&message))
+            writeln!(io::stderr(), "larder: {}{}", shown(&message), shown(&remedy(failure)))
         };
+    }
+}
+
+/// Says which verb helps, where one does.
+fn remedy(failure: &Failure) -> String {
+    match failure {
+        Failure::Larder(error) => match error.kind() {
+            ErrorKind::BinaryTooLarge { by, .. } => {
+                let pattern = by.split('"').nth(1).unwrap_or("**");
+                format!("\n  raise the limit with: larder limits set FILE '{pattern}' --max-binary-size SIZE")
+            }
+            _ => String::new(),
+        },
+        _ => String::new(),
     }
 }
 

@@ -227,7 +227,8 @@ fn rules_are_set_obeyed_and_explained() {
     assert_eq!(
         error,
         "larder: users/ana/uploads/film.mov: 14.2 KiB is larger than the limit of 10 KiB (limit 1 on \
-         \"users/*/uploads/**\"); nothing was stored\n"
+         \"users/*/uploads/**\"); nothing was stored\n  raise the limit with: larder limits set FILE \
+         'users/*/uploads/**' --max-binary-size SIZE\n"
     );
     kitchen.fails(2, &["put", "p.larder", "users/ana/x.txt", "diary.txt", "--as", "bob"]);
     let audit = kitchen.ok(&["audit", "p.larder"]);
@@ -239,6 +240,32 @@ fn rules_are_set_obeyed_and_explained() {
     let error = kitchen.fails(2, &["acl", "set", "p.larder", "bad.toml"]);
     assert!(error.contains("line 1"), "{error}");
     assert!(kitchen.ok(&["limits", "show", "p.larder"]).contains("uploads"));
+}
+
+#[test]
+fn s0_6_one_limit_is_set_and_the_others_stay() {
+    let kitchen = Kitchen::new();
+    kitchen.write(
+        "limits.toml",
+        "max_tags = 7\n[[limit]]\non = [\"photos/**\", \"films/**\"]\nmax_binary_size = \"1 MiB\"",
+    );
+    kitchen.write("film.mov", vec![0; 3 << 20]);
+    let put = ["put", "p.larder", "films/one.mov", "film.mov"];
+    let set = |size: &str| ["limits", "set", "p.larder", "films/**", "--max-binary-size", size].join(" ");
+    kitchen.ok(&["put", "p.larder", "limits.toml", "limits.toml"]);
+    kitchen.ok(&["limits", "set", "p.larder", "limits.toml"]);
+    let error = kitchen.fails(2, &put);
+    assert!(error.contains("larder limits set FILE 'films/**' --max-binary-size"), "{error}");
+    kitchen.ok(&set("4MiB").split(' ').collect::<Vec<_>>());
+    kitchen.ok(&put);
+    let shown = kitchen.ok(&["limits", "show", "p.larder"]);
+    for kept in ["max_tags = 7", "\"photos/**\"", "\"4 MiB\"", "\"1 MiB\""] {
+        assert!(shown.contains(kept), "{kept}: {shown}");
+    }
+    assert_eq!(shown.matches("films/**").count(), 1, "{shown}");
+    assert!(kitchen.fails(2, &set("much").split(' ').collect::<Vec<_>>()).contains("20MiB"));
+    let bad = ["limits", "set", "p.larder", "a//b", "--max-binary-size", "1KiB"];
+    assert!(kitchen.fails(2, &bad).contains("a//b"));
 }
 
 #[test]
