@@ -145,10 +145,16 @@ fn recount(larder: &Larder) {
     // By the order of the audit: how many edges what was made last of an asset should have.
     let (audit, _) = runs.audit(&view, None, None, 10_000).unwrap();
     let mut latest: BTreeMap<Asset, u64> = BTreeMap::new();
-    for row in audit.into_iter().filter(|row| row.event == "made") {
+    let made = audit.into_iter().filter(|row| row.event == "made").collect::<Vec<_>>();
+    let last_run: BTreeMap<Asset, String> =
+        made.iter().map(|row| (row.asset.clone().unwrap(), row.run.clone())).collect();
+    for row in made {
         let asset = row.asset.unwrap();
-        // Removed with its run, because something was made after it.
-        let Some(made) = runs.made(&view, &asset, &row.run).unwrap() else { continue };
+        let Some(made) = runs.made(&view, &asset, &row.run).unwrap() else {
+            // Removed with its run, because the asset was made by another one after it.
+            assert_ne!(last_run[&asset], row.run, "{asset}");
+            continue;
+        };
         if made.state == MadeState::Success {
             latest.insert(asset, made.from);
         }
@@ -1038,7 +1044,7 @@ fn runs_steps_configurations_and_schedules() {
             (run.state, run.ended.map(|ended| ended - run.started)),
             (RunState::Succeeded, Some(SECOND))
         );
-        assert_eq!(world.runs.runs(&view, RunState::Running, 10).unwrap()[0].name, "r2");
+        assert_eq!(world.runs.runs(&view, RunState::Running, None, 10).unwrap().0[0].name, "r2");
         drop(view);
         for known in ["first", "second"] {
             world.act(|runs, txn| runs.set_step(txn, "r1", "load", known)).unwrap();
@@ -1355,17 +1361,31 @@ fn s1_10_what_is_known_of_a_run_that_is_over_can_be_removed() {
         let below =
             world.barrier(&BarrierDraft::new("r2", orders.clone()).under(above, "a"), &keys(&["x", "y"]));
         world.gate(&GateDraft::new("r1", "token")).unwrap();
+        world.gate(&GateDraft::new("r1", "waits")).unwrap();
+        let _ = world.signal("r1", "token", "").unwrap();
+        // Of a run that nobody registered, what is waited for says that it goes on.
+        assert!(matches!(
+            world.act(|runs, txn| {
+                runs.open_gate(txn, &GateDraft::new("r3", "token"))?;
+                runs.remove_run(txn, "r3", 10)
+            }),
+            Err(RunsError::InvalidState { what: "the run", .. })
+        ));
         world.act(|runs, txn| runs.set_step(txn, "r1", "first", "known")).unwrap();
         world.act(|runs, txn| runs.set_config(txn, "r1", "flags", minutes(10))).unwrap();
         let _ = world.act(|runs, txn| runs.route(txn, "r1", &orders, Some("left"))).unwrap();
         let remove = |run: &str, limit| world.act(|runs, txn| runs.remove_run(txn, run, limit));
         assert!(matches!(remove("r1", 10), Err(RunsError::InvalidState { what: "the run", .. })));
         world.act(|runs, txn| runs.set_run(txn, "r1", RunState::Succeeded)).unwrap();
-        // A route, a gate, two items and their barrier, a step, one of the two materializations: three at a time.
-        assert_eq!([3, 3, 1, 0].map(|_| remove("r1", 3).unwrap()), [3, 3, 1, 0]);
+        // A route, a gate, a step, the configuration, one of the two materializations: two at a time.
+        assert_eq!([(); 4].map(|()| remove("r1", 2).unwrap()), [2, 2, 1, 0]);
+        assert_eq!(world.runs.barriers(&world.ana.snapshot().unwrap(), "r1").unwrap().len(), 1, "it is open");
+        let _ = world.act(|runs, txn| runs.cancel_barrier(txn, above)).unwrap();
+        assert_eq!([(); 3].map(|()| remove("r1", 2).unwrap()), [2, 1, 0], "two items and their barrier");
         let view = world.ana.snapshot().unwrap();
         assert!(world.runs.barriers(&view, "r1").unwrap().is_empty());
         assert!(world.runs.gate(&view, "r1", "token").unwrap().is_none());
+        assert!(world.runs.gate(&view, "r1", "waits").unwrap().is_some());
         assert!(world.runs.steps(&view, "r1").unwrap().is_empty());
         assert!(world.runs.chosen(&view, "r1", &orders, world.clock.now()).unwrap().is_none());
         assert_eq!(
@@ -1380,8 +1400,13 @@ fn s1_10_what_is_known_of_a_run_that_is_over_can_be_removed() {
         // What was an item of it ends all the same.
         let _ = world.complete(below, "x").unwrap();
         assert_eq!(world.complete(below, "y").unwrap(), Progress::Finished(BarrierState::Completed));
+        // What was tried without success leaves what says how the value was made.
+        let ticket = world.start(&report, "r2");
+        world.act(|runs, txn| runs.fail(txn, &ticket, "no leeks")).unwrap();
+        assert_eq!(remove("r1", 10).unwrap(), 0);
         world.make(&report, "r2", "again", &[]);
-        assert_eq!(remove("r1", 10).unwrap(), 3, "the last materialization, the configuration and the run");
+        world.act(|runs, txn| runs.cancel_gate(txn, "r1", "waits")).unwrap();
+        assert_eq!(remove("r1", 10).unwrap(), 3, "the last materialization, the gate and the run");
         let view = world.ana.snapshot().unwrap();
         assert!(world.runs.run(&view, "r1").unwrap().is_none());
         assert!(world.runs.made_in(&view, "r1").unwrap().is_empty());

@@ -460,7 +460,7 @@ impl Runs {
                 let (_larder, session) = context.look(&at.file)?;
                 let (view, runs) = (session.snapshot()?, runs::Runs::at(&at.place)?);
                 for state in [RunState::Running, RunState::Paused, RunState::Succeeded, RunState::Failed] {
-                    for run in runs.runs(&view, state, limit)? {
+                    for run in runs.runs(&view, state, None, limit)?.0 {
                         context.output.line(
                             || format!("{:<10}  {}  {}", state.name(), time(run.started), shown(&run.name)),
                             || json!({"run": run.name, "state": state.name(), "started_us": run.started, "ended_us": run.ended}),

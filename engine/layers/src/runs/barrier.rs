@@ -240,9 +240,14 @@ fn barrier_key(id: BarrierId) -> (&'static str, BarrierId) {
     (BARRIER, id)
 }
 
-/// Gives where the items of a barrier lie.
-pub(super) fn items_below(row: &Row) -> Option<RowRange> {
-    id_of(row).map(|id| RowRange::all().with(ITEM).with(id))
+/// Gives where the items of a barrier lie that has ended.
+pub(super) fn items_of_ended(row: &Row) -> Option<RowRange> {
+    let has_ended = state_of(row).is_some_and(|state| state != BarrierState::Open);
+    id_of(row).filter(|_| has_ended).map(|id| RowRange::all().with(ITEM).with(id))
+}
+
+pub(super) fn state_of(row: &Row) -> Option<BarrierState> {
+    BarrierState::of_number(row.integer("q"))
 }
 
 fn id_of(row: &Row) -> Option<BarrierId> {
@@ -296,7 +301,7 @@ fn barrier_of(rows: &mut impl Rows, id: BarrierId) -> Result<(Row, Barrier)> {
 fn barrier_of_row(rows: &mut impl Rows, id: BarrierId, row: &Row) -> Result<Barrier> {
     let malformed = || RunsError::Malformed { what: "a barrier" };
     let [pending, executing, completed, failed] = counts(rows, id)?;
-    let state = BarrierState::of_number(row.integer("q"));
+    let state = state_of(row);
     let asset = row.field("n").as_ref().and_then(Asset::of_node).ok_or_else(malformed)?;
     let threshold = match row.field("h") {
         Some(Part::Float(threshold)) => threshold,

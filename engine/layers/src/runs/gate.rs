@@ -34,7 +34,7 @@ states! {
 }
 
 impl GateState {
-    fn of(row: &Row) -> Self {
+    pub(super) fn of(row: &Row) -> Self {
         Self::of_number(row.integer("s")).unwrap_or(Self::Cancelled)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     AggregateDefinition, CollectionDefinition, ErrorKind, IndexDefinition, Micros, Part, ReadTxn, Row,
-    RowDraft, RowRange, Rows, WriteTxn,
+    RowCursor, RowDraft, RowRange, Rows, WriteTxn,
 };
 
 use super::{Asset, GateState, MadeState, NAME_LENGTH_MAX, Result, Runs, RunsError, check_name, text_of};
@@ -192,14 +192,21 @@ impl Runs {
         Ok(rows.get((RUN, run))?.as_ref().and_then(run_of))
     }
 
-    /// Gives runs in a state, the oldest first, at most `limit` of them.
+    /// Gives runs in a state, the oldest first, at most `limit` of them, and where to go on.
     ///
     /// # Errors
     /// [`Store`](RunsError::Store).
-    pub fn runs(&self, view: &ReadTxn, state: RunState, limit: usize) -> Result<Vec<Run>> {
-        let Some(rows) = found(view.collection(&self.runs))? else { return Ok(Vec::new()) };
-        let page = rows.find("state", &RowRange::all().with(state.number()).limit(limit))?;
-        Ok(page.rows.iter().filter_map(run_of).collect())
+    pub fn runs(
+        &self,
+        view: &ReadTxn,
+        state: RunState,
+        after: Option<RowCursor>,
+        limit: usize,
+    ) -> Result<(Vec<Run>, Option<RowCursor>)> {
+        let Some(rows) = found(view.collection(&self.runs))? else { return Ok((Vec::new(), None)) };
+        let range = RowRange::all().with(state.number()).limit(limit);
+        let page = rows.find("state", &after.into_iter().fold(range, RowRange::after))?;
+        Ok((page.rows.iter().filter_map(run_of).collect(), page.next))
     }
 
     /// Puts what is known of a step of a run, in place of what was known before.

@@ -1,9 +1,12 @@
 //! What is removed: of runs that are over, and of what is past.
 
-use larder::{Micros, RowRange, Tuple, WriteTxn};
+use larder::{Micros, RowRange, Rows, Tuple, WriteTxn};
 
 use super::plan::{CONFIG, RUN, STEP, run_of};
-use super::{ApprovalState, MadeState, Result, RunState, Runs, RunsError, barrier, made, text_of};
+use super::{
+    ApprovalState, BarrierState, GateState, MadeState, Result, RunState, Runs, RunsError, barrier, made,
+    text_of,
+};
 use crate::place::{found, remove_all, remove_where};
 
 /// Removes something of a run, at most so many rows; gives how many these were.
@@ -11,19 +14,25 @@ type Removal = fn(&Runs, &mut WriteTxn<'_>, &str, usize) -> Result<usize>;
 
 impl Runs {
     /// Removes what is known of a run that is over, at most `limit` rows of it; gives how many, and 0 once nothing is left that
-    /// may go; until then a barrier has perhaps lost some of its items. What was begun last of an asset stays, and the run with it, until another run makes that asset. Values, their
-    /// lineage and the [audit](Runs::remove_audit_before) stay.
+    /// may go. Until then a barrier has perhaps lost some of its items.
+    ///
+    /// What says how the value of an asset was made stays, and what was begun last of it, until another run makes that asset;
+    /// so do barriers that are open and gates that wait. The run itself goes with the last of it. Values, their lineage and the
+    /// [audit](Runs::remove_audit_before) stay in any case. What stays is looked at each time.
     ///
     /// # Errors
     /// [`InvalidState`](RunsError::InvalidState) for a run that goes on; [`Store`](RunsError::Store).
     pub fn remove_run(&self, txn: &mut WriteTxn<'_>, run: &str, limit: usize) -> Result<u64> {
-        const REMOVALS: [Removal; 6] = [
+        const REMOVALS: [Removal; 7] = [
             Runs::remove_routes,
-            Runs::remove_gates_of,
+            |runs, txn, run, limit| {
+                runs.remove_gates_where(txn, run, limit, |state| state != GateState::Waiting)
+            },
             Runs::remove_barriers,
             Runs::remove_steps,
+            Runs::remove_config,
             Runs::remove_made,
-            Runs::remove_rest,
+            Runs::remove_last,
         ];
         self.demand_over(txn, run)?;
         let mut left = limit;
@@ -39,9 +48,16 @@ impl Runs {
         Ok(usize::try_from(self.routes.remove_of(txn, run, limit)?).unwrap_or(limit))
     }
 
-    fn remove_gates_of(&self, txn: &mut WriteTxn<'_>, run: &str, limit: usize) -> Result<usize> {
+    fn remove_gates_where(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        run: &str,
+        limit: usize,
+        may_go: impl Fn(GateState) -> bool,
+    ) -> Result<usize> {
         let Some(mut rows) = found(txn.collection(&self.gates))? else { return Ok(0) };
-        remove_where(&mut rows, None, RowRange::all().with(run), limit, |_, _| Ok(true))
+        let range = RowRange::all().with(run);
+        remove_where(&mut rows, None, range, limit, |_, row| Ok(may_go(GateState::of(row))))
     }
 
     fn remove_steps(&self, txn: &mut WriteTxn<'_>, run: &str, limit: usize) -> Result<usize> {
@@ -49,41 +65,54 @@ impl Runs {
         remove_where(&mut rows, None, RowRange::all().with(STEP).with(run), limit, |_, _| Ok(true))
     }
 
+    fn remove_config(&self, txn: &mut WriteTxn<'_>, run: &str, _limit: usize) -> Result<usize> {
+        let Some(mut rows) = found(txn.collection(&self.runs))? else { return Ok(0) };
+        Ok(usize::from(rows.remove((CONFIG, run))?))
+    }
+
     /// Each barrier after its items.
     fn remove_barriers(&self, txn: &mut WriteTxn<'_>, run: &str, limit: usize) -> Result<usize> {
         let Some(mut rows) = found(txn.collection(&self.barriers))? else { return Ok(0) };
         let mut removed = 0;
-        remove_where(&mut rows, Some("run"), RowRange::all().with(run), limit, |rows, row| {
-            if let Some(items) = barrier::items_below(row) {
-                removed += remove_where(rows, None, items, limit - removed, |_, _| Ok::<_, RunsError>(true))?;
+        for barrier in rows.all(Some("run"), &RowRange::all().with(run))? {
+            let Some(items) = barrier::items_of_ended(&barrier) else { continue };
+            removed +=
+                remove_where(&mut rows, None, items, limit - removed, |_, _| Ok::<_, RunsError>(true))?;
+            if removed == limit {
+                break;
             }
-            let may_go = removed < limit;
-            removed += usize::from(may_go);
-            Ok::<_, RunsError>(may_go)
-        })?;
+            removed += usize::from(rows.remove(barrier.key())?);
+        }
         Ok(removed)
     }
 
     fn remove_made(&self, txn: &mut WriteTxn<'_>, run: &str, limit: usize) -> Result<usize> {
         let Some(mut rows) = found(txn.collection(&self.made))? else { return Ok(0) };
         remove_where(&mut rows, Some("run"), RowRange::all().with(run), limit, |rows, row| {
-            Ok(made::last_of(rows, row)?.is_none_or(|last| last != *row.key()))
+            if made::last_of(rows, row)?.is_some_and(|last| last == *row.key()) {
+                return Ok(false);
+            }
+            let asset = row.key().parts().iter().take(2).cloned().collect::<Vec<_>>();
+            let Some(values) = found(rows.txn().collection(&self.values))? else { return Ok(true) };
+            Ok(values.get(asset)?.is_none_or(|value| value.text("u").as_deref() != Some(run)))
         })
     }
 
-    /// The run itself, if nothing of what it has made stays.
-    fn remove_rest(&self, txn: &mut WriteTxn<'_>, run: &str, limit: usize) -> Result<usize> {
-        if let Some(mut made) = found(txn.collection(&self.made))?
-            && !made.find("run", &RowRange::all().with(run).limit(1))?.rows.is_empty()
-        {
-            return Ok(0);
+    /// The run itself, if nothing of it stays.
+    fn remove_last(&self, txn: &mut WriteTxn<'_>, run: &str, _limit: usize) -> Result<usize> {
+        let of_run = RowRange::all().with(run).limit(1);
+        for (rows, index) in [(&self.made, Some("run")), (&self.barriers, Some("run")), (&self.gates, None)] {
+            let Some(mut rows) = found(txn.collection(rows))? else { continue };
+            let left = match index {
+                Some(index) => rows.find(index, &of_run)?,
+                None => rows.page(&of_run)?,
+            };
+            if !left.rows.is_empty() {
+                return Ok(0);
+            }
         }
         let Some(mut rows) = found(txn.collection(&self.runs))? else { return Ok(0) };
-        let mut removed = 0;
-        for kind in [CONFIG, RUN] {
-            removed += usize::from(removed < limit && rows.remove((kind, run))?);
-        }
-        Ok(removed)
+        Ok(usize::from(rows.remove((RUN, run))?))
     }
 
     /// Forgets what was chosen in a run that does not go on, at most `limit` of it; gives how much.
@@ -113,7 +142,7 @@ impl Runs {
     /// # Errors
     /// [`Store`](RunsError::Store).
     pub fn remove_gates(&self, txn: &mut WriteTxn<'_>, run: &str) -> Result<u64> {
-        Ok(self.remove_gates_of(txn, run, usize::MAX)? as u64)
+        Ok(self.remove_gates_where(txn, run, usize::MAX, |_| true)? as u64)
     }
 
     /// Removes approvals that were decided, or have expired, before a time, at most `limit` of them; gives how many. Looks at
@@ -157,12 +186,27 @@ impl Runs {
         if let Some(known) = known {
             return Ok(Some(known.state).filter(|state| !state.is_over()));
         }
-        // Of which nothing was said goes on as long as somebody is at something of it.
-        let Some(rows) = found(txn.collection(&self.made))? else { return Ok(None) };
-        for state in [MadeState::Running, MadeState::WaitingApproval] {
-            if rows.aggregate("run", &[run.into(), state.number().into()])?.count > 0 {
-                return Ok(Some(RunState::Running));
+        // Of which nothing was said goes on as long as somebody is at something of it, or waits for something.
+        if let Some(rows) = found(txn.collection(&self.made))? {
+            for state in [MadeState::Running, MadeState::WaitingApproval] {
+                if rows.aggregate("run", &[run.into(), state.number().into()])?.count > 0 {
+                    return Ok(Some(RunState::Running));
+                }
             }
+        }
+        let of_run = RowRange::all().with(run);
+        if let Some(mut rows) = found(txn.collection(&self.gates))?
+            && rows.all(None, &of_run)?.iter().any(|row| GateState::of(row) == GateState::Waiting)
+        {
+            return Ok(Some(RunState::Running));
+        }
+        if let Some(mut rows) = found(txn.collection(&self.barriers))?
+            && rows
+                .all(Some("run"), &of_run)?
+                .iter()
+                .any(|row| barrier::state_of(row) == Some(BarrierState::Open))
+        {
+            return Ok(Some(RunState::Running));
         }
         Ok(None)
     }

@@ -90,6 +90,6 @@ impl Tasks {
     /// # Errors
     /// [`Store`](TasksError::Store): it takes the right to delete.
     pub fn drop_all(&self, txn: &mut WriteTxn<'_>) -> Result<bool> {
-        Ok(txn.apply(larder::Edit::delete_tree(&self.key))?.is_done())
+        Ok(txn.delete_tree(&self.key)? > 0)
     }
 }
