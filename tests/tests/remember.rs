@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use larder::{Draft, Larder, ManualClock, Part, Session, TagPolicy, WriteTxn};
+use larder::{Clock, Draft, ErrorKind, Larder, ManualClock, Part, Session, TagPolicy, WriteTxn};
 use larder_layers::remember::{
     Cache, CacheLimits, Computed, Eviction, Load, Namespace, Outcome, Parts, Remember, RememberError,
     Remembered,
@@ -388,12 +388,67 @@ fn s3_4_what_is_forgotten_while_it_is_computed_is_not_kept() {
         assert_eq!(world.ana.try_write(|txn| forget(&world.cache, txn)).unwrap().value, 0, "{what}");
         let stored = computation.store(&world.ana, "old", &how).unwrap();
         assert_eq!((stored.outcome(), text(&stored)), (expected, "old".to_owned()), "{what}");
+        assert_eq!(world.is_there(&of(1)), expected == Outcome::Miss, "{what}");
         let again = world.remember(&of(1), "new");
         let (outcome, value) =
             if expected == Outcome::Miss { (Outcome::Hit, "old") } else { (Outcome::Miss, "new") };
         assert_eq!((again.outcome(), text(&again)), (outcome, value.to_owned()), "{what}");
         assert_eq!(world.total().0, 1, "{what}");
     }
+}
+
+#[test]
+fn s3_4_a_tag_reaches_whoever_computes_without_it() {
+    let world = world();
+    let brief = how().tag("user:1").expires_after(Duration::from_secs(1));
+    let _ = world.store(&of(1), "old", &brief);
+    world.clock.advance(2 * SECOND);
+    let Load::Compute(anew) = world.cache.try_load(&world.ana, &of(1), &how()).unwrap() else {
+        panic!("past its time")
+    };
+    let forgotten = world.ana.try_write(|txn| world.cache.invalidate_tag(txn, "user:1")).unwrap();
+    assert_eq!(forgotten.value, 1);
+    assert_eq!(anew.store(&world.ana, "stale", &how()).unwrap().outcome(), Outcome::Forgotten);
+}
+
+#[test]
+fn s3_4_large_values_are_given_also_if_they_are_forgotten() {
+    let world = world();
+    world.limit(CacheLimits::new().entries_max(1));
+    let _ = world.store(&of(2), "stays", &how());
+    let Load::Compute(slow) = world.cache.try_load(&world.ana, &of(1), &how()).unwrap() else {
+        panic!("free")
+    };
+    let _ = world.ana.try_write(|txn| world.cache.invalidate(txn, &of(1))).unwrap();
+    let large: Vec<u8> = (0..3_u32 << 20).map(|at| (at % 251) as u8).collect();
+    let given = slow.store(&world.ana, large.clone(), &how().pinned()).unwrap();
+    assert_eq!(given.outcome(), Outcome::Forgotten);
+    world.larder.flush().unwrap();
+    let _ = world.larder.upkeep(world.clock.now()).unwrap();
+    assert!(given.bytes().unwrap() == large);
+    // It has taken nobody's place.
+    assert_eq!(world.remember(&of(2), "x").outcome(), Outcome::Hit);
+    assert_eq!(world.total(), (1, 5));
+}
+
+/// What is not so any more can be said also where there is no room left to say it.
+#[test]
+fn s3_3_a_full_store_can_forget() {
+    let larder = still().file_bytes_max(6 << 20).reserve_bytes(1 << 20).open_in_memory().unwrap();
+    let ana = larder.session("ana").unwrap();
+    let cache = Cache::at("cache").unwrap().namespace("square").unwrap();
+    let _ = cache.store(&ana, &of(1), "v", &how().tag("t")).unwrap();
+    let Load::Compute(computing) = cache.try_load(&ana, &of(2), &how()).unwrap() else { panic!("free") };
+    while ana.put(format!("fill/{}", larder.info().unwrap().last_commit.sequence), vec![7; 30_000]).is_ok() {}
+    let full = ana.put("fill/last", vec![7; 30_000]).unwrap_err();
+    assert!(matches!(full.kind(), ErrorKind::StoreFull { .. }), "{full}");
+    let refused = ana.try_write(|txn| cache.invalidate(txn, &of(3)));
+    assert!(!refused.unwrap().value);
+    assert_eq!(ana.try_write(|txn| cache.invalidate_tag(txn, "t")).unwrap().value, 1);
+    assert_eq!(ana.try_write(|txn| cache.clear(txn)).unwrap().value, 0);
+    ana.delete_tree("fill").unwrap();
+    larder.flush().unwrap();
+    assert_eq!(computing.store(&ana, "v", &how()).unwrap().outcome(), Outcome::Forgotten);
 }
 
 #[test]

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::{
-    AggregateDefinition, CollectionDefinition, CollectionMut, CollectionRights, Edit, ErrorKind, Figures,
+    AggregateDefinition, CollectionDefinition, CollectionMut, CollectionRights, ErrorKind, Figures,
     IndexDefinition, Key, Larder, Micros, Part, ReadTxn, Record, Right, Row, RowDraft, WriteTxn,
 };
 
@@ -367,7 +367,7 @@ impl Queue {
     /// # Errors
     /// [`Store`](QueueError::Store): it takes the right to delete.
     pub fn delete(&self, txn: &mut WriteTxn<'_>) -> Result<bool> {
-        Ok(txn.apply(Edit::delete_tree(&self.key))?.is_done())
+        Ok(txn.delete_tree(&self.key)? > 0)
     }
 
     fn missing(&self, error: larder::Error) -> QueueError {

@@ -1,13 +1,14 @@
 //! What is forgotten: to make room, and because somebody says that it is not so any more.
 
+use bytes::Bytes;
 use larder::format::Labelled;
 use larder::{
-    AbsentReason, CollectionDefinition, Draft, Edit, Key, Part, RowDraft, RowRange, Tuple, WriteTxn,
+    AbsentReason, CollectionDefinition, CollectionMut, Draft, ErrorKind, Key, Part, Record, RowDraft,
+    RowRange, Tuple, WriteTxn,
 };
 
-use super::parts::Fingerprint;
 use super::{Namespace, Parts, RememberError, Result};
-use crate::place::{found, number, open};
+use crate::place::{found, number, open, remove_where};
 
 /// How many entries are looked at at a time to make room.
 const EVICTED_AT_ONCE: usize = 32;
@@ -22,6 +23,10 @@ enum Note<'a> {
     Parts(&'a [u8]),
     Tag(&'a str),
     Part(&'a str, &'a Part),
+}
+
+fn numbered(number: u64) -> RowDraft {
+    RowDraft::default().field("n", number)
 }
 
 impl Note<'_> {
@@ -69,7 +74,7 @@ impl Namespace {
     }
 
     /// Removes an entry and its value; gives the key of the value, if it was there.
-    fn forget(&self, txn: &mut WriteTxn<'_>, row: &Tuple) -> Result<Option<Key>> {
+    pub(super) fn forget(&self, txn: &mut WriteTxn<'_>, row: &Tuple) -> Result<Option<Key>> {
         let (mut entries, _) = self.open(txn)?;
         entries.remove(row)?;
         let (there, at) = self.place(txn, &self.fingerprint_of(row.encoded_bytes(), 0)?)?;
@@ -86,15 +91,30 @@ impl Namespace {
         Ok(Some(at.key))
     }
 
+    /// Opens the notes. There is always one of everything, so that it takes no room when there is none left.
+    pub(super) fn open_notes<'t, 's>(&self, txn: &'t mut WriteTxn<'s>) -> Result<CollectionMut<'t, 's>> {
+        if found(txn.collection(&self.forgotten))?.is_none() {
+            open(txn, &self.forgotten, CollectionDefinition::new)?
+                .put(Note::Everything.row()?, numbered(0))?;
+        }
+        Ok(txn.collection(&self.forgotten)?)
+    }
+
     /// Notes that something was forgotten, for those who are computing it.
     fn note(&self, txn: &mut WriteTxn<'_>, what: Note<'_>) -> Result<()> {
         let now = txn.unique_number();
-        let mut notes = open(txn, &self.forgotten, CollectionDefinition::new)?;
-        let what = if notes.total()?.count < NOTES_MAX { what } else { Note::Everything };
-        if matches!(what, Note::Everything) {
-            notes.clear()?;
+        let mut notes = self.open_notes(txn)?;
+        if !matches!(what, Note::Everything) && notes.total()?.count < NOTES_MAX {
+            match notes.put(what.row()?, numbered(now)) {
+                Err(error) if matches!(error.kind(), ErrorKind::StoreFull { .. }) => {}
+                noted => return Ok(noted.map(drop)?),
+            }
         }
-        notes.put(what.row()?, RowDraft::default().field("n", now))?;
+        let everything = Note::Everything.row()?;
+        remove_where(&mut notes, None, RowRange::all(), usize::MAX, |_, row| {
+            Ok::<_, RememberError>(*row.key() != everything)
+        })?;
+        notes.put(everything, numbered(now))?;
         Ok(())
     }
 
@@ -103,14 +123,14 @@ impl Namespace {
         &self,
         txn: &mut WriteTxn<'_>,
         fence: u64,
-        at: &Fingerprint,
+        record: &Record,
     ) -> Result<bool> {
-        let record = txn.record(&at.key)?;
         let Some(notes) = found(txn.collection(&self.forgotten))? else { return Ok(false) };
-        let parts = Labelled::decode(&at.parts).map_err(RememberError::parts)?;
+        let encoded = Bytes::copy_from_slice(record.extra().unwrap_or_default());
+        let parts = Labelled::decode(&encoded).map_err(RememberError::parts)?;
         let parts: Vec<_> = parts.iter().collect();
         let of_parts = parts.iter().map(|(name, value)| Note::Part(name, value));
-        let all = [Note::Everything, Note::Parts(&at.parts)].into_iter();
+        let all = [Note::Everything, Note::Parts(&encoded)].into_iter();
         for note in all.chain(record.tags().map(Note::Tag)).chain(of_parts) {
             if notes.get(note.row()?)?.is_some_and(|row| number::<u64>(&row, "n") > fence) {
                 return Ok(true);
@@ -140,6 +160,8 @@ impl Namespace {
         let mut count = 0;
         for (_, record) in tagged.iter().filter(|(key, _)| key.as_str().starts_with(&below)) {
             if let Some(row) = record.extra().and_then(|parts| Tuple::decode(parts).ok()) {
+                // Whoever computes it anew gives it other tags, perhaps.
+                self.note(txn, Note::Parts(row.encoded()))?;
                 count += u64::from(self.forget(txn, &row)?.is_some());
             }
         }
@@ -180,7 +202,7 @@ impl Namespace {
         self.note(txn, Note::Everything)?;
         let (mut entries, _) = self.open(txn)?;
         let count = entries.clear()?;
-        let _ = txn.apply(Edit::delete_tree(&self.values))?;
+        txn.delete_tree(&self.values)?;
         // Those who keep a fingerprint go on counting where they did.
         self.uses.lock().values().for_each(|uses| {
             let _ = uses.take();

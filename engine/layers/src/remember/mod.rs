@@ -25,6 +25,9 @@
 //! dies, or takes longer than the claim holds, the next takes over; what the first comes with later is not stored. What is
 //! [forgotten](Namespace::invalidate) while it is computed may be made from what is not so any more: whoever computes it gets
 //! it, and nobody else.
+//!
+//! Below a namespace lie `values`, `entries`, `computing`, where claims are, and `forgotten`. Whoever uses it reads, writes,
+//! deletes and claims below all of it; the first one, or whoever [sets its limits](Namespace::set_limits), may manage it, too.
 
 mod error;
 mod forget;
@@ -145,7 +148,7 @@ pub enum Outcome {
     AlreadyThere,
     /// It was computed, and while it was, somebody else stored another: that one is given, and this one is dropped.
     RaceLost,
-    /// It was computed, and forgotten while it was: it is given, and whoever asks next computes it anew.
+    /// It was computed, and forgotten while it was: it is given, and not kept; whoever asks next computes it anew.
     Forgotten,
 }
 
@@ -375,6 +378,9 @@ impl Namespace {
     }
 
     fn open<'t, 's>(&self, txn: &'t mut WriteTxn<'s>) -> Result<(CollectionMut<'t, 's>, CacheLimits)> {
+        if found(txn.collection(&self.entries))?.is_none() {
+            self.open_notes(txn)?;
+        }
         let entries = open(txn, &self.entries, definition)?;
         let limits = CacheLimits::of(entries.record());
         Ok((entries, limits))
@@ -415,7 +421,10 @@ impl Namespace {
                     return Ok(Some((asset, at)));
                 }
                 // Whose it is decides whether there can be another one behind it.
-                Some(Lookup::Miss(_)) if is_theirs(session.record(&at.key)?.extra()) => return Ok(None),
+                Some(Lookup::Miss(_)) => match found(session.record(&at.key))? {
+                    Some(record) if !is_theirs(record.extra()) => {}
+                    _ => return Ok(None),
+                },
                 Some(_) => {}
             }
             at = Cow::Owned(self.behind(&at)?);
@@ -637,7 +646,8 @@ impl Namespace {
             return Ok(Remembered { asset, outcome, tags_ignored: Vec::new() });
         }
         let receipt = session.try_write(|txn| -> Result<_> {
-            let annotated = txn.annotate(&at.key, how.annotation())?;
+            // Whoever removed it meanwhile leaves nothing to be said of it.
+            let Some(annotated) = found(txn.annotate(&at.key, how.annotation()))? else { return Ok(None) };
             if is_pinned_now {
                 let row = at.row()?;
                 let (mut entries, _) = self.open(txn)?;
@@ -645,10 +655,10 @@ impl Namespace {
                     entries.put(&row, entry.to_draft().field("k", true))?;
                 }
             }
-            Ok(annotated.tags_ignored)
+            Ok(Some((txn.get(&at.key)?, annotated.tags_ignored)))
         })?;
-        let asset = session.get(&at.key)?;
-        Ok(Remembered { asset, outcome, tags_ignored: receipt.value })
+        let (asset, tags_ignored) = receipt.value.unwrap_or((asset, Vec::new()));
+        Ok(Remembered { asset, outcome, tags_ignored })
     }
 
     /// Stores a value that was computed elsewhere, unless one is there.
@@ -684,32 +694,35 @@ impl Namespace {
                 let holds = claim.is_none() || fence.is_some();
                 let (there, at) = self.place(txn, fingerprint)?;
                 let is_there = there.is_some_and(|record| is_loadable(&record, txn.info().time));
-                let mut outcome = outcome;
                 let stored = if is_there && !is_damaged(txn.get(&at.key)) {
                     None
                 } else if holds {
-                    let cost = claim.map_or(0, |(_, began)| session.now() - began);
-                    Some(self.put(txn, &at, computed, how, cost, taken)?)
+                    let tags_ignored = self.put(txn, &at, computed, how)?;
+                    let asset = txn.get(&at.key)?;
+                    let fence = claim.map_or(u64::MAX, |(claim, _)| claim.fence());
+                    if self.was_forgotten_since(txn, fence, asset.record())? {
+                        self.forget(txn, &at.row()?)?;
+                        Some(Remembered { asset, outcome: Outcome::Forgotten, tags_ignored: Vec::new() })
+                    } else {
+                        let cost = claim.map_or(0, |(_, began)| session.now() - began);
+                        self.enter(txn, &at, asset.record().payload().length(), how, cost, taken)?;
+                        Some(Remembered { asset, outcome, tags_ignored })
+                    }
                 } else {
                     None
                 };
                 if let Some((claim, _)) = claim {
-                    if stored.is_some() && self.was_forgotten_since(txn, claim.fence(), &at)? {
-                        txn.expire(&at.key)?;
-                        outcome = Outcome::Forgotten;
-                    }
                     txn.release_claim(claim.key(), claim.fence())?;
                     if let Some(anew) = fence.filter(|fence| *fence != claim.fence()) {
                         txn.release_claim(claim.key(), anew)?;
                     }
                 }
-                Ok((stored, outcome, at))
+                Ok(stored)
             })
         })?;
-        let (stored, outcome, at) = receipt.value;
         let lost = if claim.is_some() { Outcome::RaceLost } else { Outcome::AlreadyThere };
-        match stored {
-            Some(tags_ignored) => Ok(Remembered { asset: session.get(&at.key)?, outcome, tags_ignored }),
+        match receipt.value {
+            Some(stored) => Ok(stored),
             None => match self.look(session, fingerprint)? {
                 Some((asset, at)) => self.hit(session, asset, &at, how, lost),
                 // The right was lost, and nobody has stored anything; or what was there is gone again.
@@ -738,14 +751,13 @@ impl Namespace {
         Err(RememberError::Collisions(COLLISIONS_MAX))
     }
 
+    /// Stores a value; gives the tags that were ignored.
     fn put(
         &self,
         txn: &mut WriteTxn<'_>,
         at: &Fingerprint,
         computed: Computed,
         how: &Remember,
-        cost: Micros,
-        taken: &mut Taken,
     ) -> Result<Vec<String>> {
         let now = txn.info().time;
         let draft = match computed {
@@ -763,8 +775,20 @@ impl Namespace {
                 None => about,
             }
         });
-        let stored = txn.put(&at.key, draft)?;
-        let bytes = txn.record(&at.key)?.payload().length();
+        Ok(txn.put(&at.key, draft)?.tags_ignored)
+    }
+
+    /// Makes the entry of a value that was stored, and room for it.
+    fn enter(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        at: &Fingerprint,
+        bytes: u64,
+        how: &Remember,
+        cost: Micros,
+        taken: &mut Taken,
+    ) -> Result<()> {
+        let now = txn.info().time;
         self.write_uses_in(txn, taken)?;
         let row = at.row()?;
         let (mut entries, _) = self.open(txn)?;
@@ -779,7 +803,7 @@ impl Namespace {
             .field("v", density);
         entries.put(&row, entry)?;
         self.evict(txn, Some((&row, bytes)))?;
-        Ok(stored.tags_ignored)
+        Ok(())
     }
 }
 
@@ -810,6 +834,13 @@ fn is_damaged(read: larder::Result<Asset>) -> bool {
 }
 
 impl Computation {
+    /// Gives the key that is claimed meanwhile. Whoever [cancels](Session::cancel) it lets others compute, and what this one
+    /// comes with is not stored.
+    #[must_use]
+    pub fn claimed(&self) -> &Key {
+        self.claim.key()
+    }
+
     /// Gives the fingerprint of what is to be computed.
     #[must_use]
     pub fn fingerprint(&self) -> &Fingerprint {
