@@ -180,10 +180,17 @@ impl Commit {
     /// Goes back to plenty, if there is room for what comes and for the reserve.
     fn leave_full(&self) -> bool {
         let wanted = self.room_to_leave();
-        // Where it cannot be told, it is tried.
-        if self.store.room().is_some_and(|room| room < wanted)
-            || !self.store.hold_reserve(self.room.reserve_bytes)
-        {
+        let is_room = match self.store.room() {
+            Some(room) => room >= wanted,
+            // Where it cannot be told, it is tried.
+            None if self.store.reserve_held() == 0 => {
+                let is_room = self.store.hold_reserve(wanted);
+                self.store.release_reserve();
+                is_room
+            }
+            None => true,
+        };
+        if !is_room || !self.store.hold_reserve(self.room.reserve_bytes) {
             return false;
         }
         self.set_limit(true);
