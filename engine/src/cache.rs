@@ -1,5 +1,4 @@
-//! Hot records, decoded and checked, with the small payloads that lie behind them: a least-recently-used cache in
-//! shards.
+//! Hot records, decoded and checked, with their payloads where these are small: a least-recently-used cache in shards.
 //!
 //! What is in the cache is what the newest commit says, and every entry knows since which commit it is so. A reader at
 //! commit *s* may take an entry that holds since *s* or before; readers of older states pass by.
@@ -17,7 +16,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use bytes::Bytes;
-use larder_format::Record;
+use larder_format::{ContentHash, Record};
 use lru::{DefaultHasher, LruCache};
 use parking_lot::{Mutex, RwLock};
 
@@ -34,6 +33,8 @@ const PASSERS: usize = 1 << 10;
 const ENTRY_OVERHEAD: usize = 160;
 /// An entry may take this part of its shard at most.
 const ENTRY_PART_MAX: usize = 8;
+/// Up to which length a payload is kept that lies in rows of its own.
+pub(crate) const PAYLOAD_KEPT_MAX: u64 = 4 << 10;
 
 /// How well the cache of records does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +59,8 @@ pub struct CacheStatistics {
 #[derive(Debug, Clone)]
 struct Entry {
     row: Row,
+    /// The payload, if it lies in rows of its own and was asked for; else nothing.
+    payload: Bytes,
     /// The commit from which on this is what the key has.
     since: u64,
     weight: usize,
@@ -139,8 +142,19 @@ impl RecordCache {
 
     /// Hands what the key has at a commit to `take`, if it is here.
     pub(crate) fn get<R>(&self, key: &[u8], at: u64, take: impl FnOnce(&Row) -> R) -> Option<R> {
+        self.get_with_payload(key, at, |row, _| take(row))
+    }
+
+    /// The same, with the payload, which is empty if it is not here.
+    pub(crate) fn get_with_payload<R>(
+        &self,
+        key: &[u8],
+        at: u64,
+        take: impl FnOnce(&Row, &Bytes) -> R,
+    ) -> Option<R> {
         let mut shard = self.shard(key)?.lock();
-        let taken = shard.entries.get(key).filter(|entry| entry.since <= at).map(|entry| take(&entry.row));
+        let entry = shard.entries.get(key).filter(|entry| entry.since <= at);
+        let taken = entry.map(|entry| take(&entry.row, &entry.payload));
         *(if taken.is_some() { &mut shard.hits } else { &mut shard.misses }) += 1;
         taken
     }
@@ -157,6 +171,20 @@ impl RecordCache {
         if shard.changed <= at && (shard.has_room(key, row, self.shard_bytes_max) || shard.comes_again(hash))
         {
             shard.put(key, at, row.clone(), self.shard_bytes_max);
+        }
+    }
+
+    /// Keeps the payload of a record that is here, if it is of this digest.
+    pub(crate) fn fill_payload(&self, key: &[u8], hash: ContentHash, payload: &[u8]) {
+        let Some(shard) = self.shard(key) else { return };
+        let mut shard = shard.lock();
+        let Some(entry) = shard.entries.peek_mut(key) else { return };
+        if entry.payload.is_empty() && entry.row.record.payload().hash() == Some(hash) {
+            // A copy of its own: it lies in a page, which must not be kept.
+            entry.payload = Bytes::copy_from_slice(payload);
+            entry.weight += payload.len();
+            shard.bytes += payload.len();
+            shard.make_room(self.shard_bytes_max);
         }
     }
 
@@ -231,10 +259,14 @@ impl Shard {
         if weight > bytes_max / ENTRY_PART_MAX {
             return;
         }
-        if let Some(old) = self.entries.put(key.into(), Entry { row, since, weight }) {
+        if let Some(old) = self.entries.put(key.into(), Entry { row, payload: Bytes::new(), since, weight }) {
             self.bytes -= old.weight;
         }
         self.bytes += weight;
+        self.make_room(bytes_max);
+    }
+
+    fn make_room(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max {
             let Some((_, old)) = self.entries.pop_lru() else { break };
             self.bytes -= old.weight;
@@ -247,7 +279,7 @@ impl Shard {
 mod tests {
     use std::collections::BTreeMap;
 
-    use larder_format::{ContentHash, PayloadState, RecordBuilder};
+    use larder_format::{PayloadState, RecordBuilder};
     use proptest::prelude::*;
 
     use super::*;

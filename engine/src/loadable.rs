@@ -1,5 +1,6 @@
 //! What may be served as a hit: found, finished, not volatile, in time, made from what is still so, and readable.
 
+use bytes::Bytes;
 use larder_format::{AbsentReason, Dependency, Key, NEVER, Node, PayloadState, Record, Right, Status};
 
 use crate::clock::Clock;
@@ -104,19 +105,19 @@ pub(crate) fn miss_of<B: AsRef<[u8]>>(record: &Record<B>, clock: &dyn Clock) -> 
 }
 
 /// Answers from a row alone, where that is enough: small, and made from nothing.
-pub(crate) fn from_row(key: &Key, row: &Row, clock: &dyn Clock) -> Option<Lookup> {
+pub(crate) fn from_row(key: &Key, row: &Row, payload: &Bytes, clock: &dyn Clock) -> Option<Lookup> {
     if let Some(miss) = miss_of(&row.record, clock) {
         return Some(Lookup::Miss(miss));
     }
     let is_alone = row.record.section(larder_format::SectionTag::Dependencies.number()).is_none();
-    Asset::of_row(key, row).filter(|_| is_alone).map(Lookup::Hit)
+    Asset::of_row(key, row, payload).filter(|_| is_alone).map(Lookup::Hit)
 }
 
 impl Reading<'_, '_> {
     /// Gives an asset if it may be served now.
     pub(crate) fn loadable(&self, key: &Key, clock: &dyn Clock) -> Result<Lookup> {
         let row = self.found(key)?;
-        if let Some(lookup) = from_row(key, &row, clock) {
+        if let Some(lookup) = from_row(key, &row, &Bytes::new(), clock) {
             return Ok(lookup);
         }
         if let Some(miss) = self.stale(&row.record)? {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use larder_format::{ContentHash, Explanation, Key, LogKind, Micros, Prefix, Record, Right};
 
 use crate::authorizer::Caller;
@@ -486,7 +487,7 @@ impl Session {
 
     /// Takes what is wanted of a row from the cache of records, if it is there and the caller may read it: without
     /// a view, and without looking at the clock. Every other case goes the long way.
-    fn hot<R>(&self, key: &Key, take: impl FnOnce(&Row) -> R) -> Option<R> {
+    fn hot<R>(&self, key: &Key, take: impl FnOnce(&Row, &Bytes) -> R) -> Option<R> {
         self.shared.commit.check_open().ok()?;
         self.with_guard(|guard| guard.reading(key)).ok()?;
         self.shared.commit.cached(key.encoded(), take)
@@ -500,12 +501,14 @@ impl Session {
     pub fn get(&self, key: impl IntoKey) -> Result<Asset> {
         let key = key.into_key()?;
         let _span = trace::operation("get", key.as_str());
-        if let Some(Some(asset)) = self.hot(&key, |row| Asset::of_row(&key, row)) {
+        if let Some(Some(asset)) = self.hot(&key, |row, payload| Asset::of_row(&key, row, payload)) {
             return Ok(asset);
         }
-        self.shared.timed("get", key.as_str(), || match Asset::of_row(&key, &self.row(&key)?) {
-            Some(asset) => Ok(asset),
-            None => self.snapshot()?.with(|reading| reading.asset(&key)),
+        self.shared.timed("get", key.as_str(), || {
+            match Asset::of_row(&key, &self.row(&key)?, &Bytes::new()) {
+                Some(asset) => Ok(asset),
+                None => self.snapshot()?.with(|reading| reading.asset(&key)),
+            }
         })
     }
 
@@ -516,7 +519,7 @@ impl Session {
     pub fn record(&self, key: impl IntoKey) -> Result<Record> {
         let key = key.into_key()?;
         let _span = trace::operation("record", key.as_str());
-        if let Some(record) = self.hot(&key, |row| row.record.clone()) {
+        if let Some(record) = self.hot(&key, |row, _| row.record.clone()) {
             return Ok(record);
         }
         self.shared.timed("record", key.as_str(), || self.row(&key).map(|row| row.record))
@@ -599,7 +602,9 @@ impl Session {
         let key = key.into_key()?;
         let _span = trace::operation("get_loadable", key.as_str());
         let clock = &*self.shared.clock;
-        if let Some(Some(lookup)) = self.hot(&key, |row| loadable::from_row(&key, row, clock)) {
+        if let Some(Some(lookup)) =
+            self.hot(&key, |row, payload| loadable::from_row(&key, row, payload, clock))
+        {
             return Ok(lookup);
         }
         self.shared.timed("get_loadable", key.as_str(), || {

@@ -11,7 +11,7 @@ use larder::{
 use larder_layers::queue::{Message, QueueError, QueueSettings, Queues};
 use larder_layers::runs::{Asset, PARTITION_LENGTH_MAX};
 use larder_layers::tasks::{self, TaskDraft, Tasks};
-use larder_tests::{still, verified};
+use larder_tests::{Random, still, verified};
 
 /// Tries a limit at its edge; gives what was said of one more.
 #[track_caller]
@@ -91,7 +91,9 @@ fn x_8_batches() {
     let (larder, session) = store();
     session.set_document(DocumentKind::Limits, "max_batch_count = 5\n").unwrap();
     let batch = |count: usize, size: usize| -> Vec<Edit> {
-        (0..count).map(|n| Edit::put(format!("b/{count}/{size:05}/{n}"), vec![7; size])).collect()
+        (0..count)
+            .map(|n| Edit::put(format!("b/{count}/{size:05}/{n}"), Random::new(7).bytes(size)))
+            .collect()
     };
     let apply = |edits: Vec<Edit>| session.batch(edits, larder::BatchMode::Atomic);
     edge(5, |count| apply(batch(count, 1)));
@@ -100,9 +102,9 @@ fn x_8_batches() {
         larder::ErrorKind::BatchTooLarge { size, .. } => usize::try_from(*size).unwrap(),
         other => panic!("{other:?}"),
     };
-    session.set_document(DocumentKind::Limits, "max_batch_bytes = \"900 B\"\n").unwrap();
-    let beside = with(1_000) - 1_000;
-    edge(900, |size| apply(batch(1, size - beside)));
+    session.set_document(DocumentKind::Limits, "max_batch_bytes = \"1800 B\"\n").unwrap();
+    let beside = with(2_000) - 2_000;
+    edge(1_800, |size| apply(batch(1, size - beside)));
     assert_eq!(session.snapshot().unwrap().walk("b").unwrap().count(), 4 + 5 + 1 + 1);
     verified(&larder);
 }

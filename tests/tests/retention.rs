@@ -227,7 +227,7 @@ fn running_work_keeps_what_it_was_made_from() {
 fn what_a_recipe_makes_goes_back_to_it_and_what_was_made_from_it_expires() {
     let (larder, session, clock) = on_a_clock();
     session.put("made", made(1, 9 * KIB).with(|about| about.has_recipe(true))).unwrap();
-    session.put("of/it", made(2, KIB).with(|about| about.depends_on("made").pinned(true))).unwrap();
+    session.put("of/it", made(2, KIB / 2).with(|about| about.depends_on("made").pinned(true))).unwrap();
     clock.advance(1_000);
     let report = larder.retain(&Retention::within(2 * KIB as u64), false).unwrap();
     assert_eq!(report.leaving.len(), 1);

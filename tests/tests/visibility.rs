@@ -187,3 +187,34 @@ fn a_closure_that_fails_or_panics_harms_nobody() {
     session.put("b.txt", "x").unwrap();
     verified(&larder);
 }
+
+#[test]
+fn payloads_of_some_kib_are_kept_with_their_records_and_are_those_of_the_state_that_is_read() {
+    let larder = in_memory();
+    let session = larder.session("ana").unwrap();
+    let payload = |n: u8, length: usize| vec![n; length];
+    for length in [512, 513, 1_024, 4_096, 4_097, 20_000] {
+        let key = format!("k/{length}");
+        let cached = || larder.info().unwrap().cache;
+        session.put(&key, payload(1, length)).unwrap();
+        assert_eq!(session.get(&key).unwrap().bytes().unwrap(), payload(1, length));
+        let before = cached();
+        assert_eq!(session.get(&key).unwrap().bytes().unwrap(), payload(1, length));
+        let view = session.snapshot().unwrap();
+        assert_eq!(view.get(&key).unwrap().bytes().unwrap(), payload(1, length));
+        assert!(cached().hits > before.hits, "{length}");
+        session.put(&key, payload(2, length)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(session.get(&key).unwrap().bytes().unwrap(), payload(2, length), "{length}");
+            assert_eq!(view.get(&key).unwrap().bytes().unwrap(), payload(1, length), "{length}");
+        }
+        // The bytes of it are part of the budget.
+        let kept = cached().bytes - before.bytes.min(cached().bytes);
+        assert!(kept < 8_192, "{length}: {kept}");
+        session.annotate(&key, larder::Annotation::new().tag("t")).unwrap();
+        assert_eq!(session.get(&key).unwrap().bytes().unwrap(), payload(2, length), "{length}");
+        session.delete(&key).unwrap();
+        assert_eq!(kind_of(session.get(&key)), "NotFound");
+    }
+    verified(&larder);
+}

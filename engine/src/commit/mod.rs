@@ -319,8 +319,9 @@ impl Commit {
         }
     }
 
-    /// Hands the row of a key, as the newest commit has it, to `take`, if it is in the cache of records.
-    pub(crate) fn cached<R>(&self, key: &[u8], take: impl FnOnce(&Row) -> R) -> Option<R> {
+    /// Hands the row of a key, as the newest commit has it, to `take`, if it is in the cache of records; and its payload, which
+    /// is empty if it is not there.
+    pub(crate) fn cached<R>(&self, key: &[u8], take: impl FnOnce(&Row, &bytes::Bytes) -> R) -> Option<R> {
         self.overlay.cached(key, take)
     }
 

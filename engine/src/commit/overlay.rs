@@ -103,9 +103,9 @@ impl Overlay {
         &self.cache
     }
 
-    /// Hands the row of a key, as the newest commit has it, to `take`, if it is in the cache.
-    pub(super) fn cached<R>(&self, key: &[u8], take: impl FnOnce(&Row) -> R) -> Option<R> {
-        self.cache.get(key, self.visible.load(Ordering::Acquire), take)
+    /// Hands the row of a key, as the newest commit has it, to `take`, if it is in the cache; and its payload, if that is there.
+    pub(super) fn cached<R>(&self, key: &[u8], take: impl FnOnce(&Row, &Bytes) -> R) -> Option<R> {
+        self.cache.get_with_payload(key, self.visible.load(Ordering::Acquire), take)
     }
 
     /// Tells the cache of records what a write-set changes, which is not visible yet.

@@ -10,8 +10,8 @@ use crate::commit::Commit;
 use crate::error::{ErrorKind, Result};
 use crate::store::StagedRow;
 
-/// Payloads up to this length lie in the row of their record. Measured: see docs/decisions.
-pub(crate) const INLINE_LENGTH_MAX: usize = 1_024;
+/// Payloads up to this length lie in the row of their record. Measured: see docs/decisions/0012.
+pub(crate) const INLINE_LENGTH_MAX: usize = 512;
 /// Payloads above this length are staged ahead of their transaction, so that they do not hold up other writers.
 pub(crate) const STAGED_LENGTH_MIN: u64 = 1 << 20;
 /// How much is staged in one go, in bytes: the longest that another writer waits for. Four of the longest rows.

@@ -9,6 +9,7 @@ use larder_format::{Child, Key, Prefix, Record, Right};
 
 use super::changes::Changes;
 use super::view::{View, ViewRange, ViewRow, prefix_end};
+use crate::cache::PAYLOAD_KEPT_MAX;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, KeptGuard, Row};
 use crate::larder::ReaderToken;
@@ -39,12 +40,13 @@ enum Payload {
 }
 
 impl Asset {
-    /// Makes the asset of a row whose payload lies in it, or that has none.
-    pub(crate) fn of_row(key: &Key, row: &Row) -> Option<Self> {
+    /// Makes the asset of a row whose payload lies in it, or is at hand, or that has none.
+    pub(crate) fn of_row(key: &Key, row: &Row, at_hand: &Bytes) -> Option<Self> {
         let payload = match row.record.payload() {
             larder_format::PayloadState::Inline { .. } => Payload::Read(row.inline.clone()),
             larder_format::PayloadState::Absent(_) => Payload::Absent,
-            larder_format::PayloadState::Stored { .. } => return None,
+            larder_format::PayloadState::Stored { .. } if at_hand.is_empty() => return None,
+            larder_format::PayloadState::Stored { .. } => Payload::Read(at_hand.clone()),
         };
         Some(Self { key: key.clone(), record: row.record.clone(), payload })
     }
@@ -244,12 +246,18 @@ impl<'v> Reading<'v, '_> {
     }
 
     pub(crate) fn asset_of(&self, key: &Key, row: Row) -> Result<Asset> {
-        if let Some(asset) = Asset::of_row(key, &row) {
+        let is_kept = self.own.is_none() && row.record.payload().length() <= PAYLOAD_KEPT_MAX;
+        let at_hand = if is_kept { self.view.kept_payload(key, &row) } else { Bytes::new() };
+        if let Some(asset) = Asset::of_row(key, &row, &at_hand) {
             return Ok(asset);
         }
         let mut reader = self.open_row(key, &row)?;
         let payload = if reader.len() <= EAGER_LENGTH_MAX {
-            Payload::Read(reader.read_whole().map_err(|error| error.at(key))?)
+            let payload = reader.read_whole().map_err(|error| error.at(key))?;
+            if is_kept {
+                self.view.keep_payload(key, &row, &payload);
+            }
+            Payload::Read(payload)
         } else {
             Payload::Open(Box::new(parking_lot::Mutex::new(reader)))
         };

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_format::Record;
+use larder_format::{Key, PayloadState, Record};
 
 use super::changes::Changes;
 use crate::cache::RecordCache;
@@ -162,6 +162,22 @@ impl View {
             self.cache.fill(key, at, &row);
         }
         Ok(Some(row))
+    }
+
+    /// Gives a payload that lies in rows of its own, if it is in the cache; else nothing.
+    pub(crate) fn kept_payload(&self, key: &Key, row: &Row) -> Bytes {
+        let PayloadState::Stored { .. } = row.record.payload() else { return Bytes::new() };
+        let hash = row.record.payload().hash();
+        let is_same = |other: &Row| other.record.payload().hash() == hash;
+        let kept = |other: &Row, payload: &Bytes| if is_same(other) { payload.clone() } else { Bytes::new() };
+        self.cache.get_with_payload(key.encoded(), self.head.sequence, kept).unwrap_or_default()
+    }
+
+    /// Keeps a payload in the cache that lies in rows of its own.
+    pub(crate) fn keep_payload(&self, key: &Key, row: &Row, payload: &[u8]) {
+        if let PayloadState::Stored { hash, .. } = row.record.payload() {
+            self.cache.fill_payload(key.encoded(), hash, payload);
+        }
     }
 
     /// Iterates over the rows of a table between two keys.
