@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use larder::{Durability, Error, Larder, Options, RestoreOptions, SnapshotOptions, Storage, restore};
+use larder_layers::queue::{Message, QueueError, QueueSettings, Queues};
 use larder_tests::{
     Call, Crash, Fault, FaultyDisk, FaultyStorage, LOG, Loss, Plan, Random, STORE, Step, Trace, kind_of,
     still, verified,
@@ -519,4 +520,33 @@ fn t07_a_store_in_memory_with_a_limit_is_full_and_goes_on() {
         }
         verified(&larder);
     }
+}
+
+#[test]
+fn t07_a_queue_that_is_purged_makes_room() {
+    let larder = still().file_bytes_max(16 * MIB).reserve_bytes(MIB).open_in_memory().unwrap();
+    let session = larder.session("ana").unwrap();
+    let queue = Queues::at("queues").unwrap().queue("jobs").unwrap();
+    session.try_write(|txn| queue.create(txn, &QueueSettings::default())).unwrap();
+    let batch = |from: u64| -> Vec<Message> {
+        (from..from + 16).map(|n| Message::new(Random::new(n).bytes(4_096))).collect()
+    };
+    for round in 0..2 {
+        let mut count = 0;
+        let refused = loop {
+            match session.try_write(|txn| {
+                batch(count).into_iter().try_for_each(|message| queue.enqueue(txn, message).map(drop))
+            }) {
+                Ok(_) => count += 16,
+                Err(QueueError::Store(error)) => break error,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(is_full(&refused) && count > 200, "round {round}: {count}, {refused}");
+        let purged = session.try_write(|txn| queue.purge(txn)).unwrap();
+        assert_eq!(purged.value, count, "round {round}");
+        larder.flush().unwrap();
+        session.put("more", vec![0; 100]).unwrap();
+    }
+    verified(&larder);
 }

@@ -67,7 +67,7 @@ impl Overlay {
     /// Only for the holder of the sequencer. It has an end, as what was read in a transaction stays readable after it.
     pub(super) fn accepted(&self) -> Result<View> {
         self.view(|state| {
-            let newest = state.layers.first().map_or(0, |layer| layer.newest());
+            let newest = state.layers.iter().map(|layer| layer.newest()).max().unwrap_or(0);
             newest.max(state.head.sequence)
         })
     }

@@ -313,9 +313,11 @@ impl WriteTxn<'_> {
         // What follows from it is kept, not the rows: there may be many.
         let (mut statistics, mut tag_rows) = (StatisticsMap::default(), Vec::new());
         let (mut life, mut kept, mut collections) = (Vec::new(), Vec::new(), Vec::new());
+        let mut length = 0;
         let mut references: BTreeMap<ContentHash, u64> = BTreeMap::new();
         let count = self.each_below(place, Right::DELETE, |key, row| {
             statistics.count(&row.record, -1);
+            length += key.encoded().len() + row.record.as_bytes().len();
             tag_rows.extend(tag_changes(&key, Some(&row.record), None).0);
             collections.extend(DefinedCollection::id_of(&row.record));
             let history = self.history_limit(&key).filter(|_| row.record.has_payload());
@@ -344,6 +346,7 @@ impl WriteTxn<'_> {
             self.change_life(key, Some(record), None);
         }
         self.changes.remove_range(Table::Records, start.into(), end.map(Bytes::from), count);
+        self.note_shrinking(length, 0);
         self.rows.forget_all_opened();
         collections.into_iter().for_each(|id| self.drop_rows(id));
         self.statistics.add_all(statistics);

@@ -21,8 +21,9 @@ use crate::primitives::{
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
 
-/// How many bytes a row has that is removed with all others of its collection: a guess, of which not much depends.
-const ROW_LENGTH: usize = 128;
+/// How many bytes a row has that is removed with all others of its collection: a guess, and rather too much, as all that follows
+/// from it in a full store is that its file is made shorter, or that this is tried in vain.
+const ROW_LENGTH: usize = 4 << 10;
 
 /// What is known of collections while a transaction is at work.
 #[derive(Default)]
@@ -563,8 +564,11 @@ impl<'s> CollectionMut<'_, 's> {
                 *is = is.with(rows, sum);
             }
         }
-        let length =
-            |content: Option<&RowContent>| content.map_or(0, |content| encoded.len() + content.value.len());
+        // The fields again for what indexes have of them.
+        let length = |content: Option<&RowContent>| {
+            content
+                .map_or(0, |content| encoded.len() + content.value.len() + 2 * content.fields.encoded().len())
+        };
         self.txn.note_shrinking(length(old.as_ref()), length(new.as_ref()));
         for entry in change.gone {
             self.txn.changes.remove(Table::Entries, entry);
