@@ -176,16 +176,28 @@ impl RecordCache {
 
     /// Keeps the payload of a record that is here, if it is of this digest.
     pub(crate) fn fill_payload(&self, key: &[u8], hash: ContentHash, payload: &[u8]) {
-        let Some(shard) = self.shard(key) else { return };
+        let hashed = self.hasher.hash_one(key);
+        let Some(shard) = self.shards.get(part(hashed, 40, SHARDS)) else { return };
         let mut shard = shard.lock();
+        let is_room = shard.bytes + payload.len() <= self.shard_bytes_max || shard.comes_again(hashed);
         let Some(entry) = shard.entries.peek_mut(key) else { return };
-        if entry.payload.is_empty() && entry.row.record.payload().hash() == Some(hash) {
+        let is_its_own = entry.payload.is_empty() && entry.row.record.payload().hash() == Some(hash);
+        if is_room && is_its_own && entry.weight + payload.len() <= self.shard_bytes_max / ENTRY_PART_MAX {
             // A copy of its own: it lies in a page, which must not be kept.
             entry.payload = Bytes::copy_from_slice(payload);
             entry.weight += payload.len();
             shard.bytes += payload.len();
             shard.make_room(self.shard_bytes_max);
         }
+    }
+
+    /// Gives the payload of a record that is here, if it is of this digest; else nothing. What is not here is no miss: the record
+    /// was asked for.
+    pub(crate) fn payload(&self, key: &[u8], hash: ContentHash) -> Bytes {
+        let Some(shard) = self.shard(key) else { return Bytes::new() };
+        let shard = shard.lock();
+        let entry = shard.entries.peek(key).filter(|entry| entry.row.record.payload().hash() == Some(hash));
+        entry.map_or_else(Bytes::new, |entry| entry.payload.clone())
     }
 
     /// Notes that a commit, which is not visible yet, changes a key. One that is asked for often keeps its place, with

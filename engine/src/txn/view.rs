@@ -166,11 +166,8 @@ impl View {
 
     /// Gives a payload that lies in rows of its own, if it is in the cache; else nothing.
     pub(crate) fn kept_payload(&self, key: &Key, row: &Row) -> Bytes {
-        let PayloadState::Stored { .. } = row.record.payload() else { return Bytes::new() };
-        let hash = row.record.payload().hash();
-        let is_same = |other: &Row| other.record.payload().hash() == hash;
-        let kept = |other: &Row, payload: &Bytes| if is_same(other) { payload.clone() } else { Bytes::new() };
-        self.cache.get_with_payload(key.encoded(), self.head.sequence, kept).unwrap_or_default()
+        let PayloadState::Stored { hash, .. } = row.record.payload() else { return Bytes::new() };
+        self.cache.payload(key.encoded(), hash)
     }
 
     /// Keeps a payload in the cache that lies in rows of its own.
