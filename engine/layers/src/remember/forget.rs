@@ -155,13 +155,16 @@ impl Namespace {
     /// [`Store`](RememberError::Store).
     pub fn invalidate_tag(&self, txn: &mut WriteTxn<'_>, tag: &str) -> Result<u64> {
         let below = format!("{}/", self.values);
-        self.note(txn, Note::Tag(tag))?;
         let tagged = txn.find_by_tag(tag)?;
+        let is_much = tagged.len() as u64 > NOTES_MAX / 2;
+        self.note(txn, if is_much { Note::Everything } else { Note::Tag(tag) })?;
         let mut count = 0;
         for (_, record) in tagged.iter().filter(|(key, _)| key.as_str().starts_with(&below)) {
             if let Some(row) = record.extra().and_then(|parts| Tuple::decode(parts).ok()) {
                 // Whoever computes it anew gives it other tags, perhaps.
-                self.note(txn, Note::Parts(row.encoded()))?;
+                if !is_much {
+                    self.note(txn, Note::Parts(row.encoded()))?;
+                }
                 count += u64::from(self.forget(txn, &row)?.is_some());
             }
         }
