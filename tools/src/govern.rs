@@ -96,7 +96,7 @@ pub(crate) enum Limits {
         /// The store.
         file: PathBuf,
     },
-    /// Set the limits, from a document; or one of them.
+    /// Set the limits, from a document; or one of them, which writes the document anew, without its comments.
     Set {
         /// The store.
         file: PathBuf,

@@ -63,7 +63,9 @@ fn remedy(failure: &Failure) -> String {
     match failure {
         Failure::Larder(error) => match error.kind() {
             ErrorKind::BinaryTooLarge { by, .. } => {
-                let pattern = by.split('"').nth(1).unwrap_or("**");
+                let quoted = by.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"'));
+                let pattern = quoted.map_or("**", |(pattern, _)| pattern);
+                let pattern = if pattern.contains(['\'', '"', '\\']) { "PATTERN" } else { pattern };
                 format!("\n  raise the limit with: larder limits set FILE '{pattern}' --max-binary-size SIZE")
             }
             _ => String::new(),
