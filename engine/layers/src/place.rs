@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use larder::{
-    CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Part, Result, Row, RowRange,
-    WriteTxn,
+    CollectionDefinition, CollectionMut, Defined, ErrorKind, Key, Micros, Part, Result, Row, RowPage,
+    RowRange, WriteTxn,
 };
 
 /// Opens a collection; makes it where there is none.
@@ -62,8 +62,33 @@ pub(crate) fn remove_all(rows: &mut CollectionMut<'_, '_>, found: &[Row]) -> Res
     Ok(found.len() as u64)
 }
 
-/// How many rows are looked at at a time to remove some of them.
+/// How many rows are looked at at a time to find some of them.
 const LOOKED_AT_ONCE: usize = 256;
+
+fn page_of(rows: &mut CollectionMut<'_, '_>, index: Option<&str>, range: &RowRange) -> Result<RowPage> {
+    match index {
+        Some(index) => rows.find(index, range),
+        None => rows.page(range),
+    }
+}
+
+/// Tells whether a row of a range, by an index or by the keys, is what is looked for; looks no further than that.
+pub(crate) fn has_any(
+    rows: &mut CollectionMut<'_, '_>,
+    index: Option<&str>,
+    range: RowRange,
+    is: impl Fn(&Row) -> bool,
+) -> Result<bool> {
+    let mut range = range.limit(LOOKED_AT_ONCE);
+    loop {
+        let page = page_of(rows, index, &range)?;
+        if page.rows.iter().any(&is) {
+            return Ok(true);
+        }
+        let Some(next) = page.next else { return Ok(false) };
+        range = range.after(next);
+    }
+}
 
 /// Removes rows of a range, in the order of an index or of their keys, that may go, which is asked for each; at most `limit`
 /// of them. Gives how many these were.
@@ -76,10 +101,7 @@ pub(crate) fn remove_where<E: From<larder::Error>>(
 ) -> std::result::Result<usize, E> {
     let (mut removed, mut range) = (0, range.limit(limit.clamp(1, LOOKED_AT_ONCE)));
     while removed < limit {
-        let page = match index {
-            Some(index) => rows.find(index, &range)?,
-            None => rows.page(&range)?,
-        };
+        let page = page_of(rows, index, &range)?;
         for row in &page.rows {
             if removed < limit && may_go(rows, row)? {
                 removed += usize::from(rows.remove(row.key())?);

@@ -1,13 +1,13 @@
 //! What is removed: of runs that are over, and of what is past.
 
-use larder::{Micros, RowRange, Rows, Tuple, WriteTxn};
+use larder::{Key, Micros, Row, RowRange, Rows, Tuple, WriteTxn};
 
 use super::plan::{CONFIG, RUN, STEP, run_of};
 use super::{
     ApprovalState, BarrierState, GateState, MadeState, Result, RunState, Runs, RunsError, barrier, made,
     text_of,
 };
-use crate::place::{found, remove_all, remove_where};
+use crate::place::{found, has_any, remove_all, remove_where};
 
 /// Removes something of a run, at most so many rows; gives how many these were.
 type Removal = fn(&Runs, &mut WriteTxn<'_>, &str, usize) -> Result<usize>;
@@ -100,16 +100,11 @@ impl Runs {
 
     /// The run itself, if nothing of it stays.
     fn remove_last(&self, txn: &mut WriteTxn<'_>, run: &str, _limit: usize) -> Result<usize> {
-        let of_run = RowRange::all().with(run).limit(1);
-        for (rows, index) in [(&self.made, Some("run")), (&self.barriers, Some("run")), (&self.gates, None)] {
-            let Some(mut rows) = found(txn.collection(rows))? else { continue };
-            let left = match index {
-                Some(index) => rows.find(index, &of_run)?,
-                None => rows.page(&of_run)?,
-            };
-            if !left.rows.is_empty() {
-                return Ok(0);
-            }
+        let has_more = has_of_run(txn, &self.made, Some("run"), run, |_| true)?
+            || self.has_gate(txn, run, |_| true)?
+            || self.has_barrier(txn, run, |_| true)?;
+        if has_more {
+            return Ok(0);
         }
         let Some(mut rows) = found(txn.collection(&self.runs))? else { return Ok(0) };
         Ok(usize::from(rows.remove((RUN, run))?))
@@ -194,20 +189,27 @@ impl Runs {
                 }
             }
         }
-        let of_run = RowRange::all().with(run);
-        if let Some(mut rows) = found(txn.collection(&self.gates))?
-            && rows.all(None, &of_run)?.iter().any(|row| GateState::of(row) == GateState::Waiting)
-        {
-            return Ok(Some(RunState::Running));
-        }
-        if let Some(mut rows) = found(txn.collection(&self.barriers))?
-            && rows
-                .all(Some("run"), &of_run)?
-                .iter()
-                .any(|row| barrier::state_of(row) == Some(BarrierState::Open))
-        {
-            return Ok(Some(RunState::Running));
-        }
-        Ok(None)
+        let waits = self.has_gate(txn, run, |row| GateState::of(row) == GateState::Waiting)?
+            || self.has_barrier(txn, run, |row| barrier::state_of(row) == Some(BarrierState::Open))?;
+        Ok(waits.then_some(RunState::Running))
     }
+
+    fn has_gate(&self, txn: &mut WriteTxn<'_>, run: &str, is: impl Fn(&Row) -> bool) -> Result<bool> {
+        has_of_run(txn, &self.gates, None, run, is)
+    }
+
+    fn has_barrier(&self, txn: &mut WriteTxn<'_>, run: &str, is: impl Fn(&Row) -> bool) -> Result<bool> {
+        has_of_run(txn, &self.barriers, Some("run"), run, is)
+    }
+}
+
+fn has_of_run(
+    txn: &mut WriteTxn<'_>,
+    rows: &Key,
+    index: Option<&str>,
+    run: &str,
+    is: impl Fn(&Row) -> bool,
+) -> Result<bool> {
+    let Some(mut rows) = found(txn.collection(rows))? else { return Ok(false) };
+    Ok(has_any(&mut rows, index, RowRange::all().with(run), is)?)
 }
