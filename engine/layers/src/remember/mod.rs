@@ -701,8 +701,11 @@ impl Namespace {
                 } else if holds {
                     let tags_ignored = self.put(txn, &at, computed, how)?;
                     let asset = txn.get(&at.key)?;
-                    let fence = claim.map_or(u64::MAX, |(claim, _)| claim.fence());
-                    if self.was_forgotten_since(txn, fence, asset.record())? {
+                    let is_forgotten = match claim {
+                        Some((claim, _)) => self.was_forgotten_since(txn, claim.fence(), asset.record())?,
+                        None => false,
+                    };
+                    if is_forgotten {
                         self.forget(txn, &at.row()?)?;
                         Some(Remembered { asset, outcome: Outcome::Forgotten, tags_ignored: Vec::new() })
                     } else {
