@@ -60,18 +60,13 @@ impl Output {
 
 /// Says which verb helps, where one does.
 fn remedy(failure: &Failure) -> String {
-    match failure {
-        Failure::Larder(error) => match error.kind() {
-            ErrorKind::BinaryTooLarge { by, .. } => {
-                let quoted = by.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"'));
-                let pattern = quoted.map_or("**", |(pattern, _)| pattern);
-                let pattern = if pattern.contains(['\'', '"', '\\']) { "PATTERN" } else { pattern };
-                format!("\n  raise the limit with: larder limits set FILE '{pattern}' --max-binary-size SIZE")
-            }
-            _ => String::new(),
-        },
-        _ => String::new(),
-    }
+    let Failure::Larder(error) = failure else { return String::new() };
+    let ErrorKind::BinaryTooLarge { by, .. } = error.kind() else { return String::new() };
+    let quoted = by.split_once('"').and_then(|(_, rest)| rest.rsplit_once('"'));
+    let pattern = quoted.map_or("**", |(pattern, _)| pattern);
+    // What a shell reads otherwise is not suggested.
+    let pattern = if pattern.contains(['\'', '"', '\\']) { "PATTERN" } else { pattern };
+    format!("\n  raise the limit with: larder limits set FILE '{pattern}' --max-binary-size SIZE")
 }
 
 /// Shows a text without what would mislead a terminal: control characters, and those that turn the direction of
