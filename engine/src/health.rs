@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::commit::CommitInfo;
 use crate::error::Result;
 use crate::larder::Larder;
+use crate::latency::Latency;
 use crate::primitives::Purpose;
 use crate::sweep;
 use crate::txn::ReadTxn;
@@ -49,6 +50,10 @@ pub struct Health {
     pub rules_default: &'static str,
     /// The version of the rules; 0 if none were set, and everything is allowed.
     pub rules_version: u64,
+    /// How long operations took since the store was opened, by their names: those of the functions, `write` for every change
+    /// that a session commits unless the session [is named](crate::Session::named). Reads that the cache of records answers are
+    /// not among them, which take less than the clock can tell: [`CacheStatistics::hits`](crate::CacheStatistics::hits) counts them.
+    pub operations: BTreeMap<&'static str, Latency>,
     /// What layers tell of themselves, by the names under which they were [added](Larder::add_health).
     pub layers: BTreeMap<String, LayerHealth>,
 }
@@ -181,6 +186,7 @@ impl Larder {
             },
             rules_default: documents.rules.default_effect().as_str(),
             rules_version: documents.get(crate::DocumentKind::Rules).version,
+            operations: shared.latencies.tell(),
             layers: self.layers(),
         }
     }

@@ -17,6 +17,7 @@ use crate::commit::{Commit, CommitInfo, RecoveryReport};
 use crate::documents::DocumentKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
+use crate::latency::Latencies;
 use crate::options::{Options, SlowOperation};
 use crate::primitives::{AuditBuffer, AuditEntry, Statistics, StatisticsMap};
 use crate::retention::{self, RetentionReport};
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) snapshot_taken: Mutex<Option<u64>>,
     /// Who tells how he is when the store is asked.
     pub(crate) layers: crate::health::Layers,
+    /// How long what took.
+    pub(crate) latencies: Latencies,
     next_payload: AtomicU64,
 }
 
@@ -148,6 +151,7 @@ impl Larder {
             readers: Arc::default(),
             snapshot_taken: Mutex::default(),
             layers: crate::health::Layers::default(),
+            latencies: Latencies::default(),
             next_payload: AtomicU64::new(next_payload_id(&commit)?),
             settings: options,
             system: Caller::root()?,
@@ -381,7 +385,7 @@ impl Shared {
         self.commit.hurry();
     }
 
-    /// Runs an operation under a span, and reports it if it was slow.
+    /// Runs an operation under a span, notes how long it took, and reports it if it was slow.
     pub(crate) fn observed<R, E>(
         &self,
         operation: &'static str,
@@ -392,7 +396,7 @@ impl Shared {
         self.timed(operation, place, act)
     }
 
-    /// Runs an operation whose span was begun, and reports it if it was slow.
+    /// Runs an operation whose span was begun, notes how long it took, and reports it if it was slow.
     pub(crate) fn timed<R, E>(
         &self,
         operation: &'static str,
@@ -402,6 +406,7 @@ impl Shared {
         let began = self.clock.now();
         let result = act();
         let micros = self.clock.now().saturating_sub(began);
+        self.latencies.note(operation, micros, result.is_err());
         if micros >= self.settings.slow_threshold {
             trace::slow(operation, place, micros);
             if let Some(hook) = &self.settings.slow_hook {

@@ -54,6 +54,8 @@ pub struct Session {
     caller: Caller,
     durability: Durability,
     wait_max: Duration,
+    /// What its changes are called by those who watch.
+    name: Option<&'static str>,
 }
 
 impl std::fmt::Debug for Session {
@@ -70,6 +72,7 @@ impl Session {
             caller,
             durability: shared.settings.durability,
             wait_max: shared.settings.wait_max,
+            name: None,
         }
     }
 
@@ -99,6 +102,24 @@ impl Session {
     #[must_use]
     pub fn wait_max(mut self, wait: Duration) -> Self {
         self.wait_max = wait;
+        self
+    }
+
+    /// Gives the session with another name for what it changes: in spans, in reports of what was slow, and in the latencies of
+    /// [`Larder::health`](crate::Larder::health). Without one it is `write`, or `submit`.
+    ///
+    /// ```
+    /// # fn main() -> larder::Result<()> {
+    /// # let larder = larder::Options::new().open_in_memory()?;
+    /// let orders = larder.session("ana")?.named("take an order");
+    /// orders.write(|txn| txn.put("orders/1", "leek soup"))?;
+    /// assert_eq!(larder.health().operations["take an order"].count, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn named(mut self, operation: &'static str) -> Self {
+        self.name = Some(operation);
         self
     }
 
@@ -134,7 +155,7 @@ impl Session {
         &self,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R, E>,
     ) -> Result<Receipt<R>, E> {
-        self.shared.observed("write", "", || {
+        self.shared.observed(self.name.unwrap_or("write"), "", || {
             let (value, commit, slot) = self.sequence("", closure)?;
             self.wait(slot)?;
             Ok(Receipt { value, commit })
@@ -153,7 +174,7 @@ impl Session {
     ) -> Result<Receipt<Option<R>>> {
         OnceRow::key(self.caller.name(), idempotency_key)?;
         let mut earlier = None;
-        self.shared.observed("write", "", || {
+        self.shared.observed(self.name.unwrap_or("write"), "", || {
             let (value, commit, slot) = self.sequence(idempotency_key, |txn| {
                 earlier = txn.earlier(idempotency_key)?;
                 if earlier.is_some() { Ok(None) } else { closure(txn).map(Some) }
@@ -175,8 +196,9 @@ impl Session {
         &self,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R>,
     ) -> Result<(R, CommitTicket)> {
-        let (value, commit, slot) =
-            self.shared.observed("submit", "", || self.sequence::<R, Error>("", closure))?;
+        let (value, commit, slot) = self
+            .shared
+            .observed(self.name.unwrap_or("submit"), "", || self.sequence::<R, Error>("", closure))?;
         let path = Arc::clone(&self.shared.commit);
         let ticket = match slot {
             Some(slot) => CommitTicket::new(slot, path, commit),
@@ -273,7 +295,7 @@ impl Session {
         let key = key.into_key()?;
         let mut draft = draft.into();
         let place = key.clone();
-        let receipt = self.shared.observed("write", place.as_str(), || {
+        let receipt = self.shared.observed(self.name.unwrap_or("write"), place.as_str(), || {
             draft.payload = DraftPayload::Prepared(self.prepare_now(&key, reader, &draft)?);
             self.carry_out(Change::Put { key, draft }, Vec::new())
         })?;
@@ -393,7 +415,7 @@ impl Session {
         let change = change?;
         let key = change.key().cloned();
         let place = key.as_ref().map_or("", Key::as_str);
-        self.shared.observed("write", place, || self.carry_out(change, conditions))
+        self.shared.observed(self.name.unwrap_or("write"), place, || self.carry_out(change, conditions))
     }
 
     /// Makes the payload of a draft ready: whatever can be done before this writer's turn is done before it, hashing,

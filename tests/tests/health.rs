@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{Clock, DocumentKind, Draft, Durability, Figures, ManualClock, SnapshotOptions, Status};
+use larder::{
+    Clock, DocumentKind, Draft, Durability, Error, Figures, ManualClock, SnapshotOptions, Status, WriteTxn,
+};
 use larder_layers::queue::{QueueSettings, Queues};
 use larder_layers::tasks::{TaskDraft, Tasks};
 use larder_tests::{Call, Fault, FaultyDisk, Plan, Random, still};
@@ -109,6 +111,48 @@ fn s4_7_s1_11_layers_tell_how_they_are() {
     drop(session);
     larder.close().unwrap();
     assert!(other.health().layers["tasks"].error.is_some());
+}
+
+/// S4-§2. How long operations take is noted by their names, each of a layer by the name that its session was given: how
+/// many, how many failed, together, the longest, and a histogram that tells any part of them up to a fourth too much.
+#[test]
+fn s4_par_2_how_long_operations_took_is_told_by_their_names() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let larder = still().clock(Arc::clone(&clock) as Arc<dyn Clock>).open_in_memory().unwrap();
+    assert!(larder.health().operations.is_empty());
+    let ana = larder.session("ana").unwrap();
+    let queue = Queues::at("queues").unwrap().queue("mail").unwrap();
+    ana.try_write(|txn| queue.create(txn, &QueueSettings::new())).unwrap();
+    let enqueuing = ana.clone().named("enqueue");
+    for micros in 1..=1_000 {
+        enqueuing
+            .try_write(|txn: &mut WriteTxn<'_>| {
+                clock.advance(micros);
+                queue.enqueue(txn, "a letter")
+            })
+            .unwrap();
+    }
+    let refused: Result<_, Error> = enqueuing.write(|_| {
+        clock.advance(70_000_000);
+        Err::<(), _>(Error::abort("a whim"))
+    });
+    refused.unwrap_err();
+    assert!(ana.get("nothing").is_err());
+
+    let operations = larder.health().operations;
+    let (enqueued, got, written) = (&operations["enqueue"], &operations["get"], &operations["write"]);
+    assert_eq!((enqueued.count, enqueued.failed), (1_001, 1));
+    assert_eq!((enqueued.micros, enqueued.micros_max), (500_500 + 70_000_000, 70_000_000));
+    assert_eq!(enqueued.buckets.iter().map(|(_, count)| count).sum::<u64>(), 1_001);
+    for (part, exactly) in [(0.001, 2), (0.1, 101), (0.5, 501), (0.9, 901), (0.99, 991)] {
+        let told = enqueued.quantile(part);
+        assert!((exactly..=exactly + exactly / 4).contains(&told), "{part}: {told} for {exactly}");
+    }
+    assert_eq!(enqueued.quantile(1.0), 70_000_000);
+    assert_eq!((got.count, got.failed, got.micros_max, got.quantile(0.5)), (1, 1, 0, 0));
+    assert_eq!((written.count, written.failed), (1, 0), "what has a name is not among the others");
+    let json: serde_json::Value = serde_json::to_value(larder.health()).unwrap();
+    assert_eq!(json["operations"]["enqueue"]["count"], 1_001);
 }
 
 #[test]

@@ -70,8 +70,7 @@ fn ids(session: &Session) -> Vec<u64> {
 
 /// S4-§2. What was ever enqueued, delivered, acknowledged, given back, taken back and given up is counted,
 /// and how long messages waited. No total ever goes back, and all go on after the file was closed, and after
-/// a crash. How long an operation takes is for `tracing` to tell: every one has a span, which `tracing.rs`
-/// tests.
+/// a crash. How long operations take, `health().operations` tells, which `health.rs` tests.
 #[test]
 fn s4_par_2_totals_only_grow_and_go_on_after_closing_and_after_a_crash() {
     let clock = Arc::new(ManualClock::at(SECOND));

@@ -73,6 +73,8 @@ fn s2_28_every_operation_has_one_span_with_what_it_is_about() {
         session.apply(Edit::delete("c")).unwrap();
         session.write(|txn| txn.put("a/c", "x")).unwrap();
         seen(&[("write", "a/b"), ("write", "a/b"), ("write", "a/b"), ("write", "c"), ("write", "")]);
+        session.clone().named("stock up").put("a/c", "x").unwrap();
+        seen(&[("stock up", "a/c")]);
         for _ in 0..2 {
             // Once from the view, and once from the cache.
             session.get("a/b").unwrap();

@@ -17,6 +17,9 @@
 //! place, or where the settings say. Dead letters stay in their queue, in a state of their own: they have no queue that could
 //! breed more, and keep where they were, how often they were tried, and why they were given up.
 //!
+//! How long enqueuing, taking and acknowledging take, [`Larder::health`] tells of sessions that are [named](larder::Session::named)
+//! after what they do.
+//!
 //! Times are those of the transaction. Producers need the right to enqueue at the key of the queue and below it, consumers the
 //! right to consume; who creates one, the right to manage, and to write its settings, the right to write.
 
