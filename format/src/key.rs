@@ -125,13 +125,12 @@ impl Key {
 
     /// Builds the buffer of a text that keeps the invariants.
     fn from_checked(text: &str) -> Key {
-        let mut buffer = String::with_capacity(text.len().saturating_mul(2).saturating_add(1));
-        buffer.push_str(text);
-        for segment in text.split('/') {
-            buffer.push_str(segment);
-            buffer.push(char::from(TERMINATOR));
-        }
-        Key { text_then_encoded: buffer.into() }
+        let mut buffer = Vec::with_capacity(text.len().saturating_mul(2).saturating_add(1));
+        buffer.extend_from_slice(text.as_bytes());
+        buffer.extend(text.bytes().map(|byte| if byte == b'/' { TERMINATOR } else { byte }));
+        buffer.push(TERMINATOR);
+        // One byte of ASCII for another: it stays UTF-8.
+        Key { text_then_encoded: String::from_utf8(buffer).unwrap_or_default().into() }
     }
 
     /// Splits the buffer, whose length is twice that of the text, plus one.
