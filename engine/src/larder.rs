@@ -543,38 +543,59 @@ impl Readers {
 
 /// Says that somebody reads, since when, and whether that is too long.
 pub(crate) struct ReaderToken {
-    readers: Option<(Arc<Readers>, u64)>,
+    readers: Arc<Readers>,
+    /// The number of the reader; none of a write transaction, which is no reader.
+    number: Option<u64>,
     clock: Arc<dyn Clock>,
     began: Micros,
+    /// How many bytes had been written when it began.
+    written: u64,
     age_max: Micros,
+    /// The greatest age of what is kept of it.
+    age_max_kept: Micros,
 }
 
 impl ReaderToken {
     pub(crate) fn issue(shared: &Shared) -> Self {
-        Self::registered(shared, false)
+        Self::unlimited(shared).registered(false)
     }
 
     /// For a snapshot, which takes as long as it takes.
     pub(crate) fn of_snapshot(shared: &Shared) -> Self {
-        Self::registered(shared, true)
-    }
-
-    fn registered(shared: &Shared, is_snapshot: bool) -> Self {
-        let began = shared.clock.now();
-        let number = shared.readers.next.fetch_add(1, Ordering::Relaxed);
-        let written = shared.commit.store().backend_state().bytes_written();
-        shared.readers.open.lock().insert(number, Reader { began, written, is_snapshot });
-        Self {
-            readers: Some((Arc::clone(&shared.readers), number)),
-            clock: Arc::clone(&shared.clock),
-            began,
-            age_max: if is_snapshot { Micros::MAX } else { shared.settings.reader_age_max },
-        }
+        Self::unlimited(shared).registered(true)
     }
 
     /// For a write transaction, whose length is limited otherwise.
     pub(crate) fn unlimited(shared: &Shared) -> Self {
-        Self { readers: None, clock: Arc::clone(&shared.clock), began: 0, age_max: Micros::MAX }
+        Self {
+            readers: Arc::clone(&shared.readers),
+            number: None,
+            clock: Arc::clone(&shared.clock),
+            began: shared.clock.now(),
+            written: shared.commit.store().backend_state().bytes_written(),
+            age_max: Micros::MAX,
+            age_max_kept: shared.settings.reader_age_max,
+        }
+    }
+
+    fn registered(mut self, is_snapshot: bool) -> Self {
+        let number = self.readers.next.fetch_add(1, Ordering::Relaxed);
+        let reader = Reader { began: self.began, written: self.written, is_snapshot };
+        self.readers.open.lock().insert(number, reader);
+        self.number = Some(number);
+        self.age_max = if is_snapshot { Micros::MAX } else { self.age_max_kept };
+        self
+    }
+
+    /// For what is read later: what a write transaction gives of a large payload outlives it, and is a reader then.
+    pub(crate) fn to_keep(self: &Arc<Self>) -> Arc<Self> {
+        if self.number.is_some() {
+            return Arc::clone(self);
+        }
+        let Self { began, written, age_max, age_max_kept, .. } = **self;
+        let (readers, clock) = (Arc::clone(&self.readers), Arc::clone(&self.clock));
+        let kept = Self { readers, number: None, clock, began, written, age_max, age_max_kept };
+        Arc::new(kept.registered(false))
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -593,8 +614,8 @@ impl ReaderToken {
 
 impl Drop for ReaderToken {
     fn drop(&mut self) {
-        if let Some((readers, number)) = &self.readers {
-            readers.open.lock().remove(number);
+        if let Some(number) = &self.number {
+            self.readers.open.lock().remove(number);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder::{
-    AccessDecision, AccessRequest, Authorizer, DocumentKind, Draft, Edit, ManualClock, Options, Status,
+    AccessDecision, AccessRequest, Authorizer, Clock, DocumentKind, Draft, Edit, ManualClock, Options, Status,
 };
 use larder_tests::{block_on, in_memory, kind_of, still, verified};
 
@@ -279,4 +279,36 @@ fn what_was_read_in_a_transaction_stays_readable_after_it() {
         let _ = larder.upkeep(2_000_000).unwrap();
         assert!(asset.bytes().unwrap() == large, "{is_removed_at_once}");
     }
+}
+
+/// What is read of a large payload in a transaction, and kept, is a reader afterwards: it is counted, and gets too
+/// old like any other.
+#[test]
+fn x_4_what_a_transaction_gives_of_a_large_payload_counts_as_a_reader() {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let options = still().clock(Arc::clone(&clock) as Arc<dyn Clock>).reader_age_max(5_000_000);
+    let larder = options.open_in_memory().unwrap();
+    let ana = larder.session("ana").unwrap();
+    let large = noise(3 << 20);
+    let write = |key: &str| {
+        let receipt = ana.write(|txn| {
+            txn.put(key, large.clone())?;
+            txn.get(key)
+        });
+        receipt.unwrap().value
+    };
+    drop(write("one"));
+    assert_eq!(larder.health().readers.open, 0, "nothing is kept");
+    let (two, three) = (write("two"), write("three"));
+    ana.delete("two").unwrap();
+    ana.delete("three").unwrap();
+    larder.flush().unwrap();
+    let readers = larder.health().readers;
+    assert_eq!((readers.open, readers.oldest_since), (2, Some(1_000_000)));
+    assert!(two.bytes().unwrap() == large);
+    drop(two);
+    clock.advance(5_000_001);
+    assert_eq!(kind_of(three.bytes()), "ReaderExpired");
+    drop(three);
+    assert_eq!(larder.health().readers.open, 0);
 }

@@ -277,7 +277,7 @@ impl<'v> Reading<'v, '_> {
             PayloadState::Stored { hash, id, .. } => {
                 let content = self.content(key, &hash.0, id)?;
                 let own = self.own.map(|own| own_chunks(own, id)).unwrap_or_default();
-                let source = ViewSource { view: self.view.clone(), own, token: Arc::clone(self.token) };
+                let source = ViewSource { view: self.view.clone(), own, token: self.token.to_keep() };
                 PayloadReader::stored(content.stored(hash), Box::new(source)).map_err(|error| error.at(key))
             }
         }

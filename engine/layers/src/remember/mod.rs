@@ -63,8 +63,6 @@ const COLLISIONS_MAX: u32 = 16;
 const USES_MAX: usize = 1_024;
 /// For how long a claim is made anew, in the transaction that gives it back.
 const RETAKEN: Duration = Duration::from_secs(1);
-/// Up to which length an asset has its payload in memory.
-const READ_AT_ONCE_MAX: u64 = 1 << 20;
 /// The attribute of a value that is the knowledge that there is none.
 const NOTHING: &str = "remember.nothing";
 
@@ -660,7 +658,7 @@ impl Namespace {
             Ok(Some((txn.get(&at.key)?, annotated.tags_ignored)))
         })?;
         let (asset, tags_ignored) = receipt.value.unwrap_or((asset, Vec::new()));
-        Ok(Remembered { asset: outside(session, asset)?, outcome, tags_ignored })
+        Ok(Remembered { asset, outcome, tags_ignored })
     }
 
     /// Stores a value that was computed elsewhere, unless one is there.
@@ -727,8 +725,7 @@ impl Namespace {
         })?;
         let lost = if claim.is_some() { Outcome::RaceLost } else { Outcome::AlreadyThere };
         match receipt.value {
-            Some(stored) if stored.outcome == Outcome::Forgotten => Ok(stored),
-            Some(stored) => Ok(Remembered { asset: outside(session, stored.asset)?, ..stored }),
+            Some(stored) => Ok(stored),
             None => match self.look(session, fingerprint)? {
                 Some((asset, at)) => self.hit(session, asset, &at, how, lost),
                 // The right was lost, and nobody has stored anything; or what was there is gone again.
@@ -811,15 +808,6 @@ impl Namespace {
         self.evict(txn, Some((&row, bytes)))?;
         Ok(())
     }
-}
-
-/// Gives an asset as a reader has it, if its payload is read later: what a transaction gave keeps the state of that one, and no
-/// limit of age ends it.
-fn outside(session: &Session, asset: Asset) -> Result<Asset> {
-    if asset.record().payload().length() <= READ_AT_ONCE_MAX {
-        return Ok(asset);
-    }
-    Ok(found(session.get(asset.key()))?.unwrap_or(asset))
 }
 
 /// Gives the fence to act with. A claim that was revoked because its time was over, and that nobody has taken over, is made
