@@ -53,6 +53,10 @@ planted-bugs *name:
 crash-lab-long seconds="3600":
     cargo run --release -p larder-tests --bin crash_lab -- long {{seconds}}
 
+# So many days of a store with failures and losses of power, on a clock that is told the time: a year in half a minute.
+soak days="365" seed="1":
+    cargo run --release -p larder-tests --bin crash_lab -- soak {{days}} {{seed}}
+
 # Small changes of the code of `format`, one by one, that its tests have to find: one of so many parts of them, in half an
 # hour. It takes cargo-mutants.
 mutants part="0/8":

@@ -5,6 +5,7 @@
 //! - [`Judge`]: whether what comes up from an image is what may.
 //! - [`LongRun`]: two hundred commits, with a call to the disk that fails, and what must hold whichever it is.
 //! - [`everywhere`]: a scenario in memory, on a file and on the images of crashes.
+//! - [`Soak`]: years of a store, with failures, on a clock that is told the time; it must not need more with age.
 //! - [`Workload`]: a random program over everything that changes a store, the same for the same seed.
 //! - [`DECODERS`]: every decoder of the file format, for a fuzzer.
 //! - [`history`]: what several threads saw of one store, and whether one order explains it.
@@ -17,6 +18,7 @@ pub mod history;
 mod lab;
 mod process;
 mod random;
+mod soak;
 mod stage;
 mod workload;
 
@@ -29,6 +31,7 @@ pub use process::child;
 #[cfg(target_os = "linux")]
 pub use process::status_kib;
 pub use random::Random;
+pub use soak::{Soak, Soaked};
 pub use stage::everywhere;
 pub use workload::{Did, Workload};
 

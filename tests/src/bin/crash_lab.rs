@@ -10,6 +10,7 @@
 //! cargo run --release -p larder-tests --bin crash_lab -- errors                the errors of the disk, all of them
 //! cargo run --release -p larder-tests --bin crash_lab -- error CALL AT FAILURE LASTING
 //! cargo run --release -p larder-tests --bin crash_lab -- history SEED TIMES
+//! cargo run --release -p larder-tests --bin crash_lab -- soak DAYS SEED        so many days of a store, on a clock that is told the time
 //! ```
 
 #![expect(clippy::disallowed_methods, reason = "how long it takes is told, and limited")]
@@ -26,9 +27,67 @@ use larder::{
 };
 use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
-    Call, Crash, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan, Random, Survived,
-    Trace, Verdict, Workload, still,
+    Call, Crash, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan, Random, Soak,
+    Soaked, Survived, Trace, Verdict, Workload, status_kib, still,
 };
+
+/// Years of a store: it must come up as it was whenever it is opened, and need no more with age. Prints what it needed, month by
+/// month.
+fn soak(soak: Soak) -> bool {
+    const MONTH: usize = 30;
+    let began = Instant::now();
+    println!("  day    commits  crashes  failures   file MiB    kept MiB  memory MiB  open files");
+    let mut needed = Vec::new();
+    let mut look = |day: usize, so_far: &Soaked| {
+        if !(day + 1).is_multiple_of(MONTH) {
+            return;
+        }
+        let most = |of: &[u64], last: usize| {
+            of.iter().rev().take(last).max().copied().unwrap_or(0) as f64 / 1_048_576.0
+        };
+        let (file, kept) = (most(&so_far.file_bytes, MONTH), most(&so_far.kept_bytes, 4));
+        let memory = status_kib("VmRSS") as f64 / 1_024.0;
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let Soaked { commits, crashes, failures, .. } = so_far;
+        println!(
+            "{:>5} {commits:>10} {crashes:>8} {failures:>9} {file:>10.1} {kept:>11.1} {memory:>11.1} {open:>11}",
+            day + 1
+        );
+        needed.push([file, kept, memory, open as f64]);
+    };
+    let done = match soak.run(&mut look) {
+        Ok(done) => done,
+        Err(what) => {
+            println!("  {what}");
+            return false;
+        }
+    };
+    // Programs differ from day to day: half of the later months are held against half of the earlier ones. A file grows by
+    // doubling, and lies in memory here, with what of it was synced and what was not.
+    let (early, late) = needed.split_at(needed.len() / 2);
+    let median = |months: &[[f64; 4]], what: usize| {
+        let mut needs: Vec<f64> = months.iter().map(|needs| needs[what]).collect();
+        needs.sort_by(f64::total_cmp);
+        needs.get(needs.len() / 2).copied().unwrap_or(0.0)
+    };
+    let allowed = [(2.0, 0.0), (1.25, 0.5), (1.25, 3.0 * median(late, 0)), (1.0, 0.0)];
+    let is_flat = allowed
+        .into_iter()
+        .enumerate()
+        .all(|(what, (times, more))| median(late, what) <= times * median(early, what) + more);
+    println!(
+        "{} days, {} commits, {} closed, {} crashes, {} failures of the disk, {} recounts in full, {:.0} s: {}",
+        soak.days,
+        done.commits,
+        done.closed,
+        done.crashes,
+        done.failures,
+        done.recounts,
+        began.elapsed().as_secs_f64(),
+        if is_flat { "needs no more with age" } else { "NEEDS MORE WITH AGE" }
+    );
+    is_flat
+}
 
 /// How many steps of a program are run.
 const PROGRAM_STEPS: usize = 40;
@@ -93,6 +152,10 @@ fn main() {
             println!("{not_explained} of {times} not explained");
             std::process::exit(i32::from(not_explained > 0));
         }
+        ["soak", days, seed] => {
+            let (days, seed) = (days.parse().expect("a number"), seed.parse().expect("a number"));
+            std::process::exit(i32::from(!soak(Soak { seed, days, steps_a_day: 1_440 })));
+        }
         ["errors"] => {
             let failures = AtomicU64::new(0);
             errors(&Tier { limit: Duration::MAX, ..CHANGE }, &failures);
@@ -109,7 +172,7 @@ fn main() {
         }
         _ => {
             eprintln!(
-                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | errors | error CALL AT FAILURE LASTING | history SEED TIMES]"
+                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | errors | error CALL AT FAILURE LASTING | history SEED TIMES | soak DAYS SEED]"
             );
             std::process::exit(2);
         }
