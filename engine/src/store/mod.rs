@@ -556,6 +556,8 @@ impl Store {
 
     /// Gives back what the file is longer than it has to be. Nobody may be reading.
     pub(crate) fn trim(&self) -> Result<()> {
+        // Nor may anybody be staging a payload.
+        let _turn = self.turn.take();
         self.current().with_database_mut(|database| {
             shield("trim the file", || {
                 loop {
