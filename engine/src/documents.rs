@@ -36,7 +36,7 @@ impl DocumentKind {
         }
     }
 
-    fn key_prefix(self) -> Vec<u8> {
+    pub(crate) fn key_prefix(self) -> Vec<u8> {
         [self.name().as_bytes(), &[0]].concat()
     }
 

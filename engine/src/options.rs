@@ -32,9 +32,9 @@ pub type SlowHook = Arc<dyn Fn(&SlowOperation) + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// The most rows of the change feed, and of the audit each.
+    /// The most rows of the change feed, and of the audit, and versions of a document, each.
     pub rows_max: u64,
-    /// The greatest age of a row, in microseconds.
+    /// The greatest age of a row, in microseconds; for a version of a document, how long ago it was replaced.
     pub age_max: Micros,
     /// The most idempotency keys.
     pub idempotency_keys_max: u64,
@@ -45,7 +45,7 @@ pub struct Retention {
 const DAY: Micros = 24 * 3_600 * 1_000_000;
 
 impl Default for Retention {
-    /// A million rows of feed and audit, 30 days; a million idempotency keys, 24 hours.
+    /// A million rows of feed and audit, and versions of a document, 30 days; a million idempotency keys, 24 hours.
     fn default() -> Self {
         Self {
             rows_max: 1_000_000,
@@ -57,7 +57,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Keeps at most this many rows of feed and audit.
+    /// Keeps at most this many rows of feed and audit, and versions of a document.
     #[must_use]
     pub fn rows_max(mut self, rows: u64) -> Self {
         self.rows_max = rows;
@@ -269,7 +269,7 @@ impl Options {
         self
     }
 
-    /// Sets how much of feed, audit and idempotency keys is kept.
+    /// Sets how much of feed, audit, idempotency keys and former versions of documents is kept.
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::authorizer::Caller;
 use crate::commit::Durability;
+use crate::documents::{Document, DocumentKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::larder::{FEED_TRIMMED, ONCE_TRIMMED, Shared};
 use crate::primitives::{AuditEntry, HISTORY_PRUNED, OnceRow, Orphan, numbered_of};
@@ -35,7 +36,7 @@ const PRUNED_AT_ONCE: usize = 1_000;
 pub struct UpkeepReport {
     /// Whether what was visible was put on disk.
     pub flushed: bool,
-    /// How many rows of the feed, the audit and the idempotency keys were dropped.
+    /// How many rows of the feed, the audit, the idempotency keys and former versions of documents were dropped.
     pub trimmed: u64,
 }
 
@@ -213,9 +214,10 @@ fn trim(shared: &Arc<Shared>, now: Micros) -> Result<u64> {
     })?;
     let once = past_once(shared, now)?;
     let orphans = past_orphans(shared, now)?;
+    let documents = past_documents(shared, now)?;
     let count = feed.as_ref().map_or(0, |(_, count)| *count)
         + audit.as_ref().map_or(0, |(_, count)| *count)
-        + (once.len() + orphans.len()) as u64;
+        + (once.len() + orphans.len() + documents.len()) as u64;
     if count == 0 {
         return Ok(0);
     }
@@ -236,6 +238,9 @@ fn trim(shared: &Arc<Shared>, now: Micros) -> Result<u64> {
         }
         for key in orphans {
             txn.trim_row(Table::Claims, key);
+        }
+        for key in documents {
+            txn.trim_row(Table::Documents, key);
         }
         Ok(())
     })?;
@@ -284,6 +289,29 @@ fn past_orphans(shared: &Shared, now: Micros) -> Result<Vec<Bytes>> {
         let (key, row) = row?;
         let age = now.saturating_sub(Orphan::decode(&key, &row)?.time);
         past.extend((age > shared.settings.retention.age_max).then_some(key));
+    }
+    Ok(past)
+}
+
+/// Versions of documents that were replaced too long ago, or too often since. The one that is in force stays.
+fn past_documents(shared: &Shared, now: Micros) -> Result<Vec<Bytes>> {
+    let retention = shared.settings.retention;
+    let (view, documents) = (shared.commit.committed_view()?, shared.commit.documents());
+    let mut past = Vec::new();
+    for kind in DocumentKind::ALL {
+        let newest = documents.get(kind).version;
+        let mut before: Option<(Bytes, u64)> = None;
+        for row in view.prefix(None, Table::Documents, &kind.key_prefix())?.take(TRIM_AT_ONCE) {
+            let (key, row) = row?;
+            let document = Document::decode(&key, &row)?;
+            if let Some((key, version)) = before.replace((key, document.version)) {
+                let is_surplus = newest.saturating_sub(version) >= retention.rows_max.max(1);
+                if !is_surplus && now.saturating_sub(document.time) <= retention.age_max {
+                    break;
+                }
+                past.push(key);
+            }
+        }
     }
     Ok(past)
 }
