@@ -19,8 +19,10 @@ const MIB: u64 = 1 << 20;
 
 /// The greatest length of a payload that is stored in one row, in bytes.
 pub(crate) const CONTIGUOUS_LENGTH_MAX: u64 = 16 * MIB;
-/// The length up to which a payload is cut into rows of 64 KiB, in bytes.
-pub(crate) const SMALL_LENGTH_MAX: u64 = MIB;
+/// The length up to which a payload is cut into rows of 64 KiB, in bytes: from 256 KiB on, larger rows are read a sixth faster whole.
+const SMALL_LENGTH_MAX: u64 = MIB / 4 - 1;
+/// How much of a payload of unknown length is held back until its rows are chosen, in bytes; a longer one is cut into rows of 1 MiB.
+pub(crate) const UNDECIDED_LENGTH_MAX: u64 = MIB;
 /// The length up to which a payload is cut into rows of 256 KiB, in bytes.
 const MIDDLE_LENGTH_MAX: u64 = 16 * MIB;
 

@@ -64,16 +64,16 @@ impl Stored {
         Ok((codec, Layout { class, stored_length }))
     }
 
-    /// Counts the rows that the payload has: of its stream, and of its seek table.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] where the fields contradict each other.
     /// Tells whether the payload lies in one row, as it is.
     pub(crate) fn is_one_plain_row(&self) -> Result<bool> {
         let (codec, layout) = self.check()?;
         Ok(codec == Codec::Raw && layout.count() == 1)
     }
 
+    /// Counts the rows that the payload has: of its stream, and of its seek table.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the fields contradict each other.
     pub(crate) fn row_counts(&self) -> Result<(u64, u64)> {
         let (codec, layout) = self.check()?;
         Ok((layout.count(), seek_table_rows(codec, self.length)))

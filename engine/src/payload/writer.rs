@@ -13,7 +13,7 @@ use super::frame::{
     SEEK_TABLE_NUMBER, compress, worthwhile,
 };
 use super::in_memory;
-use super::layout::{CONTIGUOUS_LENGTH_MAX, ChunkClass, Layout, SMALL_LENGTH_MAX};
+use super::layout::{CONTIGUOUS_LENGTH_MAX, ChunkClass, Layout, UNDECIDED_LENGTH_MAX};
 
 /// How much is read from a source at a time, in bytes: enough for blake3 to use all lanes.
 const READ_LENGTH: usize = 128 << 10;
@@ -282,9 +282,9 @@ impl Rows {
         Self { class, size_hint, pending: BytesMut::new(), number: 0, stored_length: 0 }
     }
 
-    /// Gives the length at which `pending` has a full row: or one byte more than a small payload has.
+    /// Gives the length at which `pending` has a full row: or as much that they are chosen.
     fn target(&self) -> usize {
-        in_memory(self.class.map_or(SMALL_LENGTH_MAX + 1, ChunkClass::body_length))
+        in_memory(self.class.map_or(UNDECIDED_LENGTH_MAX + 1, ChunkClass::body_length))
     }
 
     fn push<S: ChunkSink>(&mut self, mut bytes: &[u8], sink: &mut S) -> Result<()> {
@@ -315,7 +315,7 @@ impl Rows {
         sink.put(number, body)
     }
 
-    /// Cuts the tail. A stream that never grew past a small one is cut as a small one.
+    /// Cuts the tail. A stream that never grew so long that its rows had to be chosen is cut by its length.
     fn finish<S: ChunkSink>(&mut self, sink: &mut S) -> Result<(ChunkClass, u64)> {
         let class = self.class.unwrap_or(ChunkClass::for_length(self.stored_length));
         let layout = Layout { class, stored_length: self.stored_length };
@@ -474,9 +474,10 @@ mod tests {
     #[test]
     fn the_hint_chooses_the_class() {
         let class = |hint, length| write(&noise(length), spec(hint), 1 << 16).1.class;
-        assert_eq!((class(Some(1 << 20), 10), class(Some((1 << 20) + 1), 10)), (2, 3));
+        assert_eq!((class(Some((256 << 10) - 1), 10), class(Some(256 << 10), 10)), (2, 3));
         assert_eq!((class(Some(16 << 20), 10), class(Some((16 << 20) + 1), 10)), (3, 4));
-        assert_eq!((class(None, 1 << 20), class(None, (1 << 20) + 1)), (2, 4));
+        assert_eq!((class(None, (256 << 10) - 1), class(None, 1 << 20)), (2, 3));
+        assert_eq!(class(None, (1 << 20) + 1), 4);
     }
 
     #[test]
@@ -591,7 +592,7 @@ mod tests {
                 if number < self.0 { Ok(()) } else { Err(ErrorKind::no_room("rows").into()) }
             }
         }
-        let mut writer = PayloadWriter::new(Full(1), spec(Some(1 << 20)));
+        let mut writer = PayloadWriter::new(Full(1), spec(Some(200_000)));
         writer.write_all(&noise(70_000)).unwrap();
         assert!(writer.write_all(&noise(70_000)).is_err());
         assert!(writer.write_all(&[1]).is_err());
