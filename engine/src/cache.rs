@@ -64,8 +64,6 @@ struct Entry {
     /// The commit from which on this is what the key has.
     since: u64,
     weight: usize,
-    /// How many entries had been put in its shard when it was last brought to the front.
-    brought_at: u64,
 }
 
 struct Shard {
@@ -73,8 +71,6 @@ struct Shard {
     /// What was asked for lately and not kept, by a part of its hash.
     passers: Box<[u16]>,
     bytes: usize,
-    /// How many entries were ever put.
-    puts: u64,
     /// The last commit that changed a key of this shard.
     changed: u64,
     hits: u64,
@@ -104,7 +100,6 @@ impl RecordCache {
             entries: LruCache::unbounded(),
             passers: vec![0; PASSERS].into(),
             bytes: 0,
-            puts: 0,
             changed: 0,
             hits: 0,
             misses: 0,
@@ -158,21 +153,13 @@ impl RecordCache {
         take: impl FnOnce(&Row, &Bytes) -> R,
     ) -> Option<R> {
         let mut shard = self.shard(key)?.lock();
-        let Shard { entries, puts, hits, misses, .. } = &mut *shard;
-        // An entry near the front stays where it is: to bring it there touches both of its neighbours, which are in nobody's
-        // cache (as in the buffer pool of InnoDB, where the first quarter of the list is not moved).
-        let near = entries.len() as u64 / 4;
-        let Some(entry) = entries.peek_mut(key).filter(|entry| entry.since <= at) else {
-            *misses += 1;
-            return None;
-        };
-        *hits += 1;
-        let taken = take(&entry.row, &entry.payload);
-        if *puts - entry.brought_at > near {
-            entry.brought_at = *puts;
-            entries.promote(key);
-        }
-        Some(taken)
+        // While there is room the order is of no matter, and to bring an entry to the front touches both of its neighbours, which
+        // are in nobody's cache. Before the shard is full it is in order again.
+        let is_ordered = shard.bytes > self.shard_bytes_max / 4 * 3;
+        let entry = if is_ordered { shard.entries.get(key) } else { shard.entries.peek(key) };
+        let taken = entry.filter(|entry| entry.since <= at).map(|entry| take(&entry.row, &entry.payload));
+        *(if taken.is_some() { &mut shard.hits } else { &mut shard.misses }) += 1;
+        taken
     }
 
     /// Keeps what a reader found at a commit, unless it may have passed since. Once the cache is full it takes what is
@@ -287,9 +274,7 @@ impl Shard {
         if weight > bytes_max / ENTRY_PART_MAX {
             return;
         }
-        self.puts += 1;
-        let entry = Entry { row, payload: Bytes::new(), since, weight, brought_at: self.puts };
-        if let Some(old) = self.entries.put(key.into(), entry) {
+        if let Some(old) = self.entries.put(key.into(), Entry { row, payload: Bytes::new(), since, weight }) {
             self.bytes -= old.weight;
         }
         self.bytes += weight;
