@@ -565,7 +565,7 @@ impl ReaderToken {
         Self::unlimited(shared).registered(true)
     }
 
-    /// For a write transaction, whose length is limited otherwise.
+    /// For a write transaction, which may work as long as it does: others wait for it anyway.
     pub(crate) fn unlimited(shared: &Shared) -> Self {
         Self {
             readers: Arc::clone(&shared.readers),
@@ -592,8 +592,10 @@ impl ReaderToken {
         if self.number.is_some() {
             return Arc::clone(self);
         }
-        let Self { began, written, age_max, age_max_kept, .. } = **self;
+        let Self { written, age_max, age_max_kept, .. } = **self;
         let (readers, clock) = (Arc::clone(&self.readers), Arc::clone(&self.clock));
+        // It is as old as the asking for it, not as the transaction, which may have worked for long.
+        let began = clock.now();
         let kept = Self { readers, number: None, clock, began, written, age_max, age_max_kept };
         Arc::new(kept.registered(false))
     }

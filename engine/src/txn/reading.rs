@@ -251,15 +251,14 @@ impl<'v> Reading<'v, '_> {
         if let Some(asset) = Asset::of_row(key, &row, &at_hand) {
             return Ok(asset);
         }
-        let mut reader = self.open_row(key, &row)?;
-        let payload = if reader.len() <= EAGER_LENGTH_MAX {
-            let payload = reader.read_whole().map_err(|error| error.at(key))?;
+        let payload = if row.record.payload().length() <= EAGER_LENGTH_MAX {
+            let payload = self.read_row(key, &row)?;
             if is_kept {
                 self.view.keep_payload(key, &row, &payload);
             }
             Payload::Read(payload)
         } else {
-            Payload::Open(Box::new(parking_lot::Mutex::new(reader)))
+            Payload::Open(Box::new(parking_lot::Mutex::new(self.open_row(key, &row)?)))
         };
         Ok(Asset { key: key.clone(), record: row.record, payload })
     }
@@ -269,7 +268,18 @@ impl<'v> Reading<'v, '_> {
         self.open_row(key, &row)
     }
 
-    pub(crate) fn open_row(&self, key: &Key, row: &Row) -> Result<PayloadReader> {
+    /// Opens the payload of a row, to be read later.
+    fn open_row(&self, key: &Key, row: &Row) -> Result<PayloadReader> {
+        self.reader(key, row, self.token.to_keep())
+    }
+
+    /// Reads the payload of a row now.
+    fn read_row(&self, key: &Key, row: &Row) -> Result<Bytes> {
+        let read = self.reader(key, row, Arc::clone(self.token))?.read_whole();
+        read.map_err(|error| error.at(key))
+    }
+
+    fn reader(&self, key: &Key, row: &Row, token: Arc<ReaderToken>) -> Result<PayloadReader> {
         use larder_format::PayloadState;
         match row.record.payload() {
             PayloadState::Absent(_) => Err(unavailable(key, &row.record)),
@@ -277,7 +287,7 @@ impl<'v> Reading<'v, '_> {
             PayloadState::Stored { hash, id, .. } => {
                 let content = self.content(key, &hash.0, id)?;
                 let own = self.own.map(|own| own_chunks(own, id)).unwrap_or_default();
-                let source = ViewSource { view: self.view.clone(), own, token: self.token.to_keep() };
+                let source = ViewSource { view: self.view.clone(), own, token };
                 PayloadReader::stored(content.stored(hash), Box::new(source)).map_err(|error| error.at(key))
             }
         }
@@ -307,7 +317,7 @@ impl<'v> Reading<'v, '_> {
                 };
                 match page {
                     Some(page) => TypedValue::from_page(Box::new(page)),
-                    None => TypedValue::from_assembled(self.open_row(key, &row)?.read_whole()?),
+                    None => TypedValue::from_assembled(self.read_row(key, &row)?),
                 }
             }
         };
