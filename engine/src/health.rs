@@ -50,9 +50,10 @@ pub struct Health {
     pub rules_default: &'static str,
     /// The version of the rules; 0 if none were set, and everything is allowed.
     pub rules_version: u64,
-    /// How long operations took since the store was opened, by their names: those of the functions, `write` for every change
-    /// that a session commits unless the session [is named](crate::Session::named). Reads that the cache of records answers are
-    /// not among them, which take less than the clock can tell: [`CacheStatistics::hits`](crate::CacheStatistics::hits) counts them.
+    /// How long operations took since the store was opened, by their names: those of the functions; of what changes something
+    /// `write`, until it is as durable as was asked for, and `submit`, which waits for no disk, unless the session
+    /// [is named](crate::Session::named). What `get`, `record` and `get_loadable` of a session find in the cache of records is not
+    /// among them: it takes less than the clock can tell.
     pub operations: BTreeMap<&'static str, Latency>,
     /// What layers tell of themselves, by the names under which they were [added](Larder::add_health).
     pub layers: BTreeMap<String, LayerHealth>,

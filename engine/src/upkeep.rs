@@ -303,7 +303,11 @@ fn past_documents(shared: &Shared, now: Micros) -> Result<Vec<Bytes>> {
         let mut before: Option<(Bytes, u64)> = None;
         for row in view.prefix(None, Table::Documents, &kind.key_prefix())?.take(TRIM_AT_ONCE) {
             let (key, row) = row?;
-            let document = Document::decode(&key, &row)?;
+            let Ok(document) = Document::decode(&key, &row) else {
+                // What verifying finds must not keep the rest from being trimmed.
+                trace::trouble("a former document is malformed, and stays", None);
+                break;
+            };
             if let Some((key, version)) = before.replace((key, document.version)) {
                 let is_surplus = newest.saturating_sub(version) >= retention.rows_max.max(1);
                 if !is_surplus && now.saturating_sub(document.time) <= retention.age_max {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use larder_format::{Claim, ContentHash, FeedRow, Key, PayloadState, Record, RowContent, Strictness};
 
-use crate::documents::Documents;
+use crate::documents::{Document, Documents};
 use crate::error::Result;
 use crate::payload::{PayloadReader, Stored, row_numbers};
 use crate::primitives::{
@@ -517,10 +517,15 @@ impl Check<'_> {
 
     /// The rows that nothing else accounts for can be read.
     fn others(&mut self) -> Result<()> {
-        for table in [Table::Meta, Table::State, Table::Audit, Table::Once, Table::Documents] {
+        for table in [Table::Meta, Table::State, Table::Audit, Table::Once] {
             self.each(table, |_, _| Ok(()))?;
         }
-        Ok(())
+        self.each(Table::Documents, |check, row| {
+            if let Err(error) = Document::decode(row.key(), row.body()) {
+                check.report.find("a document".to_owned(), error.to_string(), RESTORE);
+            }
+            Ok(())
+        })
     }
 
     /// What the registry says of a record, whatever the strictness was when it was put.
