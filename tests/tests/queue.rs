@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{DocumentKind, Larder, ManualClock, Part, RowDraft, Session, WriteTxn};
+use larder::{CollectionDefinition, DocumentKind, Larder, ManualClock, Part, RowDraft, Session, WriteTxn};
 use larder_layers::queue::{
     Backoff, Enqueued, Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues,
     RequeueAt, Requeued, Token,
@@ -587,6 +587,59 @@ fn a_message_its_result_and_its_lineage_are_one_commit() {
         assert!(matches!(failed, Err(QueueError::LeaseLost { .. })));
         assert!(!world.ana.exists("results/soup.txt").unwrap());
         assert_eq!(world.counts(), [0, 0, 1, 0]);
+    });
+}
+
+/// S4-0.2. What is not a queue is neither listed as one nor removed as one, whatever its name.
+#[test]
+fn s4_0_2_what_is_no_queue_is_left_alone() {
+    on_both(new(), |world| {
+        let queues = Queues::at("queues").unwrap();
+        world.ana.put("queues/folder/soup", "leek").unwrap();
+        world.ana.put("queues/asset", "leek").unwrap();
+        world.ana.write(|txn| txn.define_collection("queues/rows", &CollectionDefinition::new())).unwrap();
+        let listed = world.ana.read(|view| Ok(queues.list(view))).unwrap().unwrap();
+        assert_eq!(listed.iter().map(Queue::name).collect::<Vec<_>>(), ["q"]);
+        for name in ["folder", "asset", "rows"] {
+            let other = queues.queue(name).unwrap();
+            let deleted = world.act(|_, txn| other.delete(txn));
+            assert!(matches!(deleted, Err(QueueError::NoSuchQueue { .. })), "{name}: {deleted:?}");
+        }
+        assert!(world.ana.exists("queues/folder/soup").unwrap() && world.ana.exists("queues/asset").unwrap());
+        assert!(world.ana.exists("queues/rows").unwrap());
+        assert!(!world.act(|_, txn| queues.queue("nothing").unwrap().delete(txn)).unwrap());
+        assert!(world.act(|queue, txn| queue.delete(txn)).unwrap());
+        assert!(!world.act(|queue, txn| queue.delete(txn)).unwrap());
+    });
+}
+
+/// S4-QW3. A heartbeat gives the time again that the message was taken for, that of the queue where nothing else was said;
+/// and who comes to take back what he found expired leaves it to whoever has given a sign of life since.
+#[test]
+fn s4_qw3_a_heartbeat_gives_the_time_of_the_delivery_and_keeps_the_message() {
+    on_both(new(), |world| {
+        let _ = world.put("a");
+        let _ = world.put("b");
+        let long =
+            world.act(|queue, txn| queue.dequeue_up_to(txn, 1, Some(seconds(600)))).unwrap()[0].token();
+        let usual = world.taken();
+        world.clock.advance(10 * SECOND);
+        let beat = |token| world.act(|queue, txn| queue.heartbeat(txn, token)).unwrap();
+        assert_eq!((beat(long), beat(usual)), (611 * SECOND, 41 * SECOND));
+        assert_eq!(beat(long), 611 * SECOND, "it is kept");
+        world.clock.advance(601 * SECOND);
+        let view = world.ana.snapshot().unwrap();
+        let expired = world.queue.expired(&view, world.ana.now(), 10).unwrap();
+        assert_eq!(expired, [usual, long]);
+        let _ = beat(long);
+        let outcomes = world.act(|queue, txn| queue.take_back_expired(txn, &expired)).unwrap();
+        assert_eq!(outcomes, [(usual, Some(Requeued::Ready)), (long, None)]);
+        // Taken again, it is for the queue's time.
+        let again = world.taken();
+        let now = world.ana.now();
+        assert_eq!(beat(again), now + 30 * SECOND);
+        world.act(|queue, txn| queue.ack_all(txn, &[long, again])).unwrap();
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
     });
 }
 

@@ -48,7 +48,7 @@ pub enum QueueError {
     QueueFull {
         /// What is limited: messages or bytes.
         unit: &'static str,
-        /// How many there would be.
+        /// How many there are.
         depth: u64,
         /// How many there may be.
         limit: u64,

@@ -189,13 +189,15 @@ pub struct Envelope {
     pub until: Micros,
     /// Its headers, in the order in which they were given.
     pub headers: Vec<(String, String)>,
-    /// Why it was given back the last time, or became a dead letter.
+    /// Why it was given back, when somebody said so last, or became a dead letter: the first 512 bytes of it.
     pub reason: Option<String>,
     /// The queue that it came from, if it was moved.
     pub origin: Option<String>,
     /// When it became a dead letter.
     pub died: Option<Micros>,
     pub(super) fence: u64,
+    /// The time that it was taken for, where that is not the queue's.
+    pub(super) lease: Option<Micros>,
     pub(super) order: i64,
     pub(super) length: u64,
     pub(super) is_apart: bool,
@@ -232,6 +234,7 @@ impl Envelope {
             origin: None,
             died: None,
             fence: 0,
+            lease: None,
             order: i64::try_from(id).unwrap_or(i64::MAX),
             length: length as u64,
             is_apart: length > APART_FROM,
@@ -256,6 +259,9 @@ impl Envelope {
         }
         if self.fence != 0 {
             draft = draft.field("f", self.fence);
+        }
+        if let Some(lease) = self.lease {
+            draft = draft.field("v", lease);
         }
         if self.is_apart {
             draft = draft.field("x", true);
@@ -334,6 +340,7 @@ impl Envelope {
             origin: row.text("g").map(String::from),
             died: row.integer("d"),
             fence: number(row, "f"),
+            lease: row.integer("v"),
             order: row.integer("o")?,
             length,
             is_apart,

@@ -96,7 +96,7 @@ impl Queues {
     /// [`Store`](QueueError::Store).
     pub fn list(&self, view: &ReadTxn) -> Result<Vec<Queue>> {
         let entries = found(view.list(&self.root))?.unwrap_or_default();
-        let names = entries.iter().filter(|entry| entry.record.as_ref().is_some_and(Record::is_collection));
+        let names = entries.iter().filter(|entry| entry.record.as_ref().is_some_and(QueueSettings::are_of));
         // What has another name than a queue can have is none.
         Ok(names.filter_map(|entry| self.queue(entry.name()).ok()).collect())
     }
@@ -368,9 +368,23 @@ impl Queue {
     /// Removes the queue with all that is in it; tells whether it was there.
     ///
     /// # Errors
-    /// [`Store`](QueueError::Store): it takes the right to delete.
+    /// [`NoSuchQueue`](QueueError::NoSuchQueue) if what is there is something else, which stays; [`Store`](QueueError::Store): it
+    /// takes the right to delete.
     pub fn delete(&self, txn: &mut WriteTxn<'_>) -> Result<bool> {
-        Ok(txn.delete_tree(&self.key)? > 0)
+        let is_queue = match txn.collection(&self.key) {
+            Ok(rows) => QueueSettings::are_of(rows.record()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) => {
+                if found(txn.list(&self.key))?.is_none_or(|below| below.is_empty()) {
+                    return Ok(false);
+                }
+                false
+            }
+            Err(error) => return Err(self.missing(error)),
+        };
+        if is_queue {
+            return Ok(txn.delete_tree(&self.key)? > 0);
+        }
+        Err(QueueError::NoSuchQueue { name: self.name().to_owned() })
     }
 
     fn missing(&self, error: larder::Error) -> QueueError {

@@ -186,6 +186,11 @@ impl QueueSettings {
         Ok(())
     }
 
+    /// Tells whether a record is that of a queue: a collection with settings.
+    pub(super) fn are_of(record: &Record) -> bool {
+        record.is_collection() && record.attribute("queue.visibility_us").is_some()
+    }
+
     /// Says the settings as attributes of a record.
     pub(super) fn annotation(&self) -> Annotation {
         let time = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);

@@ -48,7 +48,8 @@ impl Queue {
         if settings.is_paused {
             return Err(QueueError::Paused { name: self.name().to_owned() });
         }
-        let visibility = micros("visibility", visibility.unwrap_or(settings.visibility), false)?;
+        let lease = visibility.map(|time| micros("visibility", time, false)).transpose()?;
+        let visibility = lease.map_or_else(|| micros("visibility", settings.visibility, false), Ok)?;
         let mut totals = Totals::default();
         self.sweep_rows(&mut rows, &settings, SWEPT_BY_DEQUEUE, &mut totals)?;
         let mut taken = Vec::new();
@@ -56,6 +57,7 @@ impl Queue {
             envelope.state = MessageState::InFlight;
             envelope.attempts = envelope.attempts.saturating_add(1);
             envelope.until = now.saturating_add(visibility);
+            envelope.lease = lease;
             envelope.fence = rows.txn().unique_number();
             rows.put(envelope.id, envelope.draft())?;
             totals.deliver(now.saturating_sub(envelope.enqueued));
@@ -171,13 +173,15 @@ impl Queue {
         Ok(until)
     }
 
-    /// Says that whoever has a message is still at work: gives it the queue's time again, from now on.
+    /// Says that whoever has a message is still at work: gives it the time again that it was taken for, from now on.
     ///
     /// # Errors
     /// As [`Queue::ack`].
     pub fn heartbeat(&self, txn: &mut WriteTxn<'_>, token: Token) -> Result<Micros> {
-        let (_, settings) = self.open(txn)?;
-        self.extend(txn, token, settings.visibility)
+        let (rows, settings) = self.open(txn)?;
+        let held = self.all_held(&rows, &[token])?;
+        let lease = held.first().and_then(|envelope| u64::try_from(envelope.lease?).ok());
+        self.extend(txn, token, lease.map_or(settings.visibility, Duration::from_micros))
     }
 
     /// Finds messages whose time with whoever has them is over, the longest first. Changes nothing.
@@ -200,11 +204,35 @@ impl Queue {
         txn: &mut WriteTxn<'_>,
         tokens: &[Token],
     ) -> Result<Vec<(Token, Option<Requeued>)>> {
+        self.take_back_until(txn, tokens, Micros::MAX)
+    }
+
+    /// The same for what [`Queue::expired`] gave: whoever has said meanwhile that he is still at work keeps his message, `None`.
+    ///
+    /// # Errors
+    /// As [`Queue::take_back`].
+    pub fn take_back_expired(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        tokens: &[Token],
+    ) -> Result<Vec<(Token, Option<Requeued>)>> {
+        let now = txn.info().time;
+        self.take_back_until(txn, tokens, now)
+    }
+
+    /// Takes back what somebody has until a time at most.
+    fn take_back_until(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        tokens: &[Token],
+        until: Micros,
+    ) -> Result<Vec<(Token, Option<Requeued>)>> {
         let (mut rows, settings) = self.open(txn)?;
         let mut totals = Totals::default();
         let mut held = BTreeMap::new();
         for token in tokens {
-            held.extend(self.held(&rows, *token)?.map(|envelope| (envelope.id, envelope)));
+            let envelope = self.held(&rows, *token)?.filter(|envelope| envelope.until <= until);
+            held.extend(envelope.map(|envelope| (envelope.id, envelope)));
         }
         let mut outcomes = BTreeMap::new();
         for envelope in in_turn(&settings, held.into_values().collect()) {
@@ -224,13 +252,16 @@ impl Queue {
     /// # Errors
     /// As [`Queue::take_back`].
     pub fn sweep(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
+        if limit == 0 {
+            return Ok(0);
+        }
         let now = txn.info().time;
         let (mut rows, settings) = self.open(txn)?;
         let mut totals = Totals::default();
         let swept = self.sweep_rows(&mut rows, &settings, limit, &mut totals)?;
         self.book(txn, &totals)?;
         let mut books = txn.collection(&self.books)?;
-        for row in books.find("until", &RowRange::all().at_most(now).limit(limit.max(1)))?.rows {
+        for row in books.find("until", &RowRange::all().at_most(now).limit(limit))?.rows {
             books.remove(row.key())?;
         }
         Ok(swept)
@@ -245,7 +276,7 @@ impl Queue {
         totals: &mut Totals,
     ) -> Result<u64> {
         let now = rows.txn().info().time;
-        let (mut swept, range) = (0, RowRange::all().at_most(now).limit(limit.max(1)));
+        let (mut swept, range) = (0, RowRange::all().at_most(now).limit(limit));
         let expired = rows.find("expired", &range)?.rows;
         let expired = self.read_some(rows, &expired)?;
         for envelope in in_turn(settings, expired) {
@@ -295,7 +326,7 @@ fn give_back(
     totals: &mut Totals,
 ) -> Result<Requeued> {
     let now = rows.txn().info().time;
-    envelope.fence = 0;
+    (envelope.fence, envelope.lease) = (0, None);
     envelope.reason = reason.map(str::to_owned).or(envelope.reason);
     let attempts_max = envelope.attempts_max.unwrap_or(settings.attempts_max);
     let requeued = if attempts_max > 0 && envelope.attempts >= attempts_max {
