@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use larder::{Clock, Draft, ErrorKind, Larder, ManualClock, Part, Session, TagPolicy, WriteTxn};
+use larder_layers::queue::{QueueSettings, Queues};
 use larder_layers::remember::{
     Cache, CacheLimits, Computed, Eviction, Load, Namespace, Outcome, Parts, Remember, RememberError,
     Remembered,
@@ -678,4 +679,59 @@ fn s3_3_who_may_only_read_counts_as_well() {
     world.cache.write_uses(&world.ana).unwrap();
     let hits = |number| world.cache.entry(&world.ana, &of(number)).unwrap().unwrap().hits;
     assert!((0..VALUES).all(|number| hits(number) == 1));
+}
+
+/// S3-4. A value that is stored in a transaction of the caller's is there if what else that does is done, and not otherwise:
+/// a message is acknowledged, its result remembered and noted, or none of it.
+#[test]
+fn s3_4_a_value_and_what_it_is_the_outcome_of_are_one_commit() {
+    let world = world();
+    let queue = Queues::at("queues").unwrap().queue("q").unwrap();
+    world.ana.try_write(|txn| queue.create(txn, &QueueSettings::new())).unwrap();
+    let _ = world.ana.try_write(|txn| queue.enqueue(txn, "12")).unwrap();
+    let taken = world.ana.try_write(|txn| queue.dequeue(txn)).unwrap().value.unwrap();
+    let finish = |times: usize| {
+        world.ana.try_write(|txn| -> Result<_, Box<dyn std::error::Error>> {
+            let stored = world.cache.store_in(txn, &of(12), "144", &how().tag("squares"))?;
+            let on = stored.asset().key().clone();
+            txn.put("results/12", Draft::from("144").with(|about| about.depends_on(on)))?;
+            (0..times).try_for_each(|_| queue.ack(txn, taken.token()))?;
+            Ok(stored.outcome())
+        })
+    };
+    assert!(finish(2).is_err(), "the second finds nothing to acknowledge");
+    assert_eq!((world.total(), world.ana.exists("results/12").unwrap()), ((0, 0), false));
+    assert_eq!(finish(1).unwrap().value, Outcome::Stored);
+    assert_eq!((world.total(), world.ana.exists("results/12").unwrap()), ((1, 3), true));
+    let found = world.remember(&of(12), "not computed");
+    assert_eq!((found.outcome(), text(&found).as_str()), (Outcome::Hit, "144"));
+    // What is there stays; what is too large is refused.
+    let again = world.ana.try_write(|txn| world.cache.store_in(txn, &of(12), "145", &how())).unwrap().value;
+    assert_eq!((again.outcome(), text(&again).as_str()), (Outcome::AlreadyThere, "144"));
+    world.limit(CacheLimits::new().bytes_max(5));
+    let large = world.ana.try_write(|txn| world.cache.store_in(txn, &of(13), "too large", &how()));
+    assert!(matches!(large, Err(RememberError::TooLarge { .. })), "{large:?}");
+    // It makes room like any other.
+    world.ana.try_write(|txn| world.cache.store_in(txn, &of(14), "1234", &how())).unwrap();
+    assert_eq!(world.total(), (1, 4));
+}
+
+/// S3-5. What was pinned can be let go: then it is evicted like any other.
+#[test]
+fn s3_5_what_is_no_longer_pinned_is_evicted() {
+    let world = world();
+    let pin = |parts: &Parts, is_pinned: bool| {
+        world.ana.try_write(|txn| world.cache.set_pinned(txn, parts, is_pinned)).unwrap().value
+    };
+    world.limit(CacheLimits::new().entries_max(2));
+    assert!(!pin(&of(1), true), "it is not there");
+    world.store(&of(1), "1", &how().pinned());
+    world.store(&of(2), "4", &how());
+    assert!(pin(&of(2), true));
+    let full = world.cache.store(&world.ana, &of(3), "9", &how());
+    assert!(matches!(full, Err(RememberError::TooLarge { .. })), "{full:?}");
+    assert!(pin(&of(1), false));
+    world.store(&of(3), "9", &how());
+    assert!(!world.is_there(&of(1)) && world.is_there(&of(2)) && world.is_there(&of(3)));
+    assert_eq!(world.total().0, 2);
 }

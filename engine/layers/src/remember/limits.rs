@@ -26,7 +26,8 @@ impl Eviction {
     }
 }
 
-/// How large a namespace of a cache may be: at no time it is larger.
+/// How large a namespace of a cache may be: nothing is stored that would make it larger. What is pinned stays also where limits that are
+/// set later have no room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheLimits {

@@ -115,8 +115,14 @@ impl Cache {
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn list(&self, view: &ReadTxn) -> Result<Vec<Namespace>> {
-        let entries = found(view.list(&self.root))?.unwrap_or_default();
-        entries.iter().map(|entry| self.namespace(entry.name())).collect()
+        let mut namespaces = Vec::new();
+        for entry in found(view.list(&self.root))?.unwrap_or_default() {
+            // What has another name than a namespace can have, or no entries, is none.
+            let Ok(namespace) = self.namespace(entry.name()) else { continue };
+            let entries = found(view.record(&namespace.entries))?;
+            namespaces.extend(entries.filter(Record::is_collection).map(|_| namespace));
+        }
+        Ok(namespaces)
     }
 }
 
@@ -144,7 +150,7 @@ pub enum Outcome {
     Miss,
     /// It was stored without being asked for first.
     Stored,
-    /// Somebody else had stored it meanwhile: that one is given, and nothing was changed.
+    /// Somebody else had stored it meanwhile: that one is given, with the tags and the pin that were asked for.
     AlreadyThere,
     /// It was computed, and while it was, somebody else stored another: that one is given, and this one is dropped.
     RaceLost,
@@ -253,7 +259,7 @@ impl Remember {
         self
     }
 
-    /// Remembers for a time.
+    /// Remembers for a time; one of more than 292 000 years is for ever.
     pub fn expires_after(mut self, time: Duration) -> Self {
         self.expires_after = Some(time);
         self
@@ -649,11 +655,7 @@ impl Namespace {
             // Whoever removed it meanwhile leaves nothing to be said of it.
             let Some(annotated) = found(txn.annotate(&at.key, how.annotation()))? else { return Ok(None) };
             if is_pinned_now {
-                let row = at.row()?;
-                let (mut entries, _) = self.open(txn)?;
-                if let Some(entry) = entries.get(&row)? {
-                    entries.put(&row, entry.to_draft().field("k", true))?;
-                }
+                self.mark_pinned(txn, at, true)?;
             }
             Ok(Some((txn.get(&at.key)?, annotated.tags_ignored)))
         })?;
@@ -676,6 +678,63 @@ impl Namespace {
         self.store_at(session, &fingerprint, value.into(), how, None, Outcome::Stored)
     }
 
+    /// Stores a value that was computed elsewhere in a transaction of the caller's, unless one is there: what it is the outcome of is
+    /// done in the same commit, or neither is. What is there is given as it is, [`AlreadyThere`](Outcome::AlreadyThere).
+    ///
+    /// # Errors
+    /// [`Parts`](RememberError::Parts), [`TooLarge`](RememberError::TooLarge), [`Store`](RememberError::Store). After an error the
+    /// caller should give the transaction up.
+    pub fn store_in(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        parts: &Parts,
+        value: impl Into<Computed>,
+        how: &Remember,
+    ) -> Result<Remembered> {
+        let (there, at) = self.there(txn, &self.fingerprint(parts)?)?;
+        let (outcome, tags_ignored) = if there {
+            (Outcome::AlreadyThere, Vec::new())
+        } else {
+            (Outcome::Stored, self.put(txn, &at, value.into(), how)?)
+        };
+        let asset = txn.get(&at.key)?;
+        if outcome == Outcome::Stored {
+            self.enter(txn, &at, asset.record().payload().length(), how, 0)?;
+        }
+        Ok(Remembered { asset, outcome, tags_ignored })
+    }
+
+    /// Pins a value, or lets it be evicted again; tells whether it is there.
+    ///
+    /// # Errors
+    /// [`Parts`](RememberError::Parts), [`Store`](RememberError::Store).
+    pub fn set_pinned(&self, txn: &mut WriteTxn<'_>, parts: &Parts, is_pinned: bool) -> Result<bool> {
+        let (there, at) = self.place(txn, &self.fingerprint(parts)?)?;
+        if there.is_none() {
+            return Ok(false);
+        }
+        txn.annotate(&at.key, Annotation::new().pinned(is_pinned))?;
+        self.mark_pinned(txn, &at, is_pinned)?;
+        Ok(true)
+    }
+
+    /// Says in the entry of a value whether it may be evicted.
+    fn mark_pinned(&self, txn: &mut WriteTxn<'_>, at: &Fingerprint, is_pinned: bool) -> Result<()> {
+        let row = at.row()?;
+        let (mut entries, _) = self.open(txn)?;
+        if let Some(entry) = entries.get(&row)? {
+            entries.put(&row, entry.to_draft().field("k", is_pinned))?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether there is a value that may be given, and where it lies, or will.
+    fn there(&self, txn: &mut WriteTxn<'_>, fingerprint: &Fingerprint) -> Result<(bool, Fingerprint)> {
+        let (there, at) = self.place(txn, fingerprint)?;
+        let is_there = there.is_some_and(|record| is_loadable(&record, txn.info().time));
+        Ok((is_there && !is_damaged(txn.get(&at.key)), at))
+    }
+
     fn store_at(
         &self,
         session: &Session,
@@ -691,12 +750,10 @@ impl Namespace {
                     None => None,
                     Some((claim, _)) => held(txn, claim)?,
                 };
-                let holds = claim.is_none() || fence.is_some();
-                let (there, at) = self.place(txn, fingerprint)?;
-                let is_there = there.is_some_and(|record| is_loadable(&record, txn.info().time));
-                let stored = if is_there && !is_damaged(txn.get(&at.key)) {
+                let (there, at) = self.there(txn, fingerprint)?;
+                let stored = if there || (claim.is_some() && fence.is_none()) {
                     None
-                } else if holds {
+                } else {
                     let tags_ignored = self.put(txn, &at, computed, how)?;
                     let asset = txn.get(&at.key)?;
                     let is_forgotten = match claim {
@@ -708,11 +765,10 @@ impl Namespace {
                         Some(Remembered { asset, outcome: Outcome::Forgotten, tags_ignored: Vec::new() })
                     } else {
                         let cost = claim.map_or(0, |(_, began)| session.now() - began);
-                        self.enter(txn, &at, asset.record().payload().length(), how, cost, taken)?;
+                        self.write_uses_in(txn, taken)?;
+                        self.enter(txn, &at, asset.record().payload().length(), how, cost)?;
                         Some(Remembered { asset, outcome, tags_ignored })
                     }
-                } else {
-                    None
                 };
                 if let Some((claim, _)) = claim {
                     txn.release_claim(claim.key(), claim.fence())?;
@@ -789,10 +845,8 @@ impl Namespace {
         bytes: u64,
         how: &Remember,
         cost: Micros,
-        taken: &mut Taken,
     ) -> Result<()> {
         let now = txn.info().time;
-        self.write_uses_in(txn, taken)?;
         let row = at.row()?;
         let (mut entries, _) = self.open(txn)?;
         let hits = entries.get(&row)?.and_then(|row| row.integer("h")).unwrap_or(0);
