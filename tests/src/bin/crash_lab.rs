@@ -36,24 +36,21 @@ use larder_tests::{
 fn soak(soak: Soak) -> bool {
     const MONTH: usize = 30;
     let began = Instant::now();
-    println!("  day    commits  crashes  failures   file MiB    kept MiB  memory MiB  open files");
+    println!("  day    commits  crashes  failures   file MiB   kept MiB  memory MiB");
+    let mib = |bytes: &[u64]| bytes.last().copied().unwrap_or(0) as f64 / 1_048_576.0;
     let mut needed = Vec::new();
     let mut look = |day: usize, so_far: &Soaked| {
-        if !(day + 1).is_multiple_of(MONTH) {
-            return;
+        let needs = [mib(&so_far.file_bytes), mib(&so_far.kept_bytes), status_kib("VmRSS") as f64 / 1_024.0];
+        if (day + 1).is_multiple_of(7) {
+            needed.push(needs);
         }
-        let most = |of: &[u64], last: usize| {
-            of.iter().rev().take(last).max().copied().unwrap_or(0) as f64 / 1_048_576.0
-        };
-        let (file, kept) = (most(&so_far.file_bytes, MONTH), most(&so_far.kept_bytes, 4));
-        let memory = status_kib("VmRSS") as f64 / 1_024.0;
-        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        let Soaked { commits, crashes, failures, .. } = so_far;
-        println!(
-            "{:>5} {commits:>10} {crashes:>8} {failures:>9} {file:>10.1} {kept:>11.1} {memory:>11.1} {open:>11}",
-            day + 1
-        );
-        needed.push([file, kept, memory, open as f64]);
+        if (day + 1).is_multiple_of(MONTH) {
+            let (Soaked { commits, crashes, failures, .. }, [file, kept, memory]) = (so_far, needs);
+            println!(
+                "{:>5} {commits:>10} {crashes:>8} {failures:>9} {file:>10.1} {kept:>10.1} {memory:>11.1}",
+                day + 1
+            );
+        }
     };
     let done = match soak.run(&mut look) {
         Ok(done) => done,
@@ -62,19 +59,7 @@ fn soak(soak: Soak) -> bool {
             return false;
         }
     };
-    // Programs differ from day to day: half of the later months are held against half of the earlier ones. A file grows by
-    // doubling, and lies in memory here, with what of it was synced and what was not.
-    let (early, late) = needed.split_at(needed.len() / 2);
-    let median = |months: &[[f64; 4]], what: usize| {
-        let mut needs: Vec<f64> = months.iter().map(|needs| needs[what]).collect();
-        needs.sort_by(f64::total_cmp);
-        needs.get(needs.len() / 2).copied().unwrap_or(0.0)
-    };
-    let allowed = [(2.0, 0.0), (1.25, 0.5), (1.25, 3.0 * median(late, 0)), (1.0, 0.0)];
-    let is_flat = allowed
-        .into_iter()
-        .enumerate()
-        .all(|(what, (times, more))| median(late, what) <= times * median(early, what) + more);
+    let is_flat = needs_no_more_with_age(&needed);
     println!(
         "{} days, {} commits, {} closed, {} crashes, {} failures of the disk, {} recounts in full, {:.0} s: {}",
         soak.days,
@@ -84,9 +69,31 @@ fn soak(soak: Soak) -> bool {
         done.failures,
         done.recounts,
         began.elapsed().as_secs_f64(),
-        if is_flat { "needs no more with age" } else { "NEEDS MORE WITH AGE" }
+        match is_flat {
+            Some(true) => "needs no more with age",
+            Some(false) => "NEEDS MORE WITH AGE",
+            None => "too short to tell whether it needs more with age",
+        }
     );
-    is_flat
+    is_flat != Some(false)
+}
+
+/// Holds the later half of the weeks against the earlier half: file, what is kept, memory, by their medians, as programs differ
+/// from day to day. A file grows by doubling, and lies in memory here, with what of it was synced and what was not.
+fn needs_no_more_with_age(weeks: &[[f64; 3]]) -> Option<bool> {
+    const WEEKS_MIN: usize = 16;
+    let (early, late) = weeks.split_at(weeks.len() / 2);
+    let median = |weeks: &[[f64; 3]], what: usize| {
+        let mut needs: Vec<f64> = weeks.iter().map(|needs| needs[what]).collect();
+        needs.sort_by(f64::total_cmp);
+        needs.get(needs.len() / 2).copied().unwrap_or(0.0)
+    };
+    let allowed = [(2.0, 0.0), (1.25, 0.25), (1.25, 3.0 * median(late, 0))];
+    let is_flat = allowed
+        .into_iter()
+        .enumerate()
+        .all(|(what, (times, more))| median(late, what) <= times * median(early, what) + more);
+    (weeks.len() >= WEEKS_MIN).then_some(is_flat)
 }
 
 /// How many steps of a program are run.
@@ -185,6 +192,8 @@ fn main() {
     random_edits(&tier, &failures);
     fences(&tier, &failures);
     histories(&tier, &failures);
+    let has_aged_well = soak(Soak { seed: 1, days: 112, steps_a_day: 480 });
+    failures.fetch_add(u64::from(!has_aged_well), Ordering::Relaxed);
     let failures = failures.load(Ordering::Relaxed);
     println!("{} findings", failures);
     std::process::exit(i32::from(failures > 0));
