@@ -708,6 +708,13 @@ fn s3_4_a_value_and_what_it_is_the_outcome_of_are_one_commit() {
     // What is there stays; what is too large is refused.
     let again = world.ana.try_write(|txn| world.cache.store_in(txn, &of(12), "145", &how())).unwrap().value;
     assert_eq!((again.outcome(), text(&again).as_str()), (Outcome::AlreadyThere, "144"));
+    let tagged = how().tag("dozens").pinned();
+    world.ana.try_write(|txn| world.cache.store_in(txn, &of(12), "145", &tagged)).unwrap();
+    let entry = world.cache.entry(&world.ana, &of(12)).unwrap().unwrap();
+    assert!(entry.is_pinned);
+    let tags: Vec<String> = world.ana.record(&entry.key).unwrap().tags().map(str::to_owned).collect();
+    assert_eq!(tags, ["squares", "dozens"]);
+    world.ana.try_write(|txn| world.cache.set_pinned(txn, &of(12), false)).unwrap();
     world.limit(CacheLimits::new().bytes_max(5));
     let large = world.ana.try_write(|txn| world.cache.store_in(txn, &of(13), "too large", &how()));
     assert!(matches!(large, Err(RememberError::TooLarge { .. })), "{large:?}");

@@ -110,7 +110,7 @@ impl Cache {
         })
     }
 
-    /// Lists the namespaces that are there.
+    /// Lists the namespaces that are there, and whose entries may be read.
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
@@ -119,7 +119,11 @@ impl Cache {
         for entry in found(view.list(&self.root))?.unwrap_or_default() {
             // What has another name than a namespace can have, or no entries, is none.
             let Ok(namespace) = self.namespace(entry.name()) else { continue };
-            let entries = found(view.record(&namespace.entries))?;
+            let entries = match found(view.record(&namespace.entries)) {
+                // Of one that may not be read nobody is kept from seeing the others.
+                Err(error) if matches!(error.kind(), ErrorKind::AccessDenied { .. }) => None,
+                entries => entries?,
+            };
             namespaces.extend(entries.filter(Record::is_collection).map(|_| namespace));
         }
         Ok(namespaces)
@@ -679,7 +683,8 @@ impl Namespace {
     }
 
     /// Stores a value that was computed elsewhere in a transaction of the caller's, unless one is there: what it is the outcome of is
-    /// done in the same commit, or neither is. What is there is given as it is, [`AlreadyThere`](Outcome::AlreadyThere).
+    /// done in the same commit, or neither is. Room is made by the uses that were [written](Self::write_uses): those that are
+    /// only counted yet belong to no transaction.
     ///
     /// # Errors
     /// [`Parts`](RememberError::Parts), [`TooLarge`](RememberError::TooLarge), [`Store`](RememberError::Store). After an error the
@@ -693,7 +698,14 @@ impl Namespace {
     ) -> Result<Remembered> {
         let (there, at) = self.there(txn, &self.fingerprint(parts)?)?;
         let (outcome, tags_ignored) = if there {
-            (Outcome::AlreadyThere, Vec::new())
+            let mut tags_ignored = Vec::new();
+            if how.is_pinned || !how.tags.is_empty() {
+                tags_ignored = txn.annotate(&at.key, how.annotation())?.tags_ignored;
+            }
+            if how.is_pinned {
+                self.mark_pinned(txn, &at, true)?;
+            }
+            (Outcome::AlreadyThere, tags_ignored)
         } else {
             (Outcome::Stored, self.put(txn, &at, value.into(), how)?)
         };
@@ -709,8 +721,8 @@ impl Namespace {
     /// # Errors
     /// [`Parts`](RememberError::Parts), [`Store`](RememberError::Store).
     pub fn set_pinned(&self, txn: &mut WriteTxn<'_>, parts: &Parts, is_pinned: bool) -> Result<bool> {
-        let (there, at) = self.place(txn, &self.fingerprint(parts)?)?;
-        if there.is_none() {
+        let (there, at) = self.there(txn, &self.fingerprint(parts)?)?;
+        if !there {
             return Ok(false);
         }
         txn.annotate(&at.key, Annotation::new().pinned(is_pinned))?;
