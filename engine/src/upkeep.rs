@@ -306,7 +306,7 @@ fn past_documents(shared: &Shared, now: Micros) -> Result<Vec<Bytes>> {
             let Ok(document) = Document::decode(&key, &row) else {
                 // What verifying finds must not keep the rest from being trimmed.
                 trace::trouble("a former document is malformed, and stays", None);
-                break;
+                continue;
             };
             if let Some((key, version)) = before.replace((key, document.version)) {
                 let is_surplus = newest.saturating_sub(version) >= retention.rows_max.max(1);

@@ -365,11 +365,12 @@ impl Queue {
         Ok(self.settings_of(rows.record()))
     }
 
-    /// Removes the queue with all that is in it; tells whether it was there.
+    /// Removes the queue with all that is in it; tells whether it was there, which to those who may do nothing with it, nor list
+    /// it, it is not.
     ///
     /// # Errors
     /// [`NoSuchQueue`](QueueError::NoSuchQueue) if what is there is something else, which stays; [`Store`](QueueError::Store): it
-    /// takes the right to delete.
+    /// takes the right to delete, too.
     pub fn delete(&self, txn: &mut WriteTxn<'_>) -> Result<bool> {
         let is_queue = match txn.collection(&self.key) {
             Ok(rows) => QueueSettings::are_of(rows.record()),

@@ -252,11 +252,11 @@ impl Queue {
     /// # Errors
     /// As [`Queue::take_back`].
     pub fn sweep(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
+        let now = txn.info().time;
+        let (mut rows, settings) = self.open(txn)?;
         if limit == 0 {
             return Ok(0);
         }
-        let now = txn.info().time;
-        let (mut rows, settings) = self.open(txn)?;
         let mut totals = Totals::default();
         let swept = self.sweep_rows(&mut rows, &settings, limit, &mut totals)?;
         self.book(txn, &totals)?;
