@@ -287,6 +287,21 @@ impl Remember {
         self
     }
 
+    /// Tells whether a value that is there is tagged and pinned as it is asked for.
+    fn is_said_of(&self, record: &Record) -> bool {
+        let has_all = self.tags.iter().all(|tag| record.tags().any(|other| other == tag));
+        let is_same = match self.tag_policy {
+            TagPolicy::Replace => has_all && record.tags().count() == self.tags.len(),
+            _ => has_all,
+        };
+        (self.tags.is_empty() || is_same) && !self.pins(record)
+    }
+
+    /// Tells whether a value is to be pinned that is not.
+    fn pins(&self, record: &Record) -> bool {
+        self.is_pinned && !record.flags().contains(RecordFlags::PINNED)
+    }
+
     /// What is said of a value that is there: it is pinned from now on, or stays as it is.
     fn annotation(&self) -> Annotation {
         let about = if self.is_pinned { Annotation::new().pinned(true) } else { Annotation::new() };
@@ -646,25 +661,28 @@ impl Namespace {
         outcome: Outcome,
     ) -> Result<Remembered> {
         self.count_use(session, at)?;
-        let has_all = how.tags.iter().all(|tag| asset.record().tags().any(|other| other == tag));
-        let is_same = match how.tag_policy {
-            TagPolicy::Replace => has_all && asset.record().tags().count() == how.tags.len(),
-            _ => has_all,
-        };
-        let is_pinned_now = how.is_pinned && !asset.record().flags().contains(RecordFlags::PINNED);
-        if (how.tags.is_empty() || is_same) && !is_pinned_now {
+        if how.is_said_of(asset.record()) {
             return Ok(Remembered { asset, outcome, tags_ignored: Vec::new() });
         }
-        let receipt = session.try_write(|txn| -> Result<_> {
-            // Whoever removed it meanwhile leaves nothing to be said of it.
-            let Some(annotated) = found(txn.annotate(&at.key, how.annotation()))? else { return Ok(None) };
-            if is_pinned_now {
-                self.mark_pinned(txn, at, true)?;
-            }
-            Ok(Some((txn.get(&at.key)?, annotated.tags_ignored)))
-        })?;
-        let (asset, tags_ignored) = receipt.value.unwrap_or((asset, Vec::new()));
+        let said = session.try_write(|txn| self.say(txn, at, how, asset.record()))?.value;
+        let (asset, tags_ignored) = said.unwrap_or((asset, Vec::new()));
         Ok(Remembered { asset, outcome, tags_ignored })
+    }
+
+    /// Sees to the tags of a value that is there, and to whether it is pinned; gives it as it is then, and the tags that were
+    /// ignored. Whoever removed it meanwhile leaves nothing to be said of it.
+    fn say(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        at: &Fingerprint,
+        how: &Remember,
+        before: &Record,
+    ) -> Result<Option<(Asset, Vec<String>)>> {
+        let Some(annotated) = found(txn.annotate(&at.key, how.annotation()))? else { return Ok(None) };
+        if how.pins(before) {
+            self.mark_pinned(txn, at, true)?;
+        }
+        Ok(Some((txn.get(&at.key)?, annotated.tags_ignored)))
     }
 
     /// Stores a value that was computed elsewhere, unless one is there.
@@ -697,23 +715,17 @@ impl Namespace {
         how: &Remember,
     ) -> Result<Remembered> {
         let (there, at) = self.there(txn, &self.fingerprint(parts)?)?;
-        let (outcome, tags_ignored) = if there {
-            let mut tags_ignored = Vec::new();
-            if how.is_pinned || !how.tags.is_empty() {
-                tags_ignored = txn.annotate(&at.key, how.annotation())?.tags_ignored;
-            }
-            if how.is_pinned {
-                self.mark_pinned(txn, &at, true)?;
-            }
-            (Outcome::AlreadyThere, tags_ignored)
-        } else {
-            (Outcome::Stored, self.put(txn, &at, value.into(), how)?)
-        };
-        let asset = txn.get(&at.key)?;
-        if outcome == Outcome::Stored {
-            self.enter(txn, &at, asset.record().payload().length(), how, 0)?;
+        if let Some(asset) = there {
+            let asset = asset?;
+            let is_said = how.is_said_of(asset.record());
+            let said = if is_said { None } else { self.say(txn, &at, how, asset.record())? };
+            let (asset, tags_ignored) = said.unwrap_or((asset, Vec::new()));
+            return Ok(Remembered { asset, outcome: Outcome::AlreadyThere, tags_ignored });
         }
-        Ok(Remembered { asset, outcome, tags_ignored })
+        let tags_ignored = self.put(txn, &at, value.into(), how)?;
+        let asset = txn.get(&at.key)?;
+        self.enter(txn, &at, asset.record().payload().length(), how, 0)?;
+        Ok(Remembered { asset, outcome: Outcome::Stored, tags_ignored })
     }
 
     /// Pins a value, or lets it be evicted again; tells whether it is there.
@@ -722,7 +734,7 @@ impl Namespace {
     /// [`Parts`](RememberError::Parts), [`Store`](RememberError::Store).
     pub fn set_pinned(&self, txn: &mut WriteTxn<'_>, parts: &Parts, is_pinned: bool) -> Result<bool> {
         let (there, at) = self.there(txn, &self.fingerprint(parts)?)?;
-        if !there {
+        if there.is_none() {
             return Ok(false);
         }
         txn.annotate(&at.key, Annotation::new().pinned(is_pinned))?;
@@ -740,11 +752,16 @@ impl Namespace {
         Ok(())
     }
 
-    /// Tells whether there is a value that may be given, and where it lies, or will.
-    fn there(&self, txn: &mut WriteTxn<'_>, fingerprint: &Fingerprint) -> Result<(bool, Fingerprint)> {
+    /// Reads the value that may be given, if there is one, and tells where it lies, or will.
+    fn there(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        fingerprint: &Fingerprint,
+    ) -> Result<(Option<larder::Result<Asset>>, Fingerprint)> {
         let (there, at) = self.place(txn, fingerprint)?;
         let is_there = there.is_some_and(|record| is_loadable(&record, txn.info().time));
-        Ok((is_there && !is_damaged(txn.get(&at.key)), at))
+        let read = is_there.then(|| txn.get(&at.key)).filter(|read| !is_damaged(read));
+        Ok((read, at))
     }
 
     fn store_at(
@@ -763,7 +780,7 @@ impl Namespace {
                     Some((claim, _)) => held(txn, claim)?,
                 };
                 let (there, at) = self.there(txn, fingerprint)?;
-                let stored = if there || (claim.is_some() && fence.is_none()) {
+                let stored = if there.is_some() || (claim.is_some() && fence.is_none()) {
                     None
                 } else {
                     let tags_ignored = self.put(txn, &at, computed, how)?;
@@ -898,8 +915,8 @@ fn is_loadable(record: &Record, now: Micros) -> bool {
 }
 
 /// Tells whether a value is not what was put: it is computed anew, as if it were not there.
-fn is_damaged(read: larder::Result<Asset>) -> bool {
-    read.is_err_and(|error| matches!(error.kind(), ErrorKind::Corrupt { .. }))
+fn is_damaged(read: &larder::Result<Asset>) -> bool {
+    read.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Corrupt { .. }))
 }
 
 impl Computation {
