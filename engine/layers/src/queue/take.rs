@@ -164,13 +164,8 @@ impl Queue {
     /// # Errors
     /// As [`Queue::ack`]; [`InvalidArgument`](QueueError::InvalidArgument) for a time of 0 or of more than 100 years.
     pub fn extend(&self, txn: &mut WriteTxn<'_>, token: Token, time: Duration) -> Result<Micros> {
-        let until = txn.info().time.saturating_add(micros("time", time, false)?);
-        let (mut rows, _) = self.open(txn)?;
-        let envelopes = self.all_held(&rows, &[token])?;
-        for envelope in envelopes {
-            rows.put(envelope.id, Envelope { until, ..envelope }.draft())?;
-        }
-        Ok(until)
+        let time = micros("time", time, false)?;
+        self.prolong(txn, token, |_, _| Ok(time))
     }
 
     /// Says that whoever has a message is still at work: gives it the time again that it was taken for, from now on.
@@ -178,10 +173,27 @@ impl Queue {
     /// # Errors
     /// As [`Queue::ack`].
     pub fn heartbeat(&self, txn: &mut WriteTxn<'_>, token: Token) -> Result<Micros> {
-        let (rows, settings) = self.open(txn)?;
-        let held = self.all_held(&rows, &[token])?;
-        let lease = held.first().and_then(|envelope| u64::try_from(envelope.lease?).ok());
-        self.extend(txn, token, lease.map_or(settings.visibility, Duration::from_micros))
+        self.prolong(txn, token, |envelope, settings| {
+            let lease = envelope.lease.and_then(|lease| u64::try_from(lease).ok());
+            micros("time", lease.map_or(settings.visibility, Duration::from_micros), false)
+        })
+    }
+
+    /// Gives whoever has a message a time from now on; gives when it is over.
+    fn prolong(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        token: Token,
+        time: impl Fn(&Envelope, &QueueSettings) -> Result<Micros>,
+    ) -> Result<Micros> {
+        let now = txn.info().time;
+        let (mut rows, settings) = self.open(txn)?;
+        let mut until = now;
+        for envelope in self.all_held(&rows, &[token])? {
+            until = now.saturating_add(time(&envelope, &settings)?);
+            rows.put(envelope.id, Envelope { until, ..envelope }.draft())?;
+        }
+        Ok(until)
     }
 
     /// Finds messages whose time with whoever has them is over, the longest first. Changes nothing.
