@@ -155,7 +155,7 @@ impl Session {
         &self,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R, E>,
     ) -> Result<Receipt<R>, E> {
-        self.shared.observed(self.name.unwrap_or("write"), "", || {
+        self.changing("write", "", || {
             let (value, commit, slot) = self.sequence("", closure)?;
             self.wait(slot)?;
             Ok(Receipt { value, commit })
@@ -174,7 +174,7 @@ impl Session {
     ) -> Result<Receipt<Option<R>>> {
         OnceRow::key(self.caller.name(), idempotency_key)?;
         let mut earlier = None;
-        self.shared.observed(self.name.unwrap_or("write"), "", || {
+        self.changing("write", "", || {
             let (value, commit, slot) = self.sequence(idempotency_key, |txn| {
                 earlier = txn.earlier(idempotency_key)?;
                 if earlier.is_some() { Ok(None) } else { closure(txn).map(Some) }
@@ -196,9 +196,7 @@ impl Session {
         &self,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R>,
     ) -> Result<(R, CommitTicket)> {
-        let (value, commit, slot) = self
-            .shared
-            .observed(self.name.unwrap_or("submit"), "", || self.sequence::<R, Error>("", closure))?;
+        let (value, commit, slot) = self.changing("submit", "", || self.sequence::<R, Error>("", closure))?;
         let path = Arc::clone(&self.shared.commit);
         let ticket = match slot {
             Some(slot) => CommitTicket::new(slot, path, commit),
@@ -295,7 +293,7 @@ impl Session {
         let key = key.into_key()?;
         let mut draft = draft.into();
         let place = key.clone();
-        let receipt = self.shared.observed(self.name.unwrap_or("write"), place.as_str(), || {
+        let receipt = self.changing("write", place.as_str(), || {
             draft.payload = DraftPayload::Prepared(self.prepare_now(&key, reader, &draft)?);
             self.carry_out(Change::Put { key, draft }, Vec::new())
         })?;
@@ -415,7 +413,7 @@ impl Session {
         let change = change?;
         let key = change.key().cloned();
         let place = key.as_ref().map_or("", Key::as_str);
-        self.shared.observed(self.name.unwrap_or("write"), place, || self.carry_out(change, conditions))
+        self.changing("write", place, || self.carry_out(change, conditions))
     }
 
     /// Makes the payload of a draft ready: whatever can be done before this writer's turn is done before it, hashing,
@@ -434,6 +432,16 @@ impl Session {
     /// Puts everything that is visible on disk.
     pub(crate) fn flush(&self) -> Result<()> {
         self.shared.observed("flush", "", || self.shared.commit.flush())
+    }
+
+    /// Runs an operation that changes something, under its name or that of the session.
+    fn changing<R, E>(
+        &self,
+        operation: &'static str,
+        place: &str,
+        act: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.shared.observed(self.name.unwrap_or(operation), place, act)
     }
 
     fn carry_out(&self, mut change: Change, conditions: Vec<Condition>) -> Result<Receipt<Outcome>> {
