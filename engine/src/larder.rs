@@ -550,9 +550,8 @@ pub(crate) struct ReaderToken {
     began: Micros,
     /// How many bytes had been written when it began.
     written: u64,
+    /// The greatest age of a reader.
     age_max: Micros,
-    /// The greatest age of what is kept of it.
-    age_max_kept: Micros,
 }
 
 impl ReaderToken {
@@ -571,19 +570,21 @@ impl ReaderToken {
             readers: Arc::clone(&shared.readers),
             number: None,
             clock: Arc::clone(&shared.clock),
-            began: shared.clock.now(),
+            began: 0,
             written: shared.commit.store().backend_state().bytes_written(),
-            age_max: Micros::MAX,
-            age_max_kept: shared.settings.reader_age_max,
+            age_max: shared.settings.reader_age_max,
         }
     }
 
     fn registered(mut self, is_snapshot: bool) -> Self {
+        self.began = self.clock.now();
         let number = self.readers.next.fetch_add(1, Ordering::Relaxed);
         let reader = Reader { began: self.began, written: self.written, is_snapshot };
         self.readers.open.lock().insert(number, reader);
         self.number = Some(number);
-        self.age_max = if is_snapshot { Micros::MAX } else { self.age_max_kept };
+        if is_snapshot {
+            self.age_max = Micros::MAX;
+        }
         self
     }
 
@@ -592,16 +593,14 @@ impl ReaderToken {
         if self.number.is_some() {
             return Arc::clone(self);
         }
-        let Self { written, age_max, age_max_kept, .. } = **self;
+        let Self { began, written, age_max, .. } = **self;
         let (readers, clock) = (Arc::clone(&self.readers), Arc::clone(&self.clock));
-        // It is as old as the asking for it, not as the transaction, which may have worked for long.
-        let began = clock.now();
-        let kept = Self { readers, number: None, clock, began, written, age_max, age_max_kept };
-        Arc::new(kept.registered(false))
+        // As old as the asking for it, not as the transaction, which may have worked for long.
+        Arc::new(Self { readers, number: None, clock, began, written, age_max }.registered(false))
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        if self.age_max == Micros::MAX {
+        if self.number.is_none() || self.age_max == Micros::MAX {
             return Ok(());
         }
         let age = self.clock.now().saturating_sub(self.began);
