@@ -31,71 +31,6 @@ use larder_tests::{
     Soaked, Survived, Trace, Verdict, Workload, status_kib, still,
 };
 
-/// Years of a store: it must come up as it was whenever it is opened, and need no more with age. Prints what it needed, month by
-/// month.
-fn soak(soak: Soak) -> bool {
-    const MONTH: usize = 30;
-    let began = Instant::now();
-    println!("  day    commits  crashes  failures   file MiB   kept MiB  memory MiB");
-    let mib = |bytes: &[u64]| bytes.last().copied().unwrap_or(0) as f64 / 1_048_576.0;
-    let mut needed = Vec::new();
-    let mut look = |day: usize, so_far: &Soaked| {
-        let needs = [mib(&so_far.file_bytes), mib(&so_far.kept_bytes), status_kib("VmRSS") as f64 / 1_024.0];
-        if (day + 1).is_multiple_of(7) {
-            needed.push(needs);
-        }
-        if (day + 1).is_multiple_of(MONTH) {
-            let (Soaked { commits, crashes, failures, .. }, [file, kept, memory]) = (so_far, needs);
-            println!(
-                "{:>5} {commits:>10} {crashes:>8} {failures:>9} {file:>10.1} {kept:>10.1} {memory:>11.1}",
-                day + 1
-            );
-        }
-    };
-    let done = match soak.run(&mut look) {
-        Ok(done) => done,
-        Err(what) => {
-            println!("  {what}");
-            return false;
-        }
-    };
-    let is_flat = needs_no_more_with_age(&needed);
-    println!(
-        "{} days, {} commits, {} closed, {} crashes, {} failures of the disk, {} recounts in full, {:.0} s: {}",
-        soak.days,
-        done.commits,
-        done.closed,
-        done.crashes,
-        done.failures,
-        done.recounts,
-        began.elapsed().as_secs_f64(),
-        match is_flat {
-            Some(true) => "needs no more with age",
-            Some(false) => "NEEDS MORE WITH AGE",
-            None => "too short to tell whether it needs more with age",
-        }
-    );
-    is_flat != Some(false)
-}
-
-/// Holds the later half of the weeks against the earlier half: file, what is kept, memory, by their medians, as programs differ
-/// from day to day. A file grows by doubling, and lies in memory here, with what of it was synced and what was not.
-fn needs_no_more_with_age(weeks: &[[f64; 3]]) -> Option<bool> {
-    const WEEKS_MIN: usize = 16;
-    let (early, late) = weeks.split_at(weeks.len() / 2);
-    let median = |weeks: &[[f64; 3]], what: usize| {
-        let mut needs: Vec<f64> = weeks.iter().map(|needs| needs[what]).collect();
-        needs.sort_by(f64::total_cmp);
-        needs.get(needs.len() / 2).copied().unwrap_or(0.0)
-    };
-    let allowed = [(2.0, 0.0), (1.25, 0.25), (1.25, 3.0 * median(late, 0))];
-    let is_flat = allowed
-        .into_iter()
-        .enumerate()
-        .all(|(what, (times, more))| median(late, what) <= times * median(early, what) + more);
-    (weeks.len() >= WEEKS_MIN).then_some(is_flat)
-}
-
 /// How many steps of a program are run.
 const PROGRAM_STEPS: usize = 40;
 /// How many threads there are in a history, and how many calls of each.
@@ -233,6 +168,71 @@ fn run(seed: u64, with_log: bool, lie: Option<Lie>) -> (Trace, Known) {
     }
     drop(larder);
     (Trace { base, steps: disk.take_steps() }, known)
+}
+
+/// Years of a store: it must come up as it was whenever it is opened, and need no more with age. Prints what it needed, month by
+/// month.
+fn soak(soak: Soak) -> bool {
+    const MONTH: usize = 30;
+    let began = Instant::now();
+    println!("  day    commits  crashes  failures   file MiB   kept MiB  memory MiB");
+    let mib = |bytes: &[u64]| bytes.last().copied().unwrap_or(0) as f64 / 1_048_576.0;
+    let mut needed = Vec::new();
+    let mut look = |day: usize, so_far: &Soaked| {
+        let needs = [mib(&so_far.file_bytes), mib(&so_far.kept_bytes), status_kib("VmRSS") as f64 / 1_024.0];
+        if (day + 1).is_multiple_of(7) {
+            needed.push(needs);
+        }
+        if (day + 1).is_multiple_of(MONTH) {
+            let (Soaked { commits, crashes, failures, .. }, [file, kept, memory]) = (so_far, needs);
+            println!(
+                "{:>5} {commits:>10} {crashes:>8} {failures:>9} {file:>10.1} {kept:>10.1} {memory:>11.1}",
+                day + 1
+            );
+        }
+    };
+    let done = match soak.run(&mut look) {
+        Ok(done) => done,
+        Err(what) => {
+            println!("  {what}");
+            return false;
+        }
+    };
+    let is_flat = needs_no_more_with_age(&needed);
+    println!(
+        "{} days, {} commits, {} closed, {} crashes, {} failures of the disk, {} recounts in full, {:.0} s: {}",
+        soak.days,
+        done.commits,
+        done.closed,
+        done.crashes,
+        done.failures,
+        done.recounts,
+        began.elapsed().as_secs_f64(),
+        match is_flat {
+            Some(true) => "needs no more with age",
+            Some(false) => "NEEDS MORE WITH AGE",
+            None => "too short to tell whether it needs more with age",
+        }
+    );
+    is_flat != Some(false)
+}
+
+/// Holds the later half of the weeks against the earlier half: file, what is kept, memory, by their medians, as programs differ
+/// from day to day. A file grows by doubling, and lies in memory here, with what of it was synced and what was not.
+fn needs_no_more_with_age(weeks: &[[f64; 3]]) -> Option<bool> {
+    const WEEKS_MIN: usize = 16;
+    let (early, late) = weeks.split_at(weeks.len() / 2);
+    let median = |weeks: &[[f64; 3]], what: usize| {
+        let mut needs: Vec<f64> = weeks.iter().map(|needs| needs[what]).collect();
+        needs.sort_by(f64::total_cmp);
+        needs.get(needs.len() / 2).copied().unwrap_or(0.0)
+    };
+    let allowed = [(2.0, 0.0), (1.25, 0.25), (1.25, 3.0 * median(late, 0))];
+    let is_flat = allowed
+        .into_iter()
+        .enumerate()
+        .all(|(what, (times, more))| median(late, what) <= times * median(early, what) + more);
+    (weeks.len() >= WEEKS_MIN).then_some(is_flat)
 }
 
 #[derive(Default)]
