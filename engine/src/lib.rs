@@ -42,7 +42,8 @@
 //! # Reading the source
 //!
 //! `larder-format` says what bytes mean and does nothing else. Here: `session` and `edit` are what a caller says,
-//! `txn` is what a transaction sees, `guard` what it may do, `commit` how it becomes durable, `store` where it lies.
+//! `txn` is what a transaction sees, `guard` what it may do, `commit` how it becomes durable, `store` where it lies. `errand`
+//! carries out single changes of many threads together, `combiner` closures.
 //! `cache` keeps the records that are hot; `collection` is rows with indexes, as a caller sees them, and `graph` rows that are
 //! edges.
 //! `primitives` are the rows that follow from a change: tags, references, statistics, claims, deadlines, edges, history, feed,
@@ -57,6 +58,7 @@ mod claim;
 mod clock;
 mod collection;
 mod columns;
+mod combiner;
 mod commit;
 mod documents;
 mod edit;
@@ -98,6 +100,7 @@ pub use collection::{
     Collection, Defined, Inserted, IntoRowKey, Row, RowCursor, RowDraft, RowPage, RowRange, Rows,
 };
 pub use columns::Summary;
+pub use combiner::Combiner;
 pub use commit::{CommitInfo, CommitTicket, Durability, RecoveryReport};
 pub use documents::{Document, DocumentKind};
 pub use edit::{

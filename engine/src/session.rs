@@ -11,6 +11,7 @@ use larder_format::{ContentHash, Explanation, Key, LogKind, Micros, Prefix, Reco
 use crate::authorizer::Caller;
 use crate::bulk::Bulk;
 use crate::claim::{CancelOutcome, Claim, ClaimRequest};
+use crate::combiner::Combiner;
 use crate::commit::{CommitInfo, CommitTicket, Durability, Slot};
 use crate::documents::{Document, DocumentKind};
 use crate::edit::{
@@ -155,11 +156,23 @@ impl Session {
         &self,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R, E>,
     ) -> Result<Receipt<R>, E> {
-        self.changing("write", "", || {
-            let (value, commit, slot) = self.sequence("", closure)?;
-            self.wait(slot)?;
-            Ok(Receipt { value, commit })
-        })
+        self.changing("write", "", || self.write_now("", closure))
+    }
+
+    pub(crate) fn write_now<R, E: From<Error>>(
+        &self,
+        idempotency_key: &str,
+        closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R, E>,
+    ) -> Result<Receipt<R>, E> {
+        let (value, commit, slot) = self.sequence(idempotency_key, closure)?;
+        self.wait(slot)?;
+        Ok(Receipt { value, commit })
+    }
+
+    /// Gives what makes write transactions of many threads one.
+    #[must_use]
+    pub fn combiner(&self) -> Combiner {
+        Combiner::new(self.clone())
     }
 
     /// Runs a write transaction at most once under an idempotency key: if it was committed before, its receipt
@@ -175,11 +188,10 @@ impl Session {
         OnceRow::key(self.caller.name(), idempotency_key)?;
         let mut earlier = None;
         self.changing("write", "", || {
-            let (value, commit, slot) = self.sequence(idempotency_key, |txn| {
+            let Receipt { value, commit } = self.write_now(idempotency_key, |txn| {
                 earlier = txn.earlier(idempotency_key)?;
                 if earlier.is_some() { Ok(None) } else { closure(txn).map(Some) }
             })?;
-            self.wait(slot)?;
             if earlier.is_some() && self.durability == Durability::Synced {
                 // Whoever committed it may have asked for less.
                 self.shared.commit.flush()?;
@@ -235,7 +247,7 @@ impl Session {
         closure(&self.snapshot()?)
     }
 
-    fn sequence<R, E: From<Error>>(
+    pub(crate) fn sequence<R, E: From<Error>>(
         &self,
         idempotency_key: &str,
         closure: impl FnOnce(&mut WriteTxn<'_>) -> Result<R, E>,
@@ -253,7 +265,7 @@ impl Session {
         Ok((value, commit, slot))
     }
 
-    fn wait(&self, slot: Option<Arc<Slot>>) -> Result<()> {
+    pub(crate) fn wait(&self, slot: Option<Arc<Slot>>) -> Result<()> {
         match slot {
             Some(slot) => self.shared.commit.drive(&slot).map(drop),
             None => Ok(()),
@@ -419,9 +431,7 @@ impl Session {
     /// Makes the payload of a draft ready: whatever can be done before this writer's turn is done before it, hashing,
     /// compressing, staging.
     pub(crate) fn ready(&self, key: &Key, draft: &mut Draft) -> Result<Ready> {
-        if self.shared.commit.sequencer().is_held_here() {
-            return Err(ErrorKind::Nested.into());
-        }
+        self.check_not_nested()?;
         self.shared.commit.check_writable()?;
         let documents = self.shared.commit.documents();
         let allowed = self.with_guard(|guard| guard.access(Right::WRITE, key));
@@ -435,7 +445,7 @@ impl Session {
     }
 
     /// Runs an operation that changes something, under its name or that of the session.
-    fn changing<R, E>(
+    pub(crate) fn changing<R, E>(
         &self,
         operation: &'static str,
         place: &str,
@@ -444,10 +454,13 @@ impl Session {
         self.shared.observed(self.name.unwrap_or(operation), place, act)
     }
 
+    /// Refuses what would wait for the transaction that this thread is in.
+    pub(crate) fn check_not_nested(&self) -> Result<()> {
+        if self.shared.commit.sequencer().is_held_here() { Err(ErrorKind::Nested.into()) } else { Ok(()) }
+    }
+
     fn carry_out(&self, mut change: Change, conditions: Vec<Condition>) -> Result<Receipt<Outcome>> {
-        if self.shared.commit.sequencer().is_held_here() {
-            return Err(ErrorKind::Nested.into());
-        }
+        self.check_not_nested()?;
         self.shared.commit.check_writable()?;
         let ready = match &mut change {
             Change::Put { key, draft } => Some(self.ready(key, draft)?),

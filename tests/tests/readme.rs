@@ -77,6 +77,9 @@ fn a_queue_and_a_cache(ana: Session) -> Outcomes {
         }
         Ok(())
     })?;
+    let many = ana.combiner(); // for many threads: what comes together is one commit
+    let queue = orders.clone();
+    many.try_write(move |txn| queue.enqueue(txn, Message::new("a pie")))?;
 
     let pies = Cache::at("cache")?.namespace("pies")?;
     let pie = pies.get_or_compute(&ana, &Parts::new().with("leeks", 3), &Remember::new(), || bake(3))?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder::{Larder, Options};
+use larder::{Combiner, Larder, Options};
 use larder_layers::queue::{Message, Queue, QueueSettings, Queues};
 use rusqlite::{Connection, OptionalExtension};
 
@@ -22,8 +22,10 @@ trait Work: Sync {
     fn depth(&self) -> Fallible<u64>;
 }
 
+/// One combiner for all: threads whose transactions are small share it.
 struct Ours {
     larder: Larder,
+    combiner: Combiner,
     queue: Queue,
 }
 
@@ -31,22 +33,25 @@ impl Ours {
     fn open(folder: &Path) -> Fallible<Self> {
         let larder = Options::new().open(folder.join("queue.larder"))?;
         let queue = Queues::at("queues")?.queue("jobs")?;
-        larder.root()?.try_write(|txn| queue.create(txn, &QueueSettings::new()))?;
-        Ok(Self { larder, queue })
+        let root = larder.root()?;
+        root.try_write(|txn| queue.create(txn, &QueueSettings::new()))?;
+        Ok(Self { larder, combiner: root.combiner(), queue })
     }
 }
 
 impl Work for Ours {
     fn enqueue(&self, payload: &[u8]) -> Fallible<()> {
-        let message = Message::new(payload.to_vec());
-        let _ = self.larder.root()?.try_write(|txn| self.queue.enqueue(txn, message))?;
+        let (queue, message) = (self.queue.clone(), Message::new(payload.to_vec()));
+        let _ = self.combiner.try_write(move |txn| queue.enqueue(txn, message.clone()))?;
         Ok(())
     }
 
     fn consume(&self) -> Fallible<bool> {
-        let session = self.larder.root()?;
-        let Some(taken) = session.try_write(|txn| self.queue.dequeue(txn))?.value else { return Ok(false) };
-        session.try_write(|txn| self.queue.ack(txn, taken.token()))?;
+        let queue = self.queue.clone();
+        let taken = self.combiner.try_write(move |txn| queue.dequeue(txn))?.value;
+        let Some(token) = taken.map(|taken| taken.token()) else { return Ok(false) };
+        let queue = self.queue.clone();
+        self.combiner.try_write(move |txn| queue.ack(txn, token))?;
         Ok(true)
     }
 
@@ -174,7 +179,7 @@ pub fn queues(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
                         fill(
                             &folder,
                             *name == "larder",
-                            scale.slice.as_secs_f64() * 20_000.0,
+                            scale.slice.as_secs_f64() * 30_000.0,
                             &payload,
                             &*queue,
                         )?;

@@ -85,7 +85,7 @@ pub fn all() -> Vec<Scenario> {
         scenario(
             "queue",
             "Messages of 1 KiB, everything on disk when the call returns: put in, taken out and acknowledged (two commits), and \
-             both by half of the threads each. SQLite has one table with partial indexes, and one connection under a mutex.",
+             both by half of the threads each. larder's threads share a combiner. SQLite has one table with partial indexes, and one connection under a mutex.",
             queues::queues,
         ),
         scenario(

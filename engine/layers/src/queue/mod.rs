@@ -17,6 +17,9 @@
 //! place, or where the settings say. Dead letters stay in their queue, in a state of their own: they have no queue that could
 //! breed more, and keep where they were, how often they were tried, and why they were given up.
 //!
+//! Where many threads enqueue, take or acknowledge one message each, let them share a [`Combiner`](larder::Combiner): what comes at
+//! the same time is one commit.
+//!
 //! How long enqueuing, taking and acknowledging take, [`Larder::health`] tells of sessions that are [named](larder::Session::named)
 //! after what they do.
 //!
