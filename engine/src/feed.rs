@@ -11,9 +11,10 @@ use crate::authorizer::Caller;
 use crate::commit::CommitInfo;
 use crate::error::{ErrorKind, Result};
 use crate::guard::Guard;
-use crate::larder::Shared;
+use crate::larder::{ReaderToken, Shared};
 use crate::store::{Table, corrupt};
 use crate::subscription::{Inbox, Incoming};
+use crate::txn::Reading;
 
 /// Something that happened to a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,13 +122,16 @@ impl<'a> Feed<'a> {
         let key = if row.key.is_empty() { None } else { Some(Key::decode(&row.key).ok()?) };
         let place = key.as_ref().map_or_else(Prefix::root, Prefix::from);
         let is_tree = row.kind == EventKind::TreeDeleted;
+        let is_row = matches!(row.kind, EventKind::RowPut | EventKind::RowRemoved);
         let is_inside = key.as_ref().is_some_and(|key| below.covers(key));
         let is_around = (is_tree || place.is_root())
             && below.as_key().map_or(place.is_root(), |below| place.covers(below));
         let text = |place: &Prefix| place.as_key().map_or_else(String::new, Key::to_string);
         if !is_inside && !is_around {
             None
-        } else if guard.allows(Right::LIST, &place) {
+        } else if guard.allows(Right::LIST, &place)
+            || is_row && key.is_some_and(|key| self.may_read_rows(&key, guard))
+        {
             Some((text(&place), true))
         } else {
             // Of a tree that went, and may not be listed itself, he is told who may have listed something in it.
@@ -135,6 +139,15 @@ impl<'a> Feed<'a> {
             let may_know = is_tree && guard.uniform_below(Right::LIST, seen) != Some(false);
             may_know.then(|| (text(seen), false))
         }
+    }
+
+    /// Tells whether the caller may read the rows of a collection, as that says itself: then he may know of them.
+    fn may_read_rows(&self, key: &Key, guard: &Guard<'_>) -> bool {
+        let Ok(view) = self.shared.commit.committed_view() else { return false };
+        let token = ReaderToken::unlimited(self.shared);
+        let reading = Reading { view: &view, own: None, guard: *guard, token: &Arc::new(token) };
+        let opened = reading.collection(key);
+        opened.is_ok_and(|opened| guard.access_by_any(&opened.collection.definition.rights.read, key).is_ok())
     }
 }
 

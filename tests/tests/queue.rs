@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{CollectionDefinition, DocumentKind, Larder, ManualClock, Part, RowDraft, Session, WriteTxn};
+use larder::{
+    CollectionDefinition, DocumentKind, Larder, ManualClock, Part, RowDraft, RowRange, Session, WriteTxn,
+};
 use larder_layers::queue::{
     Backoff, Enqueued, Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues,
     RequeueAt, Requeued, Token,
 };
-use larder_tests::{Random, block_on, still, verified};
+use larder_tests::{Random, block_on, kind_of, still, verified};
 
 const SECOND: i64 = 1_000_000;
 
@@ -604,7 +606,21 @@ fn s4_0_2_what_is_no_queue_is_left_alone() {
             let other = queues.queue(name).unwrap();
             let deleted = world.act(|_, txn| other.delete(txn));
             assert!(matches!(deleted, Err(QueueError::NoSuchQueue { .. })), "{name}: {deleted:?}");
+            let paused = world.act(|_, txn| other.pause(txn));
+            assert!(matches!(paused, Err(QueueError::NoSuchQueue { .. })), "{name}: {paused:?}");
+            let configured = world.act(|_, txn| other.configure(txn, &new()));
+            assert!(matches!(configured, Err(QueueError::NoSuchQueue { .. })), "{name}: {configured:?}");
         }
+        let rows = queues.queue("rows").unwrap();
+        let created = world.act(|_, txn| rows.create(txn, &new()));
+        assert!(
+            matches!(&created, Err(QueueError::Store(error)) if kind_of(Err::<(), _>(error.clone())) == "AlreadyExists")
+        );
+        let settings = world.ana.read(|view| Ok(rows.settings(view))).unwrap();
+        assert!(matches!(settings, Err(QueueError::NoSuchQueue { .. })), "{settings:?}");
+        let view = world.ana.snapshot().unwrap();
+        let definition = view.collection("queues/rows").unwrap();
+        assert_eq!(*definition.definition(), CollectionDefinition::new(), "it is what it was");
         assert!(world.ana.exists("queues/folder/soup").unwrap() && world.ana.exists("queues/asset").unwrap());
         assert!(world.ana.exists("queues/rows").unwrap());
         assert!(!world.act(|_, txn| queues.queue("nothing").unwrap().delete(txn)).unwrap());
@@ -933,4 +949,76 @@ fn s4_1_1_what_may_not_be_moved_stays_where_it_is() {
         let ready = |queue: &Queue| queue.stats(&view).unwrap().ready;
         assert_eq!((ready(&world.queue), ready(&other)), (1, 0), "{of_q}; {of_other}");
     }
+}
+
+/// S4-2.4. Keys that messages are told apart by go when their window is over, also where nobody sweeps.
+#[test]
+fn s4_2_4_keys_of_messages_do_not_pile_up_where_nobody_sweeps() {
+    on_both(new(), |world| {
+        for number in 0..200 {
+            let message = Message::new("soup").dedupe(format!("order {number}"), seconds(10));
+            assert!(matches!(world.put(message), Enqueued::New(_)));
+            let token = world.taken();
+            world.act(|queue, txn| queue.ack(txn, token)).unwrap();
+            world.clock.advance(SECOND);
+        }
+        let view = world.ana.snapshot().unwrap();
+        let books = view.collection("queues/q/books").unwrap();
+        let keys = books.page(&RowRange::all().with("d")).unwrap().rows.len();
+        assert!((9..=20).contains(&keys), "{keys} of 200 are kept, for 10 seconds each");
+    });
+}
+
+/// S4-0.1. What is larger than another queue takes is not moved there.
+#[test]
+fn s4_0_1_what_is_moved_is_no_larger_than_the_other_queue_takes() {
+    on_both(new(), |world| {
+        let small = Queues::at("queues").unwrap().queue("small").unwrap();
+        world.act(|_, txn| small.create(txn, &new().message_bytes_max(10))).unwrap();
+        let _ = world.put(vec![1; 10]);
+        let _ = world.put(vec![2; 11]);
+        let moved = world.act(|queue, txn| queue.move_to(txn, &small, MessageState::Ready, 10));
+        assert!(
+            matches!(moved, Err(QueueError::MessageTooLarge { at: 1, size: 11, limit: 10 })),
+            "{moved:?}"
+        );
+        assert_eq!(world.act(|queue, txn| queue.move_to(txn, &small, MessageState::Ready, 1)).unwrap(), 1);
+        assert_eq!(world.counts(), [1, 0, 0, 0]);
+    });
+}
+
+/// S4-1.1.3. A row that is no message, whoever put it there, is in the way of nobody who looks.
+#[test]
+fn s4_1_1_3_a_forged_row_is_in_the_way_of_nobody_who_looks() {
+    on_both(new(), |world| {
+        let _ = world.put("soup");
+        let _ = world.taken();
+        let forge = |key: i64, state: i64| {
+            let row = RowDraft::default().field("s", state).field("t", 1_i64).field("d", 1_i64);
+            world.ana.write(|txn| txn.collection("queues/q")?.put(key, row)).unwrap();
+        };
+        forge(-1, 2);
+        forge(-2, 3);
+        world.clock.advance(31 * SECOND);
+        let view = world.ana.snapshot().unwrap();
+        assert_eq!(world.queue.expired(&view, world.ana.now(), 10).unwrap().len(), 1);
+        assert!(world.queue.peek(&view, MessageState::Dead, 10).unwrap().is_empty());
+        assert_eq!(world.queue.peek(&view, MessageState::InFlight, 10).unwrap().len(), 1);
+    });
+}
+
+/// S4-§2. The health of a store tells what was ever done with its queues, beside what is there.
+#[test]
+fn s4_par_2_health_tells_totals() {
+    on_both(new(), |world| {
+        Queues::at("queues").unwrap().add_health(&world.larder);
+        let _ = world.put("soup");
+        let _ = world.put("leeks");
+        let token = world.taken();
+        world.act(|queue, txn| queue.ack(txn, token)).unwrap();
+        let health = world.larder.health();
+        let figures = &health.layers["queues"].figures;
+        let told = ["enqueued", "dequeued", "acked", "nacked", "ready", "in_flight"];
+        assert_eq!(told.map(|name| figures[&format!("q/{name}")]), [2, 1, 1, 0, 1, 0]);
+    });
 }

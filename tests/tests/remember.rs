@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use larder::{Clock, Draft, ErrorKind, Larder, ManualClock, Part, Session, TagPolicy, WriteTxn};
+use larder::{
+    AggregateDefinition, Annotation, Clock, CollectionDefinition, DocumentKind, Draft, ErrorKind,
+    IndexDefinition, Larder, ManualClock, Part, Session, TagPolicy, WriteTxn,
+};
 use larder_layers::queue::{QueueSettings, Queues};
 use larder_layers::remember::{
     Cache, CacheLimits, Computed, Eviction, Load, Namespace, Outcome, Parts, Remember, RememberError,
     Remembered,
 };
-use larder_tests::{still, verified};
+use larder_tests::{Random, still, verified};
 
 const SECOND: i64 = 1_000_000;
 
@@ -741,4 +744,192 @@ fn s3_5_what_is_no_longer_pinned_is_evicted() {
     world.store(&of(3), "9", &how());
     assert!(!world.is_there(&of(1)) && world.is_there(&of(2)) && world.is_there(&of(3)));
     assert_eq!(world.total().0, 2);
+}
+
+/// S3-5. Values that are past their time go when they are swept, or when there is no room, before anything that is still good; what is
+/// pinned, or was given more time, stays.
+#[test]
+fn s3_5_what_is_past_its_time_goes_first() {
+    let world = world();
+    let (short, long) = (Duration::from_secs(10), Duration::from_secs(100));
+    for number in 0..4 {
+        world.store(&of(number), "soon", &how().expires_after(short));
+    }
+    world.store(&of(4), "pinned", &how().expires_after(short).pinned());
+    world.store(&of(5), "later", &how().expires_after(long));
+    world.store(&of(6), "for ever", &how());
+    let sweep = |limit| world.ana.try_write(|txn| world.cache.sweep(txn, limit)).unwrap().value;
+    assert_eq!(sweep(10), 0);
+    // The value itself was given more time.
+    let key = world.cache.fingerprint(&of(3)).unwrap().key().clone();
+    world.ana.annotate(&key, Annotation::new().expires(90 * SECOND)).unwrap();
+    world.clock.advance(20 * SECOND);
+    assert_eq!((sweep(1), sweep(1)), (1, 1), "at most so many");
+    assert_eq!(world.total().0, 5);
+    // There is room for four: the one that is past its time goes, not what was used the longest time ago.
+    world.clock.advance(SECOND);
+    world.limit(CacheLimits::new().entries_max(4));
+    assert!(!world.is_there(&of(2)), "it is past its time");
+    assert!([3, 4, 5, 6].into_iter().all(|number| world.is_there(&of(number))));
+    world.store(&of(7), "new", &how());
+    assert!(!world.is_there(&of(3)), "now the oldest goes");
+    world.clock.advance(200 * SECOND);
+    assert_eq!(sweep(10), 1);
+    assert!([4, 6, 7].into_iter().all(|number| world.is_there(&of(number))), "pinned, or without a time");
+    world.total();
+}
+
+/// S3-3. A dry run names what a store of such a size evicts, by the limits and the policy that there are, in that order.
+#[test]
+fn s3_3_a_dry_run_names_what_is_evicted() {
+    for (seed, eviction) in
+        (0..12).zip([Eviction::LeastRecent, Eviction::LeastFrequent, Eviction::LeastCost].into_iter().cycle())
+    {
+        let world = world();
+        let mut random = Random::new(seed);
+        for number in 0..40 {
+            let how = match random.below(4) {
+                0 => how().expires_after(Duration::from_secs(random.below(60) as u64 + 1)),
+                1 => how().pinned(),
+                _ => how(),
+            };
+            let value = vec![b'x'; random.below(100) + 1];
+            world.cache.store(&world.ana, &of(number), value, &how).unwrap();
+            for _ in 0..random.below(3) {
+                let used = of(random.below(number as usize + 1) as i64);
+                world.cache.get(&world.ana, &used).unwrap();
+            }
+            world.clock.advance(SECOND);
+        }
+        world.cache.write_uses(&world.ana).unwrap();
+        let (entries, bytes) = world.total();
+        let limits = CacheLimits::new()
+            .entries_max(entries)
+            .bytes_max(u64::try_from(bytes).unwrap())
+            .eviction(eviction);
+        world.limit(limits);
+        let view = world.ana.snapshot().unwrap();
+        assert_eq!(world.cache.limits(&view).unwrap(), limits);
+        assert!(world.cache.would_evict(&view, &limits, 0).unwrap().is_empty());
+        let incoming = random.below(300) + 1;
+        let named = world.cache.would_evict(&view, &limits, incoming as u64).unwrap();
+        assert!(!named.is_empty() && !named.iter().any(|entry| entry.is_pinned), "seed {seed}");
+        let before = keys(&world);
+        world.cache.store(&world.ana, &of(1_000), vec![b'y'; incoming], &how()).unwrap();
+        let after = keys(&world);
+        let mut gone: Vec<_> = before.into_iter().filter(|key| !after.contains(key)).collect();
+        let mut named: Vec<_> = named.into_iter().map(|entry| entry.key.to_string()).collect();
+        (gone.sort(), named.sort());
+        assert_eq!(named, gone, "seed {seed}, {eviction:?}");
+        let none = world.cache.would_evict(&view, &limits.bytes_max(1).entries_max(1), 2);
+        assert!(matches!(none, Err(RememberError::TooLarge { .. })), "{none:?}");
+    }
+}
+
+fn keys(world: &World) -> Vec<String> {
+    let view = world.ana.snapshot().unwrap();
+    view.walk("cache/square/values").unwrap().map(|value| value.unwrap().0.to_string()).collect()
+}
+
+/// S3-3. What was made from something that lies at and below a place is forgotten, also what is being computed.
+#[test]
+fn s3_3_values_are_forgotten_by_the_beginning_of_a_part() {
+    let world = world();
+    let from = |file: &str, step: i64| Parts::new().with("file", file).with("step", step);
+    for (file, step) in [("src/a", 1), ("src/a", 2), ("src/b", 1), ("srcs", 1), ("doc/src/", 1)] {
+        world.store(&from(file, step), "made", &how());
+    }
+    world.store(&Parts::new().with("file", 7_i64), "made", &how());
+    world.store(&Parts::new().with("src/", "src/"), "made", &how());
+    let Load::Compute(computing) = world.cache.try_load(&world.ana, &from("src/c", 1), &how()).unwrap()
+    else {
+        panic!("nobody else computes it")
+    };
+    let forget = |prefix| {
+        let forgotten = world.ana.try_write(|txn| world.cache.invalidate_prefix(txn, "file", prefix));
+        forgotten.unwrap().value
+    };
+    assert_eq!(forget("src/"), 3);
+    assert_eq!(world.total().0, 4);
+    assert!(world.is_there(&from("srcs", 1)) && world.is_there(&from("doc/src/", 1)));
+    let late = computing.store(&world.ana, "too late", &how()).unwrap();
+    assert_eq!((late.outcome(), world.is_there(&from("src/c", 1))), (Outcome::Forgotten, false));
+    assert_eq!((forget("src/"), forget("nothing")), (0, 0));
+    assert_eq!(forget(""), 2, "every text");
+}
+
+/// S3-3. Whoever may not list the values, but read, write, delete and claim below the namespace, forgets by tag like anybody; and a
+/// tag of assets elsewhere is none of the cache's business.
+#[test]
+fn s3_3_tags_are_forgotten_without_the_right_to_list() {
+    let world = world();
+    let root = world.larder.root().unwrap();
+    world.store(&of(0), "first", &how());
+    root.put("elsewhere", Draft::from("soup").with(|about| about.tag("leeks"))).unwrap();
+    let rules = "default = \"deny\"\n[[rule]]\nallow = [\"read\", \"write\", \"delete\", \"claim\", \"manage\"]\n\
+                 who = [\"ana\"]\non = \"cache/**\"\n";
+    root.set_document(DocumentKind::Rules, rules).unwrap();
+    world.store(&of(1), "one", &how().tag("leeks").tag("soup"));
+    world.store(&of(2), "two", &how().tag("soup"));
+    // The tag comes later.
+    let tagged = world.cache.get_or_compute(&world.ana, &of(0), &how().tag("leeks"), || value("not made"));
+    assert_eq!(tagged.unwrap().outcome(), Outcome::Hit);
+    let forget = |tag| world.ana.try_write(|txn| world.cache.invalidate_tag(txn, tag)).unwrap().value;
+    assert_eq!(forget("leeks"), 2);
+    for (number, is_there) in [(0, false), (1, false), (2, true)] {
+        let found = world.cache.get(&world.ana, &of(number)).unwrap();
+        assert_eq!(found.is_some(), is_there, "{number}");
+    }
+    assert_eq!((forget("leeks"), forget("soup")), (0, 1));
+    assert!(root.exists("elsewhere").unwrap());
+}
+
+/// A namespace that was made when entries did not say yet when they expire goes on: what is stored from now on is swept and found
+/// by its tags.
+#[test]
+fn s3_5_a_namespace_of_before_is_brought_up_to_date() {
+    let world = world();
+    let evictable = |index: IndexDefinition| index.only("k", [false]);
+    let before = CollectionDefinition::new()
+        .index(evictable(IndexDefinition::new("recent").by("l")))
+        .index(evictable(IndexDefinition::new("frequent").by("h").by("l")))
+        .index(evictable(IndexDefinition::new("cost").by("v").by("l")))
+        .aggregate(AggregateDefinition::new("all").sum("b"));
+    world.ana.write(|txn| txn.define_collection("cache/square/entries", &before)).unwrap();
+    world.store(&of(1), "one", &how().tag("leeks").expires_after(Duration::from_secs(1)));
+    world.store(&of(2), "two", &how().tag("leeks"));
+    world.clock.advance(2 * SECOND);
+    assert_eq!(world.ana.try_write(|txn| world.cache.sweep(txn, 9)).unwrap().value, 1);
+    assert_eq!(world.ana.try_write(|txn| world.cache.invalidate_tag(txn, "leeks")).unwrap().value, 1);
+    assert_eq!(world.total(), (0, 0));
+}
+
+/// S3-4. Who computes for longer than his lease, and says so, is not taken over; the one-shot form has a way to say so.
+#[test]
+fn s3_4_who_gives_signs_of_life_computes_once() {
+    let world = world();
+    let slow = how().lease(Duration::from_secs(60));
+    let made = world.cache.get_or_compute_with(&world.ana, &of(12), &slow, |computation| {
+        for _ in 0..4 {
+            world.clock.advance(50 * SECOND);
+            assert!(computation.heartbeat(Duration::from_secs(60))?);
+            let other = world.cache.try_load(&world.ana, &of(12), &slow)?;
+            assert!(matches!(other, Load::Busy { .. }), "{other:?}");
+        }
+        value("144")
+    });
+    assert_eq!(made.unwrap().outcome(), Outcome::Miss);
+    assert_eq!(text(&world.remember(&of(12), "not made")), "144");
+}
+
+/// S4-§2. The health of a store tells how much is in each namespace.
+#[test]
+fn s3_5_health_tells_how_much_is_in_a_cache() {
+    let world = world();
+    Cache::at("cache").unwrap().add_health(&world.larder);
+    world.store(&of(1), "one", &how());
+    world.store(&of(2), "four", &how());
+    let health = world.larder.health();
+    let figures = &health.layers["cache"].figures;
+    assert_eq!((figures["square/entries"], figures["square/bytes"]), (2, 7));
 }

@@ -432,12 +432,15 @@ impl Queue {
             }
             Self::Redrive { file, queue, limit } => {
                 let queue = queue_at(&queue)?;
-                change(context, &file, "redriven", |txn| queue.redrive(txn, limit))
+                change_in_parts(context, &file, "redriven", limit, |txn, limit| queue.redrive(txn, limit))
             }
             Self::Purge { file, queue, dead } => {
                 let queue = queue_at(&queue)?;
-                change(context, &file, "purged", |txn| {
-                    if dead { queue.purge_dead(txn, 10_000) } else { queue.purge(txn) }
+                if !dead {
+                    return change(context, &file, "purged", |txn| queue.purge(txn));
+                }
+                change_in_parts(context, &file, "purged", usize::MAX, |txn, limit| {
+                    queue.purge_dead(txn, limit)
                 })
             }
         }
@@ -458,6 +461,35 @@ fn change<E: From<larder::Error> + Into<Failure>>(
     Ok(0)
 }
 
+/// How much is changed in one transaction.
+const CHANGED_AT_ONCE: usize = 1_000;
+
+/// Changes up to so much, in transactions of a good size, and says how much; also if one of them fails.
+fn change_in_parts<E: From<larder::Error> + Into<Failure>>(
+    context: &Context,
+    file: &Path,
+    what: &'static str,
+    limit: usize,
+    mut act: impl FnMut(&mut larder::WriteTxn<'_>, usize) -> Result<u64, E>,
+) -> Done {
+    let (larder, session) = context.change(file)?;
+    let (mut all, mut failure) = (0, None);
+    loop {
+        let left = usize::try_from(all).map_or(0, |all| limit.saturating_sub(all)).min(CHANGED_AT_ONCE);
+        match session.try_write(|txn| if left == 0 { Ok(0) } else { act(txn, left) }) {
+            Ok(receipt) if receipt.value > 0 => all += receipt.value,
+            Err(error) if all == 0 => return Err(error.into()),
+            ended => {
+                failure = ended.err();
+                break;
+            }
+        }
+    }
+    context.output.line(|| format!("{} {what}", number(all)), || json!({ what: all }))?;
+    larder.close()?;
+    failure.map_or(Ok(0), |error| Err(error.into()))
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Cache {
     /// List the namespaces of a cache.
@@ -473,9 +505,12 @@ pub(crate) enum Cache {
         file: PathBuf,
         /// The key of the namespace.
         namespace: String,
-        /// By what: recent, frequent or cost.
-        #[arg(long, default_value = "recent", value_parser = ["recent", "frequent", "cost"])]
-        by: String,
+        /// By what; the namespace's own policy, if not said.
+        #[arg(long, value_parser = ["recent", "frequent", "cost"])]
+        by: Option<String>,
+        /// Only what would go if a value of so many bytes were stored, by the limits of the namespace.
+        #[arg(long, conflicts_with = "by")]
+        incoming: Option<u64>,
         /// How many at most.
         #[arg(long, default_value_t = 50)]
         limit: usize,
@@ -487,16 +522,35 @@ pub(crate) enum Cache {
         /// The key of the namespace.
         namespace: String,
     },
-    /// Forget values: all of a namespace, or those with a tag.
+    /// Forget values: all of a namespace, or those with a tag, or made from some part.
     Invalidate {
         /// The store.
         file: PathBuf,
         /// The key of the namespace.
         namespace: String,
         /// Only those with this tag.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["part", "prefix"])]
         tag: Option<String>,
+        /// Only those one of whose parts is this text: NAME=TEXT.
+        #[arg(long, value_parser = pair, conflicts_with = "prefix")]
+        part: Option<(String, String)>,
+        /// Only those one of whose parts is a text that begins so: NAME=TEXT.
+        #[arg(long, value_parser = pair)]
+        prefix: Option<(String, String)>,
     },
+    /// Remove values that are past their time.
+    Sweep {
+        /// The store.
+        file: PathBuf,
+        /// The key of the namespace.
+        namespace: String,
+    },
+}
+
+/// Takes a name and a text apart.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=TEXT")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn namespace_at(key: &str) -> Result<Namespace, Failure> {
@@ -519,15 +573,23 @@ impl Cache {
                 let (_larder, session) = context.look(&file)?;
                 total(context, &namespace_at(&namespace)?, &session.snapshot()?)
             }
-            Self::Explain { file, namespace, by, limit } => {
+            Self::Explain { file, namespace, by, incoming, limit } => {
                 let (_larder, session) = context.look(&file)?;
                 let view = session.snapshot()?;
-                let eviction = match by.as_str() {
-                    "frequent" => Eviction::LeastFrequent,
-                    "cost" => Eviction::LeastCost,
-                    _ => Eviction::LeastRecent,
+                let namespace = namespace_at(&namespace)?;
+                let limits = namespace.limits(&view)?;
+                let eviction = match by.as_deref() {
+                    Some("frequent") => Eviction::LeastFrequent,
+                    Some("cost") => Eviction::LeastCost,
+                    Some(_) => Eviction::LeastRecent,
+                    None => limits.eviction,
                 };
-                for entry in namespace_at(&namespace)?.explain(&view, eviction, limit)? {
+                let mut entries = match incoming {
+                    Some(bytes) => namespace.would_evict(&view, &limits, bytes)?,
+                    None => namespace.explain(&view, eviction, limit)?,
+                };
+                entries.truncate(limit);
+                for entry in entries {
                     context.output.line(
                         || {
                             format!(
@@ -550,11 +612,19 @@ impl Cache {
                 }
                 Ok(0)
             }
-            Self::Invalidate { file, namespace, tag } => {
+            Self::Invalidate { file, namespace, tag, part, prefix } => {
                 let namespace = namespace_at(&namespace)?;
-                change(context, &file, "forgotten", |txn| match tag {
-                    Some(tag) => namespace.invalidate_tag(txn, &tag),
-                    None => namespace.clear(txn),
+                change(context, &file, "forgotten", |txn| match (tag, part, prefix) {
+                    (Some(tag), _, _) => namespace.invalidate_tag(txn, &tag),
+                    (_, Some((name, text)), _) => namespace.invalidate_part(txn, &name, text.as_str()),
+                    (_, _, Some((name, prefix))) => namespace.invalidate_prefix(txn, &name, &prefix),
+                    _ => namespace.clear(txn),
+                })
+            }
+            Self::Sweep { file, namespace } => {
+                let namespace = namespace_at(&namespace)?;
+                change_in_parts(context, &file, "forgotten", usize::MAX, |txn, limit| {
+                    namespace.sweep(txn, limit)
                 })
             }
         }

@@ -65,7 +65,11 @@ pub(crate) fn remove_all(rows: &mut CollectionMut<'_, '_>, found: &[Row]) -> Res
 /// How many rows are looked at at a time to find some of them.
 const LOOKED_AT_ONCE: usize = 256;
 
-fn page_of(rows: &mut CollectionMut<'_, '_>, index: Option<&str>, range: &RowRange) -> Result<RowPage> {
+pub(crate) fn page_of(
+    rows: &mut CollectionMut<'_, '_>,
+    index: Option<&str>,
+    range: &RowRange,
+) -> Result<RowPage> {
     match index {
         Some(index) => rows.find(index, range),
         None => rows.page(range),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use larder::{
-    CollectionDefinition, IndexDefinition, IntoKey, IntoRowKey, Key, Micros, Result, RowDraft, RowRange,
-    WriteTxn,
+    CollectionDefinition, ErrorKind, IndexDefinition, IntoKey, IntoRowKey, Key, Micros, Result, RowDraft,
+    RowRange, WriteTxn,
 };
 
 use crate::place::{after, found, open, remove_all};
@@ -42,8 +42,13 @@ impl RateLimit {
     /// Limits to so many in a window of time; counts in a collection under a key, made when it is first used.
     ///
     /// # Errors
-    /// [`InvalidKey`](larder::ErrorKind::InvalidKey).
+    /// [`InvalidKey`](larder::ErrorKind::InvalidKey); [`InvalidArgument`](larder::ErrorKind::InvalidArgument) for a window of
+    /// less than a microsecond, in which nothing could be counted.
     pub fn new(key: impl IntoKey, limit: u64, window: Duration) -> Result<Self> {
+        if window < Duration::from_micros(1) {
+            let (expected, got) = ("at least 1 us".to_owned(), format!("{window:?}"));
+            return Err(ErrorKind::InvalidArgument { argument: "window", expected, got }.into());
+        }
         Ok(Self { key: key.into_key()?, limit, window })
     }
 

@@ -1,12 +1,12 @@
 //! Looking at a queue, and keeping it in order.
 
-use larder::{ReadTxn, RowRange, WriteTxn};
+use larder::{Aggregate, Part, ReadTxn, RowRange, WriteTxn};
 
 use super::books::{TOTALS, Totals};
 use super::error::invalid;
 use super::message::{Envelope, MessageState};
 use super::put::check_room;
-use super::{Queue, QueueStats, Result};
+use super::{Queue, QueueError, QueueStats, Result};
 
 impl Queue {
     /// Shows messages in a state, without taking them: those that can be taken in the order in which they will be.
@@ -18,7 +18,8 @@ impl Queue {
         let page = rows.find(index_of(state), &RowRange::all().limit(limit))?;
         let mut envelopes = Vec::with_capacity(page.rows.len());
         for row in &page.rows {
-            let mut envelope = self.read(row)?;
+            // What is no message, whoever put it there, is not shown as one.
+            let Some(mut envelope) = Envelope::of(row) else { continue };
             if envelope.is_apart {
                 envelope.payload = self.payload(rows.get(("b", envelope.id))?, envelope.id)?;
             }
@@ -83,7 +84,8 @@ impl Queue {
     ///
     /// # Errors
     /// [`NoSuchQueue`](super::QueueError::NoSuchQueue) for either; [`InvalidArgument`](super::QueueError::InvalidArgument) for those in
-    /// flight, or if both are the same; [`QueueFull`](super::QueueError::QueueFull); [`Store`](super::QueueError::Store).
+    /// flight, or if both are the same; [`QueueFull`](super::QueueError::QueueFull);
+    /// [`MessageTooLarge`](super::QueueError::MessageTooLarge) for the other queue; [`Store`](super::QueueError::Store).
     pub fn move_to(
         &self,
         txn: &mut WriteTxn<'_>,
@@ -106,6 +108,15 @@ impl Queue {
         let found = rows.find(index_of(state), &RowRange::all().limit(limit))?.rows;
         let moved = self.read_whole(&mut rows, &found)?;
         let bytes = moved.iter().map(|envelope| envelope.length).fold(0, u64::saturating_add);
+        if let Some((at, large)) =
+            moved.iter().enumerate().find(|(_, envelope)| envelope.length > settings.message_bytes_max)
+        {
+            return Err(QueueError::MessageTooLarge {
+                at,
+                size: large.length,
+                limit: settings.message_bytes_max,
+            });
+        }
         check_room(&settings, &room, moved.len() as u64, bytes)?;
         // Whoever may not take them away is told before anything is moved; then they are there before they are not here.
         if let Some(first) = moved.first() {
@@ -139,18 +150,23 @@ impl Queue {
     /// [`NoSuchQueue`](super::QueueError::NoSuchQueue), [`Store`](super::QueueError::Store).
     pub fn stats(&self, view: &ReadTxn) -> Result<QueueStats> {
         let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
-        let count = |state: MessageState| -> Result<u64> {
-            Ok(rows.aggregate("state", &[state.number().into()])?.count)
+        let groups = rows.groups("state")?;
+        let of = |state: MessageState| {
+            let number = Part::from(state.number());
+            let group = groups.iter().find(|(group, _)| group.parts().first() == Some(&number));
+            group.map_or_else(Aggregate::default, |(_, aggregate)| *aggregate)
         };
+        let [ready, delayed, in_flight, dead] =
+            [MessageState::Ready, MessageState::Delayed, MessageState::InFlight, MessageState::Dead].map(of);
         let totals = view.collection(&self.books)?.get(TOTALS)?;
         let totals = totals.map_or_else(Totals::default, |row| Totals::decode(row.value()));
         let oldest = rows.find("age", &RowRange::all().limit(1))?.rows;
         Ok(QueueStats {
-            ready: count(MessageState::Ready)?,
-            delayed: count(MessageState::Delayed)?,
-            in_flight: count(MessageState::InFlight)?,
-            dead: count(MessageState::Dead)?,
-            bytes: u64::try_from(rows.aggregate("live", &[])?.sum).unwrap_or(0),
+            ready: ready.count,
+            delayed: delayed.count,
+            in_flight: in_flight.count,
+            dead: dead.count,
+            bytes: u64::try_from(ready.sum + delayed.sum + in_flight.sum).unwrap_or(0),
             oldest: oldest.first().and_then(|row| row.integer("e")),
             enqueued: totals.enqueued,
             dequeued: totals.dequeued,

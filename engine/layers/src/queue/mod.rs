@@ -105,7 +105,8 @@ impl Queues {
     }
 
     /// Has the health of a store tell of the queues that there are, under the name of their place: of each how many messages
-    /// it has in which state, their bytes, and how old the oldest is, in microseconds (`NAME/ready`, `NAME/age_us`).
+    /// it has in which state, their bytes, how old the oldest is, in microseconds, and what was ever done (`NAME/ready`, `NAME/age_us`,
+    /// `NAME/acked`).
     pub fn add_health(&self, larder: &Larder) {
         let queues = self.clone();
         larder.add_health(self.root.as_str(), move |view| -> Result<Figures> {
@@ -122,6 +123,13 @@ impl Queues {
                     ("dead", count(stats.dead)),
                     ("bytes", count(stats.bytes)),
                     ("age_us", age),
+                    ("enqueued", count(stats.enqueued)),
+                    ("dequeued", count(stats.dequeued)),
+                    ("acked", count(stats.acked)),
+                    ("nacked", count(stats.nacked)),
+                    ("expired", count(stats.expired)),
+                    ("died", count(stats.died)),
+                    ("purged", count(stats.purged)),
                 ];
                 figures.extend(told.map(|(name, figure)| (format!("{}/{name}", queue.name()), figure)));
             }
@@ -316,9 +324,16 @@ impl Queue {
     /// Creates the queue; one that is there is left as it is, messages and settings. Tells whether it was not there.
     ///
     /// # Errors
-    /// [`InvalidArgument`](QueueError::InvalidArgument) for a setting; [`Store`](QueueError::Store).
+    /// [`InvalidArgument`](QueueError::InvalidArgument) for a setting; [`Store`](QueueError::Store), with `AlreadyExists` if
+    /// what is there is something else.
     pub fn create(&self, txn: &mut WriteTxn<'_>, settings: &QueueSettings) -> Result<bool> {
         settings.check()?;
+        match txn.collection(&self.key) {
+            Ok(rows) if !QueueSettings::are_of(rows.record()) => {
+                return Err(larder::Error::from(ErrorKind::AlreadyExists).at(&self.key).into());
+            }
+            _ => {}
+        }
         if txn.define_collection(&self.key, &definition())? != larder::Defined::Created {
             return Ok(false);
         }
@@ -365,7 +380,7 @@ impl Queue {
     /// [`NoSuchQueue`](QueueError::NoSuchQueue), [`Store`](QueueError::Store).
     pub fn settings(&self, view: &ReadTxn) -> Result<QueueSettings> {
         let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
-        Ok(self.settings_of(rows.record()))
+        self.settings_of(rows.record())
     }
 
     /// Removes the queue with all that is in it; tells whether it was there, which to those who may do nothing with it, nor list
@@ -402,18 +417,22 @@ impl Queue {
 
     fn open<'t, 's>(&self, txn: &'t mut WriteTxn<'s>) -> Result<(CollectionMut<'t, 's>, QueueSettings)> {
         let rows = txn.collection(&self.key).map_err(|error| self.missing(error))?;
-        let settings = self.settings_of(rows.record());
+        let settings = self.settings_of(rows.record())?;
         Ok((rows, settings))
     }
 
-    fn settings_of(&self, record: &Record) -> QueueSettings {
+    fn settings_of(&self, record: &Record) -> Result<QueueSettings> {
         let mut known = self.known.lock();
         match &*known {
-            Some((of, settings)) if of == record => settings.clone(),
+            Some((of, settings)) if of == record => Ok(settings.clone()),
+            // Another collection is nobody's to change.
+            _ if !QueueSettings::are_of(record) => {
+                Err(QueueError::NoSuchQueue { name: self.name().to_owned() })
+            }
             _ => {
                 let settings = QueueSettings::of(record);
                 *known = Some((record.clone(), settings.clone()));
-                settings
+                Ok(settings)
             }
         }
     }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder::{Aggregate, Micros, RowDraft, RowRange, WriteTxn};
+use larder::{Aggregate, CollectionMut, Micros, RowDraft, RowRange, WriteTxn};
 
 use super::books::Totals;
 use super::error::{QueueError, micros};
 use super::message::{Envelope, Message};
 use super::settings::QueueSettings;
 use super::{AT_ONCE_MAX, Enqueued, Queue, Result};
+use crate::place::remove_all;
 
 impl Queue {
     /// Enqueues a message.
@@ -66,7 +67,10 @@ impl Queue {
             if let Some((key, window)) = dedupe {
                 let until = now.saturating_add(micros("dedupe window", window, false)?);
                 let draft = RowDraft::default().field("i", id).field("u", until);
-                txn.collection(&self.books)?.put(("d", key.as_str(), until), draft)?;
+                let mut books = txn.collection(&self.books)?;
+                books.put(("d", key.as_str(), until), draft)?;
+                // Two for one: so they go also where nobody sweeps.
+                Self::forget_keys(&mut books, now, 2)?;
                 just_now.insert(key, id);
             }
             totals.enqueued += 1;
@@ -80,6 +84,13 @@ impl Queue {
         let books = txn.collection(&self.books)?;
         let known = books.page(&RowRange::all().with("d").with(key).at_least(now + 1).limit(1))?;
         Ok(known.rows.first().and_then(|row| u64::try_from(row.integer("i")?).ok()))
+    }
+
+    /// Forgets keys whose window is over, at most so many.
+    pub(super) fn forget_keys(books: &mut CollectionMut<'_, '_>, now: Micros, limit: usize) -> Result<()> {
+        let due = books.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
+        remove_all(books, &due)?;
+        Ok(())
     }
 
     pub(super) fn put_new(&self, txn: &mut WriteTxn<'_>, envelope: &Envelope) -> Result<()> {

@@ -203,7 +203,8 @@ impl Queue {
     pub fn expired(&self, view: &ReadTxn, now: Micros, limit: usize) -> Result<Vec<Token>> {
         let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
         let page = rows.find("expired", &RowRange::all().at_most(now).limit(limit))?;
-        page.rows.iter().map(|row| self.read(row).map(|envelope| envelope.token())).collect()
+        // What is no message, whoever put it there, is nobody's to take back.
+        Ok(page.rows.iter().filter_map(Envelope::of).map(|envelope| envelope.token()).collect())
     }
 
     /// Takes messages back from whoever has them, whether or not their time is over; tells of each what became of it,
@@ -272,10 +273,7 @@ impl Queue {
         let mut totals = Totals::default();
         let swept = self.sweep_rows(&mut rows, &settings, limit, &mut totals)?;
         self.book(txn, &totals)?;
-        let mut books = txn.collection(&self.books)?;
-        for row in books.find("until", &RowRange::all().at_most(now).limit(limit))?.rows {
-            books.remove(row.key())?;
-        }
+        Self::forget_keys(&mut txn.collection(&self.books)?, now, limit)?;
         Ok(swept)
     }
 

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use larder::format::Labelled;
 use larder::{
-    AbsentReason, CollectionDefinition, CollectionMut, Draft, ErrorKind, Key, Part, Record, RowDraft,
+    AbsentReason, CollectionDefinition, CollectionMut, Draft, ErrorKind, Key, Part, Record, Row, RowDraft,
     RowRange, Tuple, WriteTxn,
 };
 
-use super::{Namespace, Parts, RememberError, Result};
-use crate::place::{found, number, open, remove_where};
+use super::limits::Excess;
+use super::{Namespace, Parts, RememberError, Result, digest_of_tag};
+use crate::place::{found, number, open, page_of, remove_where};
 
 /// How many entries are looked at at a time to make room.
 const EVICTED_AT_ONCE: usize = 32;
@@ -48,22 +49,25 @@ impl Note<'_> {
 impl Namespace {
     /// Removes entries until the limits hold: never the one that was just written, never one that is pinned.
     pub(super) fn evict(&self, txn: &mut WriteTxn<'_>, written: Option<(&Tuple, u64)>) -> Result<Vec<Key>> {
-        let mut evicted = Vec::new();
+        let (mut evicted, now) = (Vec::new(), txn.info().time);
         loop {
             let (mut entries, limits) = self.open(txn)?;
             let total = entries.aggregate("all", &[])?;
             let bytes = u64::try_from(total.sum).unwrap_or(u64::MAX);
-            let (too_many, too_large) = (total.count > limits.entries_max, bytes > limits.bytes_max);
-            if !too_many && !too_large {
+            let Some((unit, limit)) = Excess::of(&limits, total.count, bytes).unit() else {
                 return Ok(evicted);
-            }
-            let candidates =
-                entries.find(limits.eviction.index(), &RowRange::all().limit(EVICTED_AT_ONCE))?.rows;
-            let victim =
-                candidates.into_iter().find(|row| written.is_none_or(|(written, _)| row.key() != written));
+            };
+            let first = |entries: &mut CollectionMut<'_, '_>, index: &str, range: RowRange| {
+                let found = entries.find(index, &range.limit(EVICTED_AT_ONCE))?.rows;
+                let is_old = |row: &Row| written.is_none_or(|(written, _)| row.key() != written);
+                Ok::<_, RememberError>(found.into_iter().find(is_old))
+            };
+            // What is past its time is of use to nobody.
+            let victim = match first(&mut entries, "until", RowRange::all().at_most(now))? {
+                None => first(&mut entries, limits.eviction.index(), RowRange::all())?,
+                due => due,
+            };
             let Some(victim) = victim else {
-                let (unit, limit) =
-                    if too_many { ("entries", limits.entries_max) } else { ("bytes", limits.bytes_max) };
                 return match written {
                     Some((_, size)) => Err(RememberError::TooLarge { size, unit, limit }),
                     None => Ok(evicted),
@@ -149,26 +153,65 @@ impl Namespace {
         Ok(self.forget(txn, &row)?.is_some())
     }
 
-    /// Forgets every value that has a tag, also those that are being computed; gives how many were there.
+    /// Removes values that are past their time, at most so many, and never what is pinned; gives how many went. They are not given
+    /// to anybody before, and go first when room is made; without this, and without limits, they stay.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn sweep(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
+        if found(txn.collection(&self.entries))?.is_none() {
+            return Ok(0);
+        }
+        let now = txn.info().time;
+        let (mut entries, _) = self.open(txn)?;
+        let due = entries.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
+        let mut count = 0;
+        for row in due {
+            let (record, at) = self.place(txn, &self.fingerprint_of(row.key().encoded_bytes(), 0)?)?;
+            match record {
+                // Somebody gave the value itself another time.
+                Some(record) if record.expires() > now => self.mark(txn, &at, &record)?,
+                _ => {
+                    self.forget(txn, row.key())?;
+                    count += 1;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Forgets every value that was given a tag when it was stored or asked for, also those that are being computed; gives how
+    /// many were there.
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn invalidate_tag(&self, txn: &mut WriteTxn<'_>, tag: &str) -> Result<u64> {
-        let below = format!("{}/", self.values);
-        let tagged = txn.find_by_tag(tag)?;
-        let is_much = tagged.len() as u64 > NOTES_MAX / 2;
-        self.note(txn, if is_much { Note::Everything } else { Note::Tag(tag) })?;
-        let mut count = 0;
-        for (_, record) in tagged.iter().filter(|(key, _)| key.as_str().starts_with(&below)) {
-            if let Some(row) = record.extra().and_then(|parts| Tuple::decode(parts).ok()) {
+        self.note(txn, Note::Tag(tag))?;
+        let range = RowRange::all().with(digest_of_tag(tag));
+        self.forget_where(txn, Some(("tag", range)), |namespace, txn, row| {
+            let (record, _) = namespace.place(txn, &namespace.fingerprint_of(row.encoded_bytes(), 0)?)?;
+            // The digests of two tags can be the same.
+            let has_tag = record.is_none_or(|record| record.tags().any(|other| other == tag));
+            if has_tag {
                 // Whoever computes it anew gives it other tags, perhaps.
-                if !is_much {
-                    self.note(txn, Note::Parts(row.encoded()))?;
-                }
-                count += u64::from(self.forget(txn, &row)?.is_some());
+                namespace.note(txn, Note::Parts(row.encoded()))?;
             }
-        }
-        Ok(count)
+            Ok(has_tag)
+        })
+    }
+
+    /// Forgets every value one of whose parts is a text that begins so, also those that are being computed; gives how many were
+    /// there. Looks at all entries. Whatever is computed meanwhile, from other parts too, is given to whoever computes it, and
+    /// not kept.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn invalidate_prefix(&self, txn: &mut WriteTxn<'_>, name: &str, prefix: &str) -> Result<u64> {
+        self.note(txn, Note::Everything)?;
+        self.forget_where(txn, None, |_, _, row| {
+            let parts = Labelled::decode(&row.encoded_bytes()).map_err(RememberError::parts)?;
+            Ok(matches!(parts.get(name), Some(Part::String(text)) if text.starts_with(prefix)))
+        })
     }
 
     /// Forgets every value one of whose parts is this, also those that are being computed; gives how many were there. Looks
@@ -179,14 +222,27 @@ impl Namespace {
     pub fn invalidate_part(&self, txn: &mut WriteTxn<'_>, name: &str, value: impl Into<Part>) -> Result<u64> {
         let value = value.into();
         self.note(txn, Note::Part(name, &value))?;
+        self.forget_where(txn, None, |_, _, row| {
+            let parts = Labelled::decode(&row.encoded_bytes()).map_err(RememberError::parts)?;
+            Ok(parts.get(name).as_ref() == Some(&value))
+        })
+    }
+
+    /// Forgets those of all entries, or of those in a range of an index, that are to go; gives how many values there were.
+    fn forget_where(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        range: Option<(&str, RowRange)>,
+        is_to_go: impl Fn(&Self, &mut WriteTxn<'_>, &Tuple) -> Result<bool>,
+    ) -> Result<u64> {
+        let (index, range) = range.map_or((None, RowRange::all()), |(index, range)| (Some(index), range));
         let (mut after, mut count) = (None, 0);
         loop {
-            let range = after.take().map_or_else(RowRange::all, |cursor| RowRange::all().after(cursor));
-            let (entries, _) = self.open(txn)?;
-            let page = entries.page(&range.limit(1_000))?;
+            let range = after.take().map_or_else(|| range.clone(), |cursor| range.clone().after(cursor));
+            let (mut entries, _) = self.open(txn)?;
+            let page = page_of(&mut entries, index, &range.limit(1_000))?;
             for row in &page.rows {
-                let parts = Labelled::decode(&row.key().encoded_bytes()).map_err(RememberError::parts)?;
-                if parts.get(name) == Some(value.clone()) {
+                if is_to_go(self, txn, row.key())? {
                     count += u64::from(self.forget(txn, row.key())?.is_some());
                 }
             }

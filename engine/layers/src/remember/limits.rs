@@ -100,3 +100,36 @@ impl CacheLimits {
         }
     }
 }
+
+/// How much there is above the limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Excess {
+    limits: CacheLimits,
+    entries: u64,
+    bytes: u64,
+}
+
+impl Excess {
+    pub(super) fn of(limits: &CacheLimits, entries: u64, bytes: u64) -> Self {
+        Self { limits: *limits, entries, bytes }
+    }
+
+    /// Says what there is too much of, and how much there may be.
+    pub(super) fn unit(&self) -> Option<(&'static str, u64)> {
+        match self.limits {
+            CacheLimits { entries_max, .. } if self.entries > entries_max => Some(("entries", entries_max)),
+            CacheLimits { bytes_max, .. } if self.bytes > bytes_max => Some(("bytes", bytes_max)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        self.unit().is_some()
+    }
+
+    /// Takes an entry away.
+    pub(super) fn take(&mut self, bytes: u64) {
+        self.entries = self.entries.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}

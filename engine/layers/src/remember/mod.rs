@@ -42,14 +42,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::{
     Aggregate, AggregateDefinition, Annotation, Asset, Claim, CollectionDefinition, CollectionMut, Draft,
-    Durability, ErrorKind, IndexDefinition, Key, Lookup, Micros, ReadTxn, Record, Row, RowDraft, RowRange,
-    Session, Status, TagPolicy, Tuple, WriteTxn,
+    Durability, ErrorKind, Figures, IndexDefinition, Key, Larder, Lookup, Micros, NEVER, Part, ReadTxn,
+    Record, Row, RowDraft, RowRange, Session, Status, TagPolicy, Tuple, WriteTxn,
 };
 
 use larder::format::RecordFlags;
 use parking_lot::Mutex;
 
 pub use self::error::RememberError;
+use self::limits::Excess;
 pub use self::limits::{CacheLimits, Eviction};
 pub use self::parts::{Fingerprint, FingerprintFn, Parts};
 use self::parts::{Taken, Uses, blake3_fingerprint};
@@ -61,6 +62,8 @@ type Result<T> = std::result::Result<T, RememberError>;
 const COLLISIONS_MAX: u32 = 16;
 /// How many uses are counted in memory before they are written.
 const USES_MAX: usize = 1_024;
+/// How many entries are looked at at a time to tell what would be evicted.
+const EXPLAINED_AT_ONCE: usize = 256;
 /// For how long a claim is made anew, in the transaction that gives it back.
 const RETAKEN: Duration = Duration::from_secs(1);
 /// The attribute of a value that is the knowledge that there is none.
@@ -127,6 +130,22 @@ impl Cache {
             namespaces.extend(entries.filter(Record::is_collection).map(|_| namespace));
         }
         Ok(namespaces)
+    }
+
+    /// Has the health of a store tell of the namespaces that there are, under the name of the cache's place: of each how many
+    /// entries it has, and the bytes of their values (`NAME/entries`, `NAME/bytes`).
+    pub fn add_health(&self, larder: &Larder) {
+        let cache = self.clone();
+        larder.add_health(self.root.as_str(), move |view| -> Result<Figures> {
+            let mut figures = Figures::new();
+            for namespace in cache.list(view)? {
+                let total = namespace.total(view)?;
+                let entries = i64::try_from(total.count).unwrap_or(i64::MAX);
+                let told = [("entries", entries), ("bytes", i64::try_from(total.sum).unwrap_or(i64::MAX))];
+                figures.extend(told.map(|(what, figure)| (format!("{}/{what}", namespace.name()), figure)));
+            }
+            Ok(figures)
+        });
     }
 }
 
@@ -364,7 +383,30 @@ fn definition() -> CollectionDefinition {
         .index(evictable(IndexDefinition::new("recent").by("l")))
         .index(evictable(IndexDefinition::new("frequent").by("h").by("l")))
         .index(evictable(IndexDefinition::new("cost").by("v").by("l")))
+        .index(evictable(IndexDefinition::new("until").by("t")))
+        .index(IndexDefinition::new("tag").by_each("g"))
         .aggregate(AggregateDefinition::new("all").sum("b"))
+}
+
+/// Tells whether entries were made when they did not say yet when they expire, and which tags they have.
+fn is_of_before(entries: &CollectionMut<'_, '_>) -> bool {
+    entries.definition().index_named("until").is_none()
+}
+
+/// What stands for a tag in an entry, where there is room for few bytes.
+fn digest_of_tag(tag: &str) -> i64 {
+    blake3::hash(tag.as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
+}
+
+/// Says in an entry what its record says: whether it may be evicted, when it expires, its tags.
+fn about(entry: RowDraft, record: &Record) -> RowDraft {
+    let entry = entry.field("k", record.flags().contains(RecordFlags::PINNED));
+    let tags: Vec<Part> = record.tags().map(|tag| digest_of_tag(tag).into()).collect();
+    let entry = if tags.is_empty() { entry.without("g") } else { entry.field("g", tags) };
+    match record.expires() {
+        NEVER => entry.without("t"),
+        time => entry.field("t", time),
+    }
 }
 
 impl Namespace {
@@ -406,7 +448,10 @@ impl Namespace {
         if found(txn.collection(&self.entries))?.is_none() {
             self.open_notes(txn)?;
         }
-        let entries = open(txn, &self.entries, definition)?;
+        if is_of_before(&open(txn, &self.entries, definition)?) {
+            let _ = txn.define_collection(&self.entries, &definition())?;
+        }
+        let entries = txn.collection(&self.entries)?;
         let limits = CacheLimits::of(entries.record());
         Ok((entries, limits))
     }
@@ -572,6 +617,53 @@ impl Namespace {
         page.rows.iter().map(|row| self.entry_of(row, view)).collect()
     }
 
+    /// Tells what would be evicted by some limits, if a value of so many bytes were stored (0 for none): in this order. Changes
+    /// nothing, and stores nothing. It goes by the uses that were [written](Self::write_uses).
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store); [`TooLarge`](RememberError::TooLarge) if there would be no room all the same.
+    pub fn would_evict(&self, view: &ReadTxn, limits: &CacheLimits, incoming: u64) -> Result<Vec<Entry>> {
+        let Some(entries) = found(view.collection(&self.entries))? else { return Ok(Vec::new()) };
+        let total = entries.aggregate("all", &[])?;
+        let bytes = u64::try_from(total.sum).unwrap_or(u64::MAX).saturating_add(incoming);
+        let mut left = Excess::of(limits, total.count + u64::from(incoming > 0), bytes);
+        let mut evicted: Vec<Entry> = Vec::new();
+        // What is past its time goes first, and is not named twice.
+        let now = view.now();
+        let due = RowRange::all().at_most(now);
+        for (index, range) in [("until", due), (limits.eviction.index(), RowRange::all())] {
+            let mut after = None;
+            while left.is_any() {
+                let range = after.take().map_or_else(|| range.clone(), |cursor| range.clone().after(cursor));
+                let page = entries.find(index, &range.limit(EXPLAINED_AT_ONCE))?;
+                for row in &page.rows {
+                    let is_named = index != "until" && row.integer("t").is_some_and(|time| time <= now);
+                    if left.is_any() && !is_named {
+                        left.take(number(row, "b"));
+                        evicted.push(self.entry_of(row, view)?);
+                    }
+                }
+                let Some(next) = page.next else { break };
+                after = Some(next);
+            }
+        }
+        match left.unit() {
+            Some((unit, limit)) if incoming > 0 => {
+                Err(RememberError::TooLarge { size: incoming, unit, limit })
+            }
+            _ => Ok(evicted),
+        }
+    }
+
+    /// Gives the limits of the namespace; none, if it is not there.
+    ///
+    /// # Errors
+    /// [`Store`](RememberError::Store).
+    pub fn limits(&self, view: &ReadTxn) -> Result<CacheLimits> {
+        let entries = found(view.collection(&self.entries))?;
+        Ok(entries.map_or_else(CacheLimits::new, |entries| CacheLimits::of(entries.record())))
+    }
+
     /// Tells how many entries there are, and how many bytes their values have: without counting.
     ///
     /// # Errors
@@ -596,11 +688,26 @@ impl Namespace {
         how: &Remember,
         compute: impl FnOnce() -> std::result::Result<Computed, E>,
     ) -> std::result::Result<Remembered, E> {
+        self.get_or_compute_with(session, parts, how, |_| compute())
+    }
+
+    /// The same for a closure that says now and then that it is [still at work](Computation::heartbeat): what takes longer than
+    /// [its lease](Remember::lease) runs once, too.
+    ///
+    /// # Errors
+    /// As [`Namespace::get_or_compute`].
+    pub fn get_or_compute_with<E: From<RememberError>>(
+        &self,
+        session: &Session,
+        parts: &Parts,
+        how: &Remember,
+        compute: impl FnOnce(&Computation) -> std::result::Result<Computed, E>,
+    ) -> std::result::Result<Remembered, E> {
         let fingerprint = self.fingerprint(parts)?;
         match self.load(session, fingerprint, how, how.wait_max)? {
             Load::Hit(found) => Ok(found),
             Load::Compute(computation) => {
-                let computed = compute()?;
+                let computed = compute(&computation)?;
                 Ok(computation.store(session, computed, how)?)
             }
             Load::Busy { by, for_ms } => {
@@ -664,7 +771,7 @@ impl Namespace {
         if how.is_said_of(asset.record()) {
             return Ok(Remembered { asset, outcome, tags_ignored: Vec::new() });
         }
-        let said = session.try_write(|txn| self.say(txn, at, how, asset.record()))?.value;
+        let said = session.try_write(|txn| self.say(txn, at, how))?.value;
         let (asset, tags_ignored) = said.unwrap_or((asset, Vec::new()));
         Ok(Remembered { asset, outcome, tags_ignored })
     }
@@ -676,13 +783,11 @@ impl Namespace {
         txn: &mut WriteTxn<'_>,
         at: &Fingerprint,
         how: &Remember,
-        before: &Record,
     ) -> Result<Option<(Asset, Vec<String>)>> {
         let Some(annotated) = found(txn.annotate(&at.key, how.annotation()))? else { return Ok(None) };
-        if how.pins(before) {
-            self.mark_pinned(txn, at, true)?;
-        }
-        Ok(Some((txn.get(&at.key)?, annotated.tags_ignored)))
+        let asset = txn.get(&at.key)?;
+        self.mark(txn, at, asset.record())?;
+        Ok(Some((asset, annotated.tags_ignored)))
     }
 
     /// Stores a value that was computed elsewhere, unless one is there.
@@ -717,14 +822,13 @@ impl Namespace {
         let (there, at) = self.there(txn, &self.fingerprint(parts)?)?;
         if let Some(asset) = there {
             let asset = asset?;
-            let is_said = how.is_said_of(asset.record());
-            let said = if is_said { None } else { self.say(txn, &at, how, asset.record())? };
+            let said = if how.is_said_of(asset.record()) { None } else { self.say(txn, &at, how)? };
             let (asset, tags_ignored) = said.unwrap_or((asset, Vec::new()));
             return Ok(Remembered { asset, outcome: Outcome::AlreadyThere, tags_ignored });
         }
         let tags_ignored = self.put(txn, &at, value.into(), how)?;
         let asset = txn.get(&at.key)?;
-        self.enter(txn, &at, asset.record().payload().length(), how, 0)?;
+        self.enter(txn, &at, asset.record(), 0)?;
         Ok(Remembered { asset, outcome: Outcome::Stored, tags_ignored })
     }
 
@@ -738,16 +842,17 @@ impl Namespace {
             return Ok(false);
         }
         txn.annotate(&at.key, Annotation::new().pinned(is_pinned))?;
-        self.mark_pinned(txn, &at, is_pinned)?;
+        let record = txn.record(&at.key)?;
+        self.mark(txn, &at, &record)?;
         Ok(true)
     }
 
-    /// Says in the entry of a value whether it may be evicted.
-    fn mark_pinned(&self, txn: &mut WriteTxn<'_>, at: &Fingerprint, is_pinned: bool) -> Result<()> {
+    /// Says in the entry of a value what its record says.
+    pub(super) fn mark(&self, txn: &mut WriteTxn<'_>, at: &Fingerprint, record: &Record) -> Result<()> {
         let row = at.row()?;
         let (mut entries, _) = self.open(txn)?;
         if let Some(entry) = entries.get(&row)? {
-            entries.put(&row, entry.to_draft().field("k", is_pinned))?;
+            entries.put(&row, about(entry.to_draft(), record))?;
         }
         Ok(())
     }
@@ -795,7 +900,7 @@ impl Namespace {
                     } else {
                         let cost = claim.map_or(0, |(_, began)| session.now() - began);
                         self.write_uses_in(txn, taken)?;
-                        self.enter(txn, &at, asset.record().payload().length(), how, cost)?;
+                        self.enter(txn, &at, asset.record(), cost)?;
                         Some(Remembered { asset, outcome, tags_ignored })
                     }
                 };
@@ -867,15 +972,8 @@ impl Namespace {
     }
 
     /// Makes the entry of a value that was stored, and room for it.
-    fn enter(
-        &self,
-        txn: &mut WriteTxn<'_>,
-        at: &Fingerprint,
-        bytes: u64,
-        how: &Remember,
-        cost: Micros,
-    ) -> Result<()> {
-        let now = txn.info().time;
+    fn enter(&self, txn: &mut WriteTxn<'_>, at: &Fingerprint, record: &Record, cost: Micros) -> Result<()> {
+        let (now, bytes) = (txn.info().time, record.payload().length());
         let row = at.row()?;
         let (mut entries, _) = self.open(txn)?;
         let hits = entries.get(&row)?.and_then(|row| row.integer("h")).unwrap_or(0);
@@ -884,10 +982,9 @@ impl Namespace {
             .field("b", bytes)
             .field("c", cost.max(0))
             .field("h", hits)
-            .field("k", how.is_pinned)
             .field("l", now)
             .field("v", density);
-        entries.put(&row, entry)?;
+        entries.put(&row, about(entry, record))?;
         self.evict(txn, Some((&row, bytes)))?;
         Ok(())
     }
