@@ -530,8 +530,47 @@ fn queues_caches_rows_and_indexes_are_shown_and_mended() {
     has(&["cache", "ls", file, "cache"], &["1 entries", "4 B", "n"]);
     has(&["cache", "stat", file, "cache/n"], &["1 entries"]);
     has(&["cache", "explain", file, "cache/n", "--by", "cost"], &["0 hits", "of"]);
+    has(&["cache", "explain", file, "cache/n", "--incoming", "1000"], &[]);
+    has(&["cache", "sweep", file, "cache/n"], &["0 forgotten"]);
     has(&["cache", "invalidate", file, "cache/n", "--tag", "even"], &["0 forgotten"]);
+    has(&["cache", "invalidate", file, "cache/n", "--prefix", "of=sou"], &["0 forgotten"]);
+    has(&["cache", "invalidate", file, "cache/n", "--part", "of=4"], &["0 forgotten"]);
     has(&["cache", "invalidate", file, "cache/n"], &["1 forgotten"]);
+}
+
+/// Dead letters are purged and redriven to the last one, however many there are, in transactions of a good size.
+#[test]
+fn many_dead_letters_are_redriven_and_purged_to_the_last() {
+    use larder::Options;
+    use larder_layers::queue::{Message, Nack, QueueError, QueueSettings, Queues};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.larder");
+    let larder = Options::new().open(&path).unwrap();
+    let ana = larder.session("ana").unwrap();
+    let queue = Queues::at("queues").unwrap().queue("orders").unwrap();
+    ana.try_write(|txn| -> Result<(), QueueError> {
+        queue.create(txn, &QueueSettings::new().attempts_max(1).messages_max(3_000))?;
+        let _ = queue.enqueue_all(txn, (0..2_500).map(|_| Message::new("soup")))?;
+        let tokens: Vec<_> =
+            queue.dequeue_up_to(txn, 2_500, None)?.iter().map(|taken| taken.token()).collect();
+        queue.nack_all(txn, &tokens, &Nack::new()).map(drop)
+    })
+    .unwrap();
+    larder.close().unwrap();
+    let file = path.to_str().unwrap();
+    let said = |arguments: &[&str]| {
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_larder")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let redriven = said(&["--json", "queue", "redrive", file, "queues/orders", "--limit", "1200"]);
+    assert_eq!(redriven.trim(), "{\"redriven\":1200}");
+    let purged = said(&["--json", "queue", "purge", file, "queues/orders", "--dead"]);
+    assert_eq!(purged.trim(), "{\"purged\":1300}");
+    let stat = said(&["--json", "queue", "stat", file, "queues/orders"]);
+    assert!(stat.contains("\"dead\":0") && stat.contains("\"ready\":1200"), "{stat}");
 }
 
 #[test]

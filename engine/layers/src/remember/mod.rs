@@ -518,7 +518,7 @@ impl Namespace {
     }
 
     /// Writes the uses that were counted since the last time: they are exact while the store is open, and as old as the last
-    /// time after a crash. Storing a value does it too.
+    /// time when it is opened again. Storing a value does it too.
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
