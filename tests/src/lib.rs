@@ -12,6 +12,7 @@
 
 mod crash;
 mod decoders;
+mod deliveries;
 mod disk;
 mod errors;
 pub mod history;
@@ -24,6 +25,7 @@ mod workload;
 
 pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
 pub use decoders::{DECODERS, Decoder};
+pub use deliveries::Deliveries;
 pub use disk::{Call, Failure, Fault, FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
 pub use errors::{LongRun, Survived};
 pub use lab::{Lab, dump};

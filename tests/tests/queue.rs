@@ -136,6 +136,10 @@ fn s4_1_3_test_dlq_functionality() {
         let _ = world.ana.try_write(|txn| others.create(txn, &new())).unwrap();
         assert_eq!(world.act(|queue, txn| queue.redrive(txn, 10)).unwrap(), 1);
         assert_eq!(world.counts(), [1, 0, 0, 0]);
+        let (token, _, attempts) = world.take().unwrap();
+        assert_eq!(attempts, 1, "as if never tried");
+        let outcome = world.act(|queue, txn| queue.nack(txn, token, &Nack::new())).unwrap();
+        assert_eq!(outcome, Requeued::Ready);
         assert_eq!(world.act(|queue, txn| queue.move_to(txn, &others, MessageState::Ready, 10)).unwrap(), 1);
         assert_eq!(world.counts(), [0, 0, 0, 0]);
         let moved = world.ana.try_write(|txn| others.dequeue(txn)).unwrap().value.unwrap();

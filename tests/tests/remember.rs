@@ -819,7 +819,8 @@ fn s3_3_a_dry_run_names_what_is_evicted() {
         let after = keys(&world);
         let mut gone: Vec<_> = before.into_iter().filter(|key| !after.contains(key)).collect();
         let mut named: Vec<_> = named.into_iter().map(|entry| entry.key.to_string()).collect();
-        (gone.sort(), named.sort());
+        gone.sort();
+        named.sort();
         assert_eq!(named, gone, "seed {seed}, {eviction:?}");
         let none = world.cache.would_evict(&view, &limits.bytes_max(1).entries_max(1), 2);
         assert!(matches!(none, Err(RememberError::TooLarge { .. })), "{none:?}");

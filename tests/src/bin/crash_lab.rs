@@ -7,6 +7,7 @@
 //! cargo run --release -p larder-tests --bin crash_lab                    the tier of every change
 //! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
 //! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED
+//! cargo run --release -p larder-tests --bin crash_lab -- delivery SEED           every crash of one program over a queue and a cache
 //! cargo run --release -p larder-tests --bin crash_lab -- errors                the errors of the disk, all of them
 //! cargo run --release -p larder-tests --bin crash_lab -- error CALL AT FAILURE LASTING
 //! cargo run --release -p larder-tests --bin crash_lab -- history SEED TIMES
@@ -27,8 +28,8 @@ use larder::{
 };
 use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
-    Call, Crash, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan, Random, Soak,
-    Soaked, Survived, Trace, Verdict, Workload, status_kib, still,
+    Call, Crash, Deliveries, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan,
+    Random, Soak, Soaked, Survived, Trace, Verdict, Workload, status_kib, still,
 };
 
 /// How many steps of a program are run.
@@ -41,6 +42,7 @@ const HISTORY: (usize, usize) = (4, 20);
 struct Tier {
     images: u64,
     double_crashes: u64,
+    deliveries: u64,
     thorough_every: u64,
     flips_at_most: u64,
     edits: u64,
@@ -53,6 +55,7 @@ struct Tier {
 const CHANGE: Tier = Tier {
     images: 100_000,
     double_crashes: 20_000,
+    deliveries: 100_000,
     thorough_every: 20,
     flips_at_most: u64::MAX,
     edits: 100_000,
@@ -71,8 +74,8 @@ fn main() {
         ["long", seconds] => {
             let limit = Duration::from_secs(seconds.parse().expect("a number of seconds"));
             let (images, double_crashes) = (u64::MAX, u64::MAX);
-            let (schedules, histories) = (u64::MAX, u64::MAX);
-            Tier { images, double_crashes, schedules, histories, limit, ..CHANGE }
+            let (schedules, histories, deliveries) = (u64::MAX, u64::MAX, u64::MAX);
+            Tier { images, double_crashes, deliveries, schedules, histories, limit, ..CHANGE }
         }
         ["verify", path] => {
             let is_clean = verify_file(path, &mut |_| {}).is_ok_and(|report| report.is_clean());
@@ -94,6 +97,11 @@ fn main() {
             println!("{not_explained} of {times} not explained");
             std::process::exit(i32::from(not_explained > 0));
         }
+        ["delivery", seed] => {
+            let found = deliveries_of(seed.parse().expect("a number"), u64::MAX, &AtomicU64::new(0));
+            println!("{found} findings");
+            std::process::exit(i32::from(found > 0));
+        }
         ["soak", days, seed] => {
             let (days, seed) = (days.parse().expect("a number"), seed.parse().expect("a number"));
             std::process::exit(i32::from(!soak(Soak { seed, days, steps_a_day: 1_440 })));
@@ -114,7 +122,7 @@ fn main() {
         }
         _ => {
             eprintln!(
-                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | errors | error CALL AT FAILURE LASTING | history SEED TIMES | soak DAYS SEED]"
+                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | delivery SEED | errors | error CALL AT FAILURE LASTING | history SEED TIMES | soak DAYS SEED]"
             );
             std::process::exit(2);
         }
@@ -124,6 +132,7 @@ fn main() {
     let has_aged_well = soak(Soak { seed: 1, days: 112, steps_a_day: 480 });
     failures.fetch_add(u64::from(!has_aged_well), Ordering::Relaxed);
     crash_images(&tier, &failures);
+    deliveries(&tier, &failures);
     lies(&failures);
     errors(&tier, &failures);
     rotten_bits(&tier, &failures);
@@ -273,6 +282,57 @@ fn crash_images(tier: &Tier, failures: &AtomicU64) {
     println!("crashes in recovery   {:>9}", count(&score.double_crashes));
     println!("  lost, phantom, refused, unsound: {}", count(&score.bad));
     failures.fetch_add(count(&score.bad), Ordering::Relaxed);
+}
+
+/// Crashes of consumers who take messages from a queue, and remember what they came to.
+fn deliveries(tier: &Tier, failures: &AtomicU64) {
+    let (images, seeds, bad, began) =
+        (AtomicU64::new(0), AtomicU64::new(1), AtomicU64::new(0), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while images.load(Ordering::Relaxed) < tier.deliveries && began.elapsed() < tier.limit {
+                    let seed = seeds.fetch_add(1, Ordering::Relaxed);
+                    let found = deliveries_of(seed, tier.thorough_every, &images);
+                    if found > 0 && bad.fetch_add(found, Ordering::Relaxed) < 10 {
+                        println!(
+                            "  again: cargo run --release -p larder-tests --bin crash_lab -- delivery {seed}"
+                        );
+                    }
+                }
+            });
+        }
+    });
+    let bad = bad.into_inner();
+    println!(
+        "deliveries            {:>9}   images of {} programs over a queue and a cache, {bad} lost, back, or not adding up, {:.0} s",
+        images.into_inner(),
+        seeds.into_inner() - 1,
+        began.elapsed().as_secs_f64()
+    );
+    failures.fetch_add(bad, Ordering::Relaxed);
+}
+
+/// Looks at every crash of one program; tells of how many something was found.
+fn deliveries_of(seed: u64, thorough_every: u64, images: &AtomicU64) -> u64 {
+    let deliveries = match Deliveries::run(seed) {
+        Ok(deliveries) => deliveries,
+        Err(what) => {
+            println!("  seed {seed} of deliveries, on a disk that works: {what}");
+            return 1;
+        }
+    };
+    let mut found = 0;
+    for at in 0..deliveries.points() {
+        for loss in Loss::ALL {
+            let is_thorough = images.fetch_add(1, Ordering::Relaxed).is_multiple_of(thorough_every);
+            if let Err(what) = deliveries.judge(&Crash { at, loss, seed }, is_thorough) {
+                found += 1;
+                println!("  {what}");
+            }
+        }
+    }
+    found
 }
 
 fn images_of(seed: u64, with_log: bool, tier: &Tier, score: &Score, is_going: &dyn Fn() -> bool) {
