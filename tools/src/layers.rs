@@ -473,18 +473,15 @@ fn change_in_parts<E: From<larder::Error> + Into<Failure>>(
     mut act: impl FnMut(&mut larder::WriteTxn<'_>, usize) -> Result<u64, E>,
 ) -> Done {
     let (larder, session) = context.change(file)?;
-    let (mut all, mut failure) = (0, None);
-    loop {
+    let mut all = 0;
+    let failure = loop {
         let left = usize::try_from(all).map_or(0, |all| limit.saturating_sub(all)).min(CHANGED_AT_ONCE);
         match session.try_write(|txn| if left == 0 { Ok(0) } else { act(txn, left) }) {
             Ok(receipt) if receipt.value > 0 => all += receipt.value,
             Err(error) if all == 0 => return Err(error.into()),
-            ended => {
-                failure = ended.err();
-                break;
-            }
+            ended => break ended.err(),
         }
-    }
+    };
     context.output.line(|| format!("{} {what}", number(all)), || json!({ what: all }))?;
     larder.close()?;
     failure.map_or(Ok(0), |error| Err(error.into()))
