@@ -289,7 +289,7 @@ fn s4_1_4_batches_are_acknowledged_as_a_whole_or_not_at_all() {
 fn x_7_s4_1_1_of_16_who_acknowledge_one_does() {
     let larder = still().open_in_memory().unwrap();
     let world = World::new(larder, Arc::new(ManualClock::at(0)), &new().attempts_max(0));
-    for round in 0..100 {
+    for round in 0..1_000 {
         let _ = world.put("x");
         let token = world.taken();
         let outcomes: Vec<bool> = std::thread::scope(|scope| {
@@ -313,7 +313,7 @@ fn x_7_s4_1_1_of_16_who_acknowledge_one_does() {
     }
     assert_eq!(world.counts(), [0, 0, 0, 0]);
     let stats = world.stats();
-    assert_eq!(stats.acked + stats.nacked + stats.expired, 100);
+    assert_eq!(stats.acked + stats.nacked + stats.expired, 1_000);
 }
 
 #[test]
@@ -409,17 +409,17 @@ fn s4_6_a_full_queue_takes_nothing_more() {
     });
     // From many threads the limit holds to the message.
     let larder = still().open_in_memory().unwrap();
-    let world = World::new(larder, Arc::new(ManualClock::at(0)), &new().messages_max(100));
+    let world = World::new(larder, Arc::new(ManualClock::at(0)), &new().messages_max(1_000));
     std::thread::scope(|scope| {
-        for _ in 0..8 {
+        for _ in 0..32 {
             scope.spawn(|| {
-                for _ in 0..20 {
+                for _ in 0..50 {
                     let _ = world.ana.try_write(|txn| world.queue.enqueue(txn, "x"));
                 }
             });
         }
     });
-    assert_eq!(world.counts(), [100, 0, 0, 0]);
+    assert_eq!(world.counts(), [1_000, 0, 0, 0]);
 }
 
 #[test]
