@@ -749,14 +749,11 @@ fn queue(folder: &Path) {
 
     let session = larder.root().expect("a session").durability(Durability::Lazy);
     let queues: Vec<Queue> = (0..1_000).map(|number| queue_in(&larder, &format!("q{number}"))).collect();
-    for (number, queue) in queues.iter().enumerate() {
+    for queue in &queues {
         session
             .try_write(|txn| -> Result<(), QueueError> {
                 let _ = queue.enqueue_all(txn, (0..20).map(|_| Message::new("x")))?;
-                if number < 100 {
-                    queue.dequeue_up_to(txn, 10, None)?;
-                }
-                Ok(())
+                queue.dequeue_up_to(txn, 10, None).map(drop)
             })
             .expect("room");
     }
@@ -766,11 +763,58 @@ fn queue(folder: &Path) {
             let began = Instant::now();
             let view = session.snapshot().expect("a view");
             let depth: u64 = queues.iter().map(|queue| queue.stats(&view).expect("a queue").ready).sum();
-            assert_eq!(depth, 19_000);
+            assert_eq!(depth, 10_000);
             began.elapsed().as_secs_f64() * 1e3
         })
         .collect();
-    println!("  stats of 1 000 queues: {:.1} ms (5 asked)", median(&mut times));
+    println!("  stats of 1 000 queues, 10 000 messages in flight: {:.1} ms (5 asked)", median(&mut times));
+    drop((session, lazy));
+    queue_of_many(&larder);
+}
+
+/// A hundred producers, a hundred consumers, and half of each, who share a combiner; by how durable each call is.
+fn queue_of_many(larder: &Larder) {
+    const THREADS: u64 = 100;
+    let length = Duration::from_secs(3);
+    let payload = payload(7);
+    for (name, durability) in [
+        ("on disk", Durability::Synced),
+        ("on disk within 10 ms", Durability::Window { milliseconds: 10 }),
+        ("lazily", Durability::Lazy),
+    ] {
+        let queue = queue_in(larder, &name.replace(' ', "-"));
+        let combiner = larder.root().expect("a session").durability(durability).combiner();
+        let enqueue = |_| {
+            let (queue, message) = (queue.clone(), Message::new(payload.clone()));
+            let _ = combiner.try_write(move |txn| queue.enqueue(txn, message.clone())).expect("room");
+        };
+        let consume = |_| {
+            let taker = queue.clone();
+            let taken = combiner.try_write(move |txn| taker.dequeue(txn)).expect("a queue").value;
+            let Some(token) = taken.map(|taken| taken.token()) else { return };
+            let acker = queue.clone();
+            combiner.try_write(move |txn| acker.ack(txn, token)).expect("a lease");
+        };
+        let stats = || larder.root().and_then(|root| root.snapshot()).map(|view| queue.stats(&view));
+        let counts = || stats().expect("a view").expect("a queue");
+        let tell = |what: &str, (_, mut times): (f64, Vec<f64>), count: u64| {
+            println!(
+                "  {THREADS} {what}, {name}: {:.0}/s, p50 {:.1} ms, p99 {:.1} ms",
+                count as f64 / length.as_secs_f64(),
+                median(&mut times) / 1e3,
+                percentile(&mut times, 0.99) / 1e3
+            );
+        };
+        let enqueued = hammer(THREADS, length, enqueue);
+        tell("producers", enqueued, counts().enqueued);
+        let consumed = hammer(THREADS, length, consume);
+        tell("consumers", consumed, counts().acked);
+        let before = counts();
+        let both =
+            hammer(THREADS, length, |number| if number % 2 == 0 { enqueue(number) } else { consume(number) });
+        let after = counts();
+        tell("of both", both, after.enqueued + after.acked - before.enqueued - before.acked);
+    }
 }
 
 /// A hit beside a hot get; a miss; many who want the same.

@@ -8,6 +8,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "a command")]
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -109,13 +110,17 @@ fn run(source: &Path, copy: &Path, package: &str, test: &str) -> &'static str {
     if !cargo(&["test", "--no-run"]).status().is_ok_and(|status| status.success()) {
         return "NOT COMPILED";
     }
-    let mut child = cargo(&["test"]).spawn().expect("a process");
+    let mut child = cargo(&["test"]).process_group(0).spawn().expect("a process");
     let began = Instant::now();
     loop {
         match child.try_wait().expect("a process of ours") {
             Some(status) => return if status.success() { "NOT FOUND" } else { "found" },
             None if began.elapsed() > TIME_MAX => {
-                child.kill().expect("a process of ours");
+                // With the test that it runs, which would go on without it.
+                let group = format!("-{}", child.id());
+                let ended = Command::new("kill").args(["-KILL", "--", &group]).status();
+                assert!(ended.is_ok_and(|status| status.success()), "processes of ours");
+                child.wait().expect("a process of ours");
                 return "found";
             }
             None => std::thread::park_timeout(Duration::from_millis(50)),
