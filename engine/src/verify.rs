@@ -13,7 +13,7 @@ use crate::payload::{PayloadReader, Stored, row_numbers};
 use crate::primitives::{
     ClaimRow, ContentRow, DefinedCollection, DerivedRow, Groups, Orphan, PROGRESS, Progress, ReferenceCounts,
     References, StatisticsMap, decode_entry, decode_history, derived_of_claim, derived_of_record,
-    derived_of_row, is_derived, numbered_of, row_key_of,
+    derived_of_row, is_derived, numbered_of, row_key_of, row_name,
 };
 use crate::store::{Snapshot, StoredRow, Table, chunk_key, state_key};
 use crate::txn::prefix_end;
@@ -90,6 +90,20 @@ fn list(findings: &mut Vec<Finding>, finding: Finding, left_out: &mut u64) {
     }
 }
 
+/// What to do about a row of a table that cannot be read.
+fn remedy_of(table: Table) -> &'static str {
+    match table {
+        Table::Tags | Table::Edges | Table::Deadlines | Table::Entries => REBUILD,
+        _ => RESTORE,
+    }
+}
+
+/// Says of which asset a row of a history or a log is, and which one.
+fn numbered_place(row_key: &[u8]) -> String {
+    let place = numbered_of(row_key).map(|(key, number)| format!("{key}, {number}"));
+    place.unwrap_or_else(|_| row_key.escape_ascii().to_string())
+}
+
 const RESTORE: &str = "restore the asset from a copy, or delete it";
 const REBUILD: &str = "it can be derived again: larder repair FILE";
 const REMOVE: &str = "it can be removed: larder repair FILE";
@@ -131,8 +145,8 @@ struct Check<'c> {
     report: VerifyReport,
     /// How many derived rows there have to be, by table.
     derived: BTreeMap<Table, u64>,
-    /// The collections, by their numbers.
-    collections: BTreeMap<u64, DefinedCollection>,
+    /// The collections and their keys, by their numbers.
+    collections: BTreeMap<u64, (Key, DefinedCollection)>,
     progress: &'c mut dyn FnMut(&VerifyReport),
 }
 
@@ -155,7 +169,7 @@ impl Check<'_> {
         for row in self.snapshot.range(table, start, end)?.over_damage() {
             match row {
                 Ok(row) => each(self, &row)?,
-                Err(error) => self.report.find(table.name(), error.to_string(), RESTORE),
+                Err(error) => self.report.find(table.name(), error.to_string(), remedy_of(table)),
             }
         }
         Ok(())
@@ -166,7 +180,7 @@ impl Check<'_> {
         match self.snapshot.get(table, key) {
             Ok(row) => row,
             Err(error) => {
-                self.report.find(table.name(), error.to_string(), RESTORE);
+                self.report.find(table.name(), error.to_string(), remedy_of(table));
                 None
             }
         }
@@ -228,7 +242,9 @@ impl Check<'_> {
             Some(Ok(collection)) if self.collections.contains_key(&collection.id) => {
                 self.report.find(key.as_str(), "another collection has its number", RESTORE);
             }
-            Some(Ok(collection)) => drop(self.collections.insert(collection.id, collection)),
+            Some(Ok(collection)) => {
+                self.collections.insert(collection.id, (key.clone(), collection));
+            }
             Some(Err(error)) => self.report.find(key.as_str(), error.to_string(), RESTORE),
             None => {}
         }
@@ -273,7 +289,8 @@ impl Check<'_> {
 
     fn claims(&mut self) -> Result<()> {
         self.each(Table::Claims, |check, row| {
-            let place = row.key().escape_ascii().to_string();
+            let claimed = row.key().split_first().and_then(|(_, key)| Key::decode(key).ok());
+            let place = claimed.map_or_else(|| row.key().escape_ascii().to_string(), |key| key.to_string());
             match row.key().split_first() {
                 Some((1, key)) => match ClaimRow::decode(row.body()) {
                     Ok(claim) => {
@@ -299,13 +316,14 @@ impl Check<'_> {
         let mut groups = Groups::default();
         self.each(Table::Rows, |check, row| {
             check.report.rows += 1;
-            let place = row.key().escape_ascii().to_string();
             let known = row_key_of(row.key())
                 .and_then(|(id, key)| Some((check.collections.get(&id)?.clone(), key.to_vec())));
-            let Some((collection, key)) = known else {
+            let Some(((of, collection), key)) = known else {
+                let place = row.key().escape_ascii().to_string();
                 check.report.find(place, "it is a row of no collection", REMOVE);
                 return Ok(());
             };
+            let place = format!("{of}, row {}", row_name(&key));
             let content = match RowContent::decode(&Bytes::copy_from_slice(row.body())) {
                 Ok((_, content)) => content,
                 Err(error) => {
@@ -338,7 +356,7 @@ impl Check<'_> {
     fn history(&mut self) -> Result<()> {
         self.each(Table::History, |check, row| {
             check.report.formers += 1;
-            let place = row.key().escape_ascii().to_string();
+            let place = numbered_place(row.key());
             let found = numbered_of(row.key()).and_then(|(_, generation)| {
                 Ok((generation, decode_history(&Bytes::copy_from_slice(row.body()))?.1))
             });
@@ -368,7 +386,7 @@ impl Check<'_> {
         let mut last: Option<Key> = None;
         self.each(Table::Logs, |check, row| {
             check.report.logs += 1;
-            let place = row.key().escape_ascii().to_string();
+            let place = numbered_place(row.key());
             let body = Bytes::copy_from_slice(row.body());
             let read = numbered_of(row.key()).and_then(|(key, number)| {
                 if number == PROGRESS {

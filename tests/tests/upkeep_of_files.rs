@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use larder::{DocumentKind, Draft, Durability, Larder, Options, repair, salvage, verify_file};
+use larder::{
+    AggregateDefinition, CollectionDefinition, DocumentKind, Draft, Durability, Finding, IndexDefinition,
+    Larder, Options, RowDraft, RowRange, Tuple, repair, salvage, verify_file,
+};
 use larder_tests::{Lab, Random, dump, kind_of, still, verified};
 
 fn length(path: &Path) -> u64 {
@@ -183,6 +186,54 @@ fn x_6_what_is_derived_is_repaired_and_what_is_not_is_named() {
     verified(&repaired);
     assert_eq!(assets(&repaired), expected);
     assert_eq!(repaired.root().unwrap().find_by_tag("zebra-tag").unwrap().len(), 300);
+}
+
+/// An entry of an index that rotted is found, with its collection and row, and deriving the index anew mends it: in the file
+/// itself, and in another.
+#[test]
+fn x_6_a_rotten_entry_of_an_index_is_found_named_and_derived_anew() {
+    let owner = |number: i64| format!("zebra-owner-{number:03}");
+    let lab = Lab::new();
+    let larder = lab.open("a.larder");
+    let definition = CollectionDefinition::new()
+        .index(IndexDefinition::new("owner").by("owner"))
+        .aggregate(AggregateDefinition::new("cost").sum("cost"));
+    let root = larder.root().unwrap();
+    root.write(|txn| {
+        let _ = txn.define_collection("jobs", &definition)?;
+        let mut jobs = txn.collection("jobs")?;
+        (0..300_i64).try_for_each(|number| {
+            let row = RowDraft::default().field("owner", owner(number)).field("cost", number);
+            jobs.put(number, row).map(drop)
+        })
+    })
+    .unwrap();
+    let expected = dump(&larder);
+    drop(root);
+    larder.close().unwrap();
+    // The value, its end, and the key of the row: so it lies in the index and nowhere else.
+    let mut entry = owner(150).into_bytes();
+    entry.extend([0, 0]);
+    entry.extend(Tuple::encode(&[150.into()]).unwrap());
+    assert_eq!(damage(&lab.path("a.larder"), &entry), 1);
+    let found = verify_file(lab.path("a.larder"), &mut |_| {}).unwrap().findings;
+    let named = found.iter().filter(|finding| finding.place == "jobs, row 150").count();
+    assert_eq!(named, 1, "{found:#?}");
+    // Others are not found either, where the search in a page goes by the rotten one; and the page is not what it was.
+    let is_derived = |finding: &Finding| finding.place == "pages" || finding.remedy.contains("derived again");
+    assert!(found.iter().all(is_derived), "{found:#?}");
+
+    let repaired = repair(lab.path("a.larder"), lab.path("b.larder")).unwrap();
+    assert!(repaired.left_out.is_empty() && repaired.verified.is_clean(), "{repaired:?}");
+    assert!(dump(&lab.open("b.larder")) == expected);
+    let larder = lab.open("a.larder");
+    let root = larder.root().unwrap();
+    let find = || root.read(|view| view.collection("jobs")?.find("owner", &RowRange::all().with(owner(150))));
+    // What is not found is no wrong row, and what is rotten is none at all.
+    assert!(find().map_or(true, |page| page.rows.is_empty()));
+    assert_eq!(root.write(|txn| txn.rebuild_collection("jobs")).unwrap().value, 302);
+    assert_eq!(find().unwrap().rows.len(), 1);
+    verified(&larder);
 }
 
 #[test]

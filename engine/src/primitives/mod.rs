@@ -33,6 +33,7 @@ pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use rows::{
     DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, entry_of, row_key, row_key_of,
+    row_name,
 };
 pub(crate) use statistics::StatisticsMap;
 pub use statistics::{Count, Statistics};

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_format::{
-    Aggregate, CollectionDefinition, Differing, IndexDefinition, IndexEntry, Record, RowContent, SectionTag,
+    Aggregate, CollectionDefinition, Differing, IndexDefinition, IndexEntry, Part, Record, RowContent,
+    SectionTag, Tuple,
 };
 
 use super::derived::DerivedRow;
@@ -75,6 +76,17 @@ pub(crate) fn row_key(id: u64, key: &[u8]) -> Bytes {
 /// Takes the key of a row apart: the number of its collection, and its key there.
 pub(crate) fn row_key_of(row_key: &[u8]) -> Option<(u64, &[u8])> {
     row_key.split_first_chunk::<8>().map(|(id, key)| (u64::from_be_bytes(*id), key))
+}
+
+/// Says the key that a row has in its collection, for people: `"a" 2`.
+pub(crate) fn row_name(key: &[u8]) -> String {
+    let Ok(key) = Tuple::decode(key) else { return key.escape_ascii().to_string() };
+    let name = |part: &Part| match part {
+        Part::Integer(number) => number.to_string(),
+        Part::String(text) => format!("{text:?}"),
+        other => format!("{other:?}"),
+    };
+    key.parts().iter().map(name).collect::<Vec<_>>().join(" ")
 }
 
 /// Gives the key of the row that an entry of an index is of.

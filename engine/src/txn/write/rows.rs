@@ -16,7 +16,7 @@ use crate::edit::IntoKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{New, Proposal, Verdict};
 use crate::primitives::{
-    DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, row_key, row_key_of,
+    DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, row_key, row_key_of, row_name,
 };
 use crate::store::{Table, corrupt};
 use crate::txn::rows::index_named;
@@ -309,9 +309,7 @@ impl<'s> WriteTxn<'s> {
 }
 
 fn not_unique(index: &str, row: &[u8]) -> Error {
-    let row = Tuple::decode(row)
-        .map_or_else(|_| row.escape_ascii().to_string(), |row| format!("{:?}", row.parts()));
-    ErrorKind::NotUnique { index: index.to_owned(), row }.into()
+    ErrorKind::NotUnique { index: index.to_owned(), row: row_name(row) }.into()
 }
 
 /// A collection in a write transaction, which sees its own changes.
