@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -108,7 +109,7 @@ impl Combiner {
             self.session.check_not_nested()?;
             let work = Mutex::new(Work { closure, value: None, errors: PhantomData });
             let ask = Arc::new(Ask { work, slot: Slot::default() });
-            let (outcome, lead) = self.wait(&ask);
+            let (outcome, lead) = self.wait(&ask)?;
             let mut work = ask.work.lock();
             match work.value.take() {
                 Some(value) => Ok(Receipt { value, commit: outcome? }),
@@ -124,29 +125,49 @@ impl Combiner {
 
     /// Waits until a job was done with others, or is to be done alone; carries out what waits if nobody else does. Gives the
     /// lead to whoever has it and is the only one.
-    fn wait<J: Job + 'static>(&self, job: &Arc<J>) -> (Result<CommitInfo>, Option<Lead<'_>>) {
+    ///
+    /// # Errors
+    /// [`Busy`](crate::ErrorKind::Busy) if nobody carries it out in time.
+    fn wait<J: Job + 'static>(&self, job: &Arc<J>) -> Result<(Result<CommitInfo>, Option<Lead<'_>>)> {
+        let job = Arc::clone(job) as Arc<dyn Job>;
+        let mut patience = Some(self.session.patience());
         let mut leads = {
             let mut desk = self.desk.lock();
-            desk.waiting.push_back(Arc::clone(job) as Arc<dyn Job>);
+            desk.waiting.push_back(Arc::clone(&job));
             !std::mem::replace(&mut desk.has_leader, true)
         };
         loop {
             if leads {
                 let lead = Lead { combiner: self };
-                let jobs = self.take();
-                if jobs.len() == 1 {
-                    return (Ok(CommitInfo::default()), Some(lead));
+                let mut batch = Batch { jobs: self.take(), outcome: None };
+                if batch.jobs.len() == 1 {
+                    batch.jobs.clear();
+                    return Ok((Ok(CommitInfo::default()), Some(lead)));
                 }
-                let outcome = self.together(&jobs);
+                batch.outcome = Some(self.together(&batch.jobs));
                 drop(lead);
-                jobs.iter().for_each(|job| job.slot().complete(outcome.clone()));
             }
-            match job.slot().wait_within(None) {
-                Some(Woken::Done(outcome)) => return (outcome, None),
+            match job.slot().wait_within(patience) {
+                Some(Woken::Done(outcome)) => return Ok((outcome, None)),
                 Some(Woken::ToLead | Woken::ToTakeTurn) => leads = true,
-                None => {}
+                None if self.withdraw(&job) => return Err(self.session.busy()),
+                // It is being carried out: from here on it takes as long as it takes.
+                None => (leads, patience) = (false, None),
             }
         }
+    }
+
+    /// Takes a job back; tells whether it was still there.
+    fn withdraw(&self, job: &Arc<dyn Job>) -> bool {
+        let mut desk = self.desk.lock();
+        let Some(at) = desk.waiting.iter().position(|other| Arc::ptr_eq(other, job)) else { return false };
+        desk.waiting.remove(at);
+        drop(desk);
+        // It may have been offered the lead just now, and nobody offers it any more.
+        if let Some(Woken::ToTakeTurn) = job.slot().wait_within(Some(Duration::ZERO)) {
+            drop(Lead { combiner: self });
+        }
+        true
     }
 
     /// Takes what waits; the job of whoever has the lead is the first.
@@ -160,15 +181,16 @@ impl Combiner {
     fn together(&self, jobs: &[Arc<dyn Job>]) -> Result<CommitInfo> {
         let mut jobs: Vec<&Arc<dyn Job>> = jobs.iter().collect();
         for _ in 0..TRIES_MAX {
-            let mut at = 0;
+            let mut at_work = None;
             let sequenced = catch_unwind(AssertUnwindSafe(|| {
                 self.session.sequence("", |txn| {
-                    while let Some(job) = jobs.get(at) {
+                    for (at, job) in jobs.iter().enumerate() {
+                        at_work = Some(at);
                         if !job.run(txn) {
                             return Err(Error::abort("a transaction that it was to be one with failed"));
                         }
-                        at += 1;
                     }
+                    at_work = None;
                     Ok(())
                 })
             }));
@@ -177,15 +199,26 @@ impl Combiner {
                 return self.session.wait(slot).map(|()| commit);
             }
             jobs.iter().for_each(|job| job.forget());
-            if at < jobs.len() {
-                // It failed, or panicked; it is its caller's to see how.
-                jobs.remove(at);
-            } else {
-                // Together they are too much, or nothing can be written.
-                break;
-            }
+            // It failed, or panicked; it is its caller's to see how. If it was none of them, the turn did not come, nothing can be
+            // written, or together they are too much.
+            let Some(at) = at_work else { break };
+            jobs.remove(at);
         }
         Ok(CommitInfo::default())
+    }
+}
+
+/// What is carried out together. Whatever becomes of whoever leads, each is told.
+struct Batch {
+    jobs: Vec<Arc<dyn Job>>,
+    outcome: Option<Result<CommitInfo>>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let outcome =
+            self.outcome.take().unwrap_or_else(|| Err(Error::abort("whoever carried it out panicked")));
+        self.jobs.iter().for_each(|job| job.slot().complete(outcome.clone()));
     }
 }
 

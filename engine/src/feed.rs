@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use larder_format::{EventKind, EventRow, FeedRow, Key, Micros, Prefix, Right, Tuple};
@@ -223,9 +223,13 @@ impl Subscription {
         })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "how long a thread sleeps is no time of the store")]
     fn look(&self, wait: Option<Duration>) -> Option<Notice> {
+        // What is none of his business does not begin his wait anew.
+        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         loop {
-            if let Some(notice) = self.notice_of(self.inbox.next(wait)) {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if let Some(notice) = self.notice_of(self.inbox.next(left)) {
                 return notice;
             }
         }

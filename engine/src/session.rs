@@ -169,6 +169,16 @@ impl Session {
         Ok(Receipt { value, commit })
     }
 
+    /// Gives for how long it waits for its turn.
+    pub(crate) fn patience(&self) -> Duration {
+        self.wait_max
+    }
+
+    /// Says that its turn did not come in time.
+    pub(crate) fn busy(&self) -> Error {
+        self.shared.commit.sequencer().busy(self.shared.clock.now(), self.wait_max).into()
+    }
+
     /// Gives what makes write transactions of many threads one.
     #[must_use]
     pub fn combiner(&self) -> Combiner {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::{Clock, ManualClock, Options, ReadTxn};
-use larder_layers::queue::{Message, MessageState, Nack, Queue, QueueSettings, Queues, Token};
+use larder_layers::queue::{Message, MessageState, Nack, Queue, QueueError, QueueSettings, Queues, Token};
 use larder_layers::remember::{Cache, CacheLimits, Namespace, Parts, Remember};
 
 use crate::{Crash, FaultyDisk, Image, Plan, Random, Trace, still};
@@ -15,7 +15,7 @@ use crate::{Crash, FaultyDisk, Image, Plan, Random, Trace, still};
 /// How many things are done in a program.
 const STEPS: usize = 60;
 /// How many results are remembered at most.
-const RESULTS_MAX: u64 = 12;
+const RESULTS_MAX: u64 = 3;
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -42,6 +42,22 @@ fn options(clock: &Arc<ManualClock>) -> Options {
 
 fn places() -> Fallible<(Queue, Namespace)> {
     Ok((Queues::at("queues")?.queue("q")?, Cache::at("results")?.namespace("n")?))
+}
+
+/// Tells whether somebody still had the message; every other error is one.
+fn is_done(done: Fallible<()>) -> Fallible<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) => match error.downcast_ref::<QueueError>() {
+            Some(QueueError::LeaseLost { .. }) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// What a message came to.
+fn bytes_of(message: u64) -> Vec<u8> {
+    vec![b'r'; message as usize % 50]
 }
 
 fn result_of(message: u64) -> Parts {
@@ -87,11 +103,11 @@ impl Deliveries {
                     let token = held.swap_remove(random.below(held.len()));
                     let done = ana.try_write(|txn| -> Fallible<()> {
                         queue.ack(txn, token)?;
-                        let result = vec![b'r'; token.message as usize % 50];
+                        let result = bytes_of(token.message);
                         results.store_in(txn, &result_of(token.message), result, &Remember::new())?;
                         Ok(())
                     });
-                    if done.is_ok() {
+                    if is_done(done.map(drop))? {
                         let fate = fates.get_mut(&token.message).ok_or("a message that nobody enqueued")?;
                         if fate.is_out.is_some() {
                             return Err(format!("message {} was acknowledged twice", token.message).into());
@@ -102,13 +118,20 @@ impl Deliveries {
                 5 if !held.is_empty() => {
                     let token = held.swap_remove(random.below(held.len()));
                     // One whose time is over is nobody's to give back.
-                    let _ = ana.try_write(|txn| queue.nack(txn, token, &Nack::new()));
+                    is_done(
+                        ana.try_write(|txn| Ok(queue.nack(txn, token, &Nack::new()).map(drop)?)).map(drop),
+                    )?;
                 }
                 _ => clock.advance(random.below(1_500) as i64),
             }
         }
         drop((ana, larder));
         Ok(Self { seed, trace: Trace { base, steps: disk.take_steps() }, fates })
+    }
+
+    /// Tells how many messages were acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.fates.values().filter(|fate| fate.is_out.is_some()).count()
     }
 
     /// Tells before how many steps of the disk there can be a crash.
@@ -142,6 +165,10 @@ impl Deliveries {
                 format!("{} results are remembered, of {} done", remembered.len(), stats.acked).into()
             );
         }
+        let is_known = |id: &&u64| self.fates.contains_key(id);
+        if let Some(id) = there.iter().chain(&remembered).find(|id| !is_known(id)) {
+            return Err(format!("nobody ever enqueued message {id}").into());
+        }
         for (id, fate) in &self.fates {
             let (is_there, at) = (there.contains(id), crash.at);
             let is_leaving = fate.leaving.is_some_and(|asked| asked < at);
@@ -153,6 +180,8 @@ impl Deliveries {
                 "came out of nowhere"
             } else if is_there && remembered.contains(id) {
                 "is there, and so is what it came to"
+            } else if remembered.contains(id) && !is_leaving {
+                "was not acknowledged, and what it came to is there"
             } else {
                 continue;
             };
@@ -172,7 +201,12 @@ impl Deliveries {
 fn messages(queue: &Queue, view: &ReadTxn) -> Fallible<Vec<u64>> {
     let mut ids = Vec::new();
     for state in [MessageState::Ready, MessageState::Delayed, MessageState::InFlight, MessageState::Dead] {
-        ids.extend(queue.peek(view, state, 10_000)?.iter().map(|message| message.id));
+        for message in queue.peek(view, state, 10_000)? {
+            if message.payload().iter().any(|byte| *byte != b'm') {
+                return Err(format!("message {} is not what was enqueued", message.id).into());
+            }
+            ids.push(message.id);
+        }
     }
     Ok(ids)
 }
@@ -188,7 +222,13 @@ fn remembered(results: &Namespace, view: &ReadTxn) -> Fallible<Vec<u64>> {
         let encoded = entry.parts.encoded_bytes();
         let parts = larder::format::Labelled::decode(&encoded).map_err(|error| error.to_string())?;
         match parts.get("message") {
-            Some(larder::Part::Integer(message)) => messages.push(u64::try_from(message).unwrap_or(0)),
+            Some(larder::Part::Integer(message)) => {
+                let message = u64::try_from(message).unwrap_or(0);
+                if view.get(&entry.key)?.bytes()? != bytes_of(message) {
+                    return Err(format!("what message {message} came to is not what was stored").into());
+                }
+                messages.push(message);
+            }
             other => return Err(format!("a result of {other:?}").into()),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use larder::{Combiner, DocumentKind, Error, ErrorKind, Options, Receipt, Result, WriteTxn};
 use larder_tests::{Call, Fault, FaultyDisk, Plan, in_memory, kind_of, verified};
@@ -233,4 +234,30 @@ fn s2_5_no_number_is_given_twice_or_lost_however_they_meet() {
     all.sort_unstable();
     assert_eq!(all, (1..=u32::try_from(all.len()).unwrap()).collect::<Vec<_>>());
     assert_eq!(ana.get("count").unwrap().bytes().unwrap(), all.len().to_string());
+}
+
+/// Whose turn does not come in time is told so, each for himself, and nothing of his is there.
+#[test]
+fn x_7_a_turn_that_does_not_come_is_busy_for_each() {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    let combiner = ana.clone().wait_max(Duration::from_millis(2)).combiner();
+    let runs = Arc::default();
+    let outcomes: Vec<Result<Receipt<u32>>> = ana
+        .write(|_| {
+            // While this one has the turn, on another thread.
+            let ask = || (0..6).map(|number| put(&combiner, number, &runs)).collect::<Vec<_>>();
+            Ok(std::thread::scope(|threads| {
+                let calls: Vec<_> = ask().into_iter().map(|call| threads.spawn(call)).collect();
+                calls.into_iter().map(|call| call.join().unwrap()).collect()
+            }))
+        })
+        .unwrap()
+        .value;
+    for outcome in outcomes {
+        assert_eq!(kind_of(outcome), "Busy");
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 0, "nobody had the turn");
+    combiner.write(|txn| txn.put("a", "b")).unwrap();
+    assert_eq!(larder.info().unwrap().last_commit.sequence, 1);
 }

@@ -825,6 +825,14 @@ fn s3_5_what_is_past_its_time_goes_first() {
         world.clock.advance(200 * SECOND);
         assert_eq!(sweep(10), 1);
         assert!([4, 6, 7].into_iter().all(|number| world.is_there(&of(number))), "pinned, or without a time");
+        // The value itself was pinned.
+        world.store(&of(8), "soon", &how().expires_after(short));
+        world
+            .ana
+            .annotate(world.cache.fingerprint(&of(8)).unwrap().key(), Annotation::new().pinned(true))
+            .unwrap();
+        world.clock.advance(20 * SECOND);
+        assert_eq!((sweep(10), world.is_there(&of(8))), (0, true));
         world.total();
     });
 }
@@ -938,8 +946,8 @@ fn s3_3_tags_are_forgotten_without_the_right_to_list() {
     });
 }
 
-/// A namespace that was made when entries did not say yet when they expire goes on: what is stored from now on is swept and found
-/// by its tags.
+/// A namespace that was made when entries did not say yet when they expire goes on: also for those who may not manage it, what is in
+/// it is forgotten by its tags; once its limits are set it is swept, too.
 #[test]
 fn s3_5_a_namespace_of_before_is_brought_up_to_date() {
     on_all(|world| {
@@ -952,9 +960,25 @@ fn s3_5_a_namespace_of_before_is_brought_up_to_date() {
         world.ana.write(|txn| txn.define_collection("cache/square/entries", &before)).unwrap();
         world.store(&of(1), "one", &how().tag("leeks").expires_after(Duration::from_secs(1)));
         world.store(&of(2), "two", &how().tag("leeks"));
+        world.store(&of(3), "three", &how().tag("soup"));
+        world.ana.try_write(|txn| world.cache.invalidate(txn, &of(99))).unwrap();
+        let rules = "default = \"deny\"\n[[rule]]\nallow = [\"read\", \"write\", \"delete\", \"claim\"]\n\
+                     who = [\"ana\"]\non = \"cache/**\"\n";
+        let root = world.larder.root().unwrap();
+        root.set_document(DocumentKind::Rules, rules).unwrap();
         world.clock.advance(2 * SECOND);
-        assert_eq!(world.ana.try_write(|txn| world.cache.sweep(txn, 9)).unwrap().value, 1);
-        assert_eq!(world.ana.try_write(|txn| world.cache.invalidate_tag(txn, "leeks")).unwrap().value, 1);
+        let forget = |tag| world.ana.try_write(|txn| world.cache.invalidate_tag(txn, tag)).unwrap().value;
+        let sweep = || world.ana.try_write(|txn| world.cache.sweep(txn, 9)).unwrap().value;
+        assert_eq!((sweep(), forget("soup")), (0, 1));
+        let view = root.snapshot().unwrap();
+        let limits = CacheLimits::new().entries_max(1);
+        assert_eq!(world.cache.would_evict(&view, &limits, 0).unwrap().len(), 1);
+        assert!(
+            world.ana.try_write(|txn| world.cache.set_limits(txn, &limits)).is_err(),
+            "he may not manage it"
+        );
+        root.try_write(|txn| world.cache.set_limits(txn, &CacheLimits::new())).unwrap();
+        assert_eq!((sweep(), forget("leeks")), (1, 1), "what was there before is brought up to date, too");
         assert_eq!(world.total(), (0, 0));
     });
 }

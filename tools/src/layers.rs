@@ -432,7 +432,17 @@ impl Queue {
             }
             Self::Redrive { file, queue, limit } => {
                 let queue = queue_at(&queue)?;
-                change_in_parts(context, &file, "redriven", limit, |txn, limit| queue.redrive(txn, limit))
+                let mut was_room = false;
+                change_in_parts(context, &file, "redriven", limit, |txn, limit| {
+                    match queue.redrive(txn, limit) {
+                        // As many as there is room for.
+                        Err(queue::QueueError::QueueFull { .. }) if was_room => Ok(0),
+                        redriven => {
+                            was_room = true;
+                            redriven
+                        }
+                    }
+                })
             }
             Self::Purge { file, queue, dead } => {
                 let queue = queue_at(&queue)?;

@@ -40,7 +40,8 @@ impl Queue {
 
     /// Takes the next message, waiting for one as long as it takes, as a future that any executor can run, or none. It is
     /// woken by commits: what becomes due by time alone is taken when something else happens to the queue, or by
-    /// [`Queue::sweep`]; see [`Queue::next_with`]. A future that is dropped has taken nothing.
+    /// [`Queue::sweep`]; see [`Queue::next_with`]. That the queue was resumed, or removed, is told to those who may list it. A
+    /// future that is dropped has taken nothing.
     ///
     /// # Errors
     /// As [`Queue::dequeue_within`].

@@ -1,6 +1,6 @@
 //! Looking at a queue, and keeping it in order.
 
-use larder::{Aggregate, Part, ReadTxn, RowRange, WriteTxn};
+use larder::{CollectionMut, ReadTxn, RowRange, WriteTxn};
 
 use super::books::{TOTALS, Totals};
 use super::error::invalid;
@@ -47,13 +47,23 @@ impl Queue {
     /// As [`Queue::purge`].
     pub fn purge_dead(&self, txn: &mut WriteTxn<'_>, limit: usize) -> Result<u64> {
         let (mut rows, _) = self.open(txn)?;
-        let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
-        let dead = self.read_some(&mut rows, &dead)?;
+        let dead = self.dead(&mut rows, limit)?;
         for envelope in &dead {
             self.remove(&mut rows, envelope)?;
         }
         self.book(txn, &Totals { purged: dead.len() as u64, ..Totals::default() })?;
         Ok(dead.len() as u64)
+    }
+
+    /// Finds dead letters, the oldest first; rows that are none are set aside, and looked past.
+    fn dead(&self, rows: &mut CollectionMut<'_, '_>, limit: usize) -> Result<Vec<Envelope>> {
+        loop {
+            let found = rows.find("dead", &RowRange::all().limit(limit))?.rows;
+            let dead = self.read_some(rows, &found)?;
+            if !dead.is_empty() || found.is_empty() {
+                return Ok(dead);
+            }
+        }
     }
 
     /// Lets dead letters be taken again, the oldest first, as if they had never been tried: as many as there is room for; gives
@@ -65,8 +75,7 @@ impl Queue {
         let (mut rows, settings) = self.open(txn)?;
         let live = rows.aggregate("live", &[])?;
         let (mut bytes, mut count) = (0, 0);
-        let dead = rows.find("dead", &RowRange::all().limit(limit))?.rows;
-        for envelope in self.read_some(&mut rows, &dead)? {
+        for envelope in self.dead(&mut rows, limit)? {
             bytes = u64::saturating_add(bytes, envelope.length);
             match check_room(&settings, &live, count + 1, bytes) {
                 Err(full) if count == 0 => return Err(full),
@@ -150,14 +159,9 @@ impl Queue {
     /// [`NoSuchQueue`](super::QueueError::NoSuchQueue), [`Store`](super::QueueError::Store).
     pub fn stats(&self, view: &ReadTxn) -> Result<QueueStats> {
         let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
-        let groups = rows.groups("state")?;
-        let of = |state: MessageState| {
-            let number = Part::from(state.number());
-            let group = groups.iter().find(|(group, _)| group.parts().first() == Some(&number));
-            group.map_or_else(Aggregate::default, |(_, aggregate)| *aggregate)
-        };
-        let [ready, delayed, in_flight, dead] =
-            [MessageState::Ready, MessageState::Delayed, MessageState::InFlight, MessageState::Dead].map(of);
+        let of = |state: MessageState| rows.aggregate("state", &[state.number().into()]);
+        let (ready, delayed) = (of(MessageState::Ready)?, of(MessageState::Delayed)?);
+        let (in_flight, dead) = (of(MessageState::InFlight)?, of(MessageState::Dead)?);
         let totals = view.collection(&self.books)?.get(TOTALS)?;
         let totals = totals.map_or_else(Totals::default, |row| Totals::decode(row.value()));
         let oldest = rows.find("age", &RowRange::all().limit(1))?.rows;

@@ -202,9 +202,16 @@ impl Queue {
     /// [`NoSuchQueue`](QueueError::NoSuchQueue), [`Store`](QueueError::Store).
     pub fn expired(&self, view: &ReadTxn, now: Micros, limit: usize) -> Result<Vec<Token>> {
         let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
-        let page = rows.find("expired", &RowRange::all().at_most(now).limit(limit))?;
-        // What is no message, whoever put it there, is nobody's to take back.
-        Ok(page.rows.iter().filter_map(Envelope::of).map(|envelope| envelope.token()).collect())
+        let (mut tokens, mut range) = (Vec::new(), RowRange::all().at_most(now).limit(limit));
+        while tokens.len() < limit {
+            let page = rows.find("expired", &range)?;
+            // What is no message, whoever put it there, is nobody's to take back.
+            tokens.extend(page.rows.iter().filter_map(Envelope::of).map(|envelope| envelope.token()));
+            let Some(next) = page.next else { break };
+            range = range.after(next);
+        }
+        tokens.truncate(limit);
+        Ok(tokens)
     }
 
     /// Takes messages back from whoever has them, whether or not their time is over; tells of each what became of it,

@@ -1,14 +1,14 @@
 //! What is forgotten: to make room, and because somebody says that it is not so any more.
 
 use bytes::Bytes;
-use larder::format::Labelled;
+use larder::format::{Labelled, RecordFlags};
 use larder::{
     AbsentReason, CollectionDefinition, CollectionMut, Draft, ErrorKind, Key, Part, Record, Row, RowDraft,
     RowRange, Tuple, WriteTxn,
 };
 
 use super::limits::Excess;
-use super::{Namespace, Parts, RememberError, Result, digest_of_tag};
+use super::{Namespace, Parts, RememberError, Result, are_found, digest_of_tag};
 use crate::place::{found, number, open, page_of, remove_where};
 
 /// How many entries are looked at at a time to make room.
@@ -63,10 +63,15 @@ impl Namespace {
                 Ok::<_, RememberError>(found.into_iter().find(is_old))
             };
             // What is past its time is of use to nobody.
-            let victim = match first(&mut entries, "until", RowRange::all().at_most(now))? {
-                None => first(&mut entries, limits.eviction.index(), RowRange::all())?,
-                due => due,
+            let due = match are_found(entries.definition()) {
+                true => first(&mut entries, "until", RowRange::all().at_most(now))?,
+                false => None,
             };
+            if let Some(due) = due {
+                evicted.extend(self.forget_if_due(txn, due.key())?.flatten());
+                continue;
+            }
+            let victim = first(&mut entries, limits.eviction.index(), RowRange::all())?;
             let Some(victim) = victim else {
                 return match written {
                     Some((_, size)) => Err(RememberError::TooLarge { size, unit, limit }),
@@ -154,7 +159,8 @@ impl Namespace {
     }
 
     /// Removes values that are past their time, at most so many, and never what is pinned; gives how many went. They are not given
-    /// to anybody before, and go first when room is made; without this, and without limits, they stay.
+    /// to anybody before, and go first when room is made; without this, and without limits, they stay. Those of a namespace that
+    /// was made before entries said when they expire are found once [its limits were set](Self::set_limits).
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
@@ -163,21 +169,34 @@ impl Namespace {
             return Ok(0);
         }
         let now = txn.info().time;
-        let (mut entries, _) = self.open(txn)?;
-        let due = entries.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
-        let mut count = 0;
-        for row in due {
-            let (record, at) = self.place(txn, &self.fingerprint_of(row.key().encoded_bytes(), 0)?)?;
-            match record {
-                // Somebody gave the value itself another time.
-                Some(record) if record.expires() > now => self.mark(txn, &at, &record)?,
-                _ => {
-                    self.forget(txn, row.key())?;
-                    count += 1;
-                }
+        loop {
+            let (mut entries, _) = self.open(txn)?;
+            if !are_found(entries.definition()) {
+                return Ok(0);
+            }
+            let due = entries.find("until", &RowRange::all().at_most(now).limit(limit))?.rows;
+            let mut count = 0;
+            for row in &due {
+                count += u64::from(self.forget_if_due(txn, row.key())?.is_some());
+            }
+            // Where none of them was due after all, there may be others.
+            if count > 0 || due.is_empty() {
+                return Ok(count);
             }
         }
-        Ok(count)
+    }
+
+    /// Removes an entry that is past its time, with its value; gives the key of that, if it was there. Where somebody gave the value
+    /// itself more time, or pinned it, its entry says so from now on, and nothing is removed.
+    fn forget_if_due(&self, txn: &mut WriteTxn<'_>, row: &Tuple) -> Result<Option<Option<Key>>> {
+        let (record, at) = self.place(txn, &self.fingerprint_of(row.encoded_bytes(), 0)?)?;
+        let is_kept = |record: &Record| {
+            record.expires() > txn.info().time || record.flags().contains(RecordFlags::PINNED)
+        };
+        match record.filter(is_kept) {
+            Some(record) => self.mark(txn, &at, &record).map(|()| None),
+            None => self.forget(txn, row).map(Some),
+        }
     }
 
     /// Forgets every value that was given a tag when it was stored or asked for, also those that are being computed; gives how
@@ -187,8 +206,9 @@ impl Namespace {
     /// [`Store`](RememberError::Store).
     pub fn invalidate_tag(&self, txn: &mut WriteTxn<'_>, tag: &str) -> Result<u64> {
         self.note(txn, Note::Tag(tag))?;
-        let range = RowRange::all().with(digest_of_tag(tag));
-        self.forget_where(txn, Some(("tag", range)), |namespace, txn, row| {
+        let is_indexed = are_found(self.open(txn)?.0.definition());
+        let range = is_indexed.then(|| ("tag", RowRange::all().with(digest_of_tag(tag))));
+        self.forget_where(txn, range, |namespace, txn, row| {
             let (record, _) = namespace.place(txn, &namespace.fingerprint_of(row.encoded_bytes(), 0)?)?;
             // The digests of two tags can be the same.
             let has_tag = record.is_none_or(|record| record.tags().any(|other| other == tag));
@@ -229,7 +249,7 @@ impl Namespace {
     }
 
     /// Forgets those of all entries, or of those in a range of an index, that are to go; gives how many values there were.
-    fn forget_where(
+    pub(super) fn forget_where(
         &self,
         txn: &mut WriteTxn<'_>,
         range: Option<(&str, RowRange)>,

@@ -388,9 +388,10 @@ fn definition() -> CollectionDefinition {
         .aggregate(AggregateDefinition::new("all").sum("b"))
 }
 
-/// Tells whether entries were made when they did not say yet when they expire, and which tags they have.
-fn is_of_before(entries: &CollectionMut<'_, '_>) -> bool {
-    entries.definition().index_named("until").is_none()
+/// Tells whether entries are found by when they expire, and by their tags; those of a namespace that was made before are not,
+/// until its limits are set.
+fn are_found(definition: &CollectionDefinition) -> bool {
+    definition.index_named("until").is_some()
 }
 
 /// What stands for a tag in an entry, where there is room for few bytes.
@@ -434,12 +435,22 @@ impl Namespace {
         self.fingerprint_of(at.parts.clone(), at.attempt + 1)
     }
 
-    /// Sets how large the namespace may be, and makes room at once.
+    /// Sets how large the namespace may be, and makes room at once. A namespace that was made before entries said when they expire,
+    /// and which tags they have, is brought up to date with it.
     ///
     /// # Errors
     /// [`Store`](RememberError::Store).
     pub fn set_limits(&self, txn: &mut WriteTxn<'_>, limits: &CacheLimits) -> Result<u64> {
-        self.open(txn)?;
+        let (entries, _) = self.open(txn)?;
+        if !are_found(entries.definition()) {
+            let _ = txn.define_collection(&self.entries, &definition())?;
+            self.forget_where(txn, None, |namespace, txn, row| {
+                let (record, at) =
+                    namespace.place(txn, &namespace.fingerprint_of(row.encoded_bytes(), 0)?)?;
+                record.map_or(Ok(()), |record| namespace.mark(txn, &at, &record))?;
+                Ok(false)
+            })?;
+        }
         txn.annotate(&self.entries, limits.annotation())?;
         self.evict(txn, None).map(|evicted| evicted.len() as u64)
     }
@@ -448,10 +459,7 @@ impl Namespace {
         if found(txn.collection(&self.entries))?.is_none() {
             self.open_notes(txn)?;
         }
-        if is_of_before(&open(txn, &self.entries, definition)?) {
-            let _ = txn.define_collection(&self.entries, &definition())?;
-        }
-        let entries = txn.collection(&self.entries)?;
+        let entries = open(txn, &self.entries, definition)?;
         let limits = CacheLimits::of(entries.record());
         Ok((entries, limits))
     }
@@ -630,8 +638,8 @@ impl Namespace {
         let mut evicted: Vec<Entry> = Vec::new();
         // What is past its time goes first, and is not named twice.
         let now = view.now();
-        let due = RowRange::all().at_most(now);
-        for (index, range) in [("until", due), (limits.eviction.index(), RowRange::all())] {
+        let due = are_found(entries.definition()).then(|| ("until", RowRange::all().at_most(now)));
+        for (index, range) in due.into_iter().chain([(limits.eviction.index(), RowRange::all())]) {
             let mut after = None;
             while left.is_any() {
                 let range = after.take().map_or_else(|| range.clone(), |cursor| range.clone().after(cursor));
