@@ -249,26 +249,41 @@ impl Namespace {
     }
 
     /// Forgets those of all entries, or of those in a range of an index, that are to go; gives how many values there were.
-    pub(super) fn forget_where(
+    fn forget_where(
         &self,
         txn: &mut WriteTxn<'_>,
         range: Option<(&str, RowRange)>,
         is_to_go: impl Fn(&Self, &mut WriteTxn<'_>, &Tuple) -> Result<bool>,
     ) -> Result<u64> {
+        let mut count = 0;
+        self.each_entry(txn, range, |namespace, txn, row| {
+            if is_to_go(namespace, txn, row)? {
+                count += u64::from(namespace.forget(txn, row)?.is_some());
+            }
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Goes through all entries, or those in a range of an index, which may be changed and removed meanwhile.
+    pub(super) fn each_entry(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        range: Option<(&str, RowRange)>,
+        mut each: impl FnMut(&Self, &mut WriteTxn<'_>, &Tuple) -> Result<()>,
+    ) -> Result<()> {
         let (index, range) = range.map_or((None, RowRange::all()), |(index, range)| (Some(index), range));
-        let (mut after, mut count) = (None, 0);
+        let mut after = None;
         loop {
             let range = after.take().map_or_else(|| range.clone(), |cursor| range.clone().after(cursor));
             let (mut entries, _) = self.open(txn)?;
             let page = page_of(&mut entries, index, &range.limit(1_000))?;
             for row in &page.rows {
-                if is_to_go(self, txn, row.key())? {
-                    count += u64::from(self.forget(txn, row.key())?.is_some());
-                }
+                each(self, txn, row.key())?;
             }
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(count),
+                None => return Ok(()),
             }
         }
     }

@@ -444,11 +444,10 @@ impl Namespace {
         let (entries, _) = self.open(txn)?;
         if !are_found(entries.definition()) {
             let _ = txn.define_collection(&self.entries, &definition())?;
-            self.forget_where(txn, None, |namespace, txn, row| {
+            self.each_entry(txn, None, |namespace, txn, row| {
                 let (record, at) =
                     namespace.place(txn, &namespace.fingerprint_of(row.encoded_bytes(), 0)?)?;
-                record.map_or(Ok(()), |record| namespace.mark(txn, &at, &record))?;
-                Ok(false)
+                record.map_or(Ok(()), |record| namespace.mark(txn, &at, &record))
             })?;
         }
         txn.annotate(&self.entries, limits.annotation())?;
