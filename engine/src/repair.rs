@@ -8,7 +8,7 @@ use crate::documents::Documents;
 use crate::error::Result;
 use crate::larder::Larder;
 use crate::options::Options;
-use crate::primitives::is_derived;
+use crate::primitives::{is_all_derived, is_derived};
 use crate::rebuild::rebuild;
 use crate::snapshot::{Watch, watched};
 use crate::store::{Snapshot, Store, Table};
@@ -109,9 +109,7 @@ pub(crate) fn verify_new(store: &Store) -> Result<VerifyReport> {
 fn copy_readable(snapshot: &Arc<Snapshot>, store: &Store, left_out: &mut Vec<Finding>) -> Result<u64> {
     let (mut loader, mut count) = (store.load(), 0);
     // What the file is was written when it was made; the rest of these is derived, or was not finished.
-    let is_copied = |table: &Table| {
-        !matches!(table, Table::Meta | Table::Staging | Table::Tags | Table::Deadlines | Table::Entries)
-    };
+    let is_copied = |table: &Table| !matches!(table, Table::Meta | Table::Staging) && !is_all_derived(*table);
     for table in Table::ALL.into_iter().filter(is_copied) {
         for row in snapshot.range(table, Bound::Unbounded, Bound::Unbounded)?.over_damage() {
             match row {

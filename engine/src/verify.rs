@@ -13,7 +13,7 @@ use crate::payload::{PayloadReader, Stored, row_numbers};
 use crate::primitives::{
     ClaimRow, ContentRow, DefinedCollection, DerivedRow, Groups, Orphan, PROGRESS, Progress, ReferenceCounts,
     References, StatisticsMap, decode_entry, decode_history, derived_of_claim, derived_of_record,
-    derived_of_row, is_derived, numbered_of, row_key_of, row_name,
+    derived_of_row, is_all_derived, is_derived, numbered_of, row_key_of, row_name,
 };
 use crate::store::{Snapshot, StoredRow, Table, chunk_key, state_key};
 use crate::txn::prefix_end;
@@ -92,10 +92,8 @@ fn list(findings: &mut Vec<Finding>, finding: Finding, left_out: &mut u64) {
 
 /// What to do about a row of a table that cannot be read.
 fn remedy_of(table: Table) -> &'static str {
-    match table {
-        Table::Tags | Table::Edges | Table::Deadlines | Table::Entries => REBUILD,
-        _ => RESTORE,
-    }
+    // Of edges, all but what was said of versions outside.
+    if is_all_derived(table) || table == Table::Edges { REBUILD } else { RESTORE }
 }
 
 /// Says of which asset a row of a history or a log is, and which one.
@@ -249,17 +247,17 @@ impl Check<'_> {
             None => {}
         }
         for row in derived_of_record(&key, &record) {
-            self.follows(key.as_str(), &row);
+            self.follows(|| key.to_string(), &row);
         }
         self.format(&key, &record);
     }
 
     /// A row that follows from another is there, and says what it has to.
-    fn follows(&mut self, place: &str, row: &DerivedRow) {
+    fn follows(&mut self, place: impl Fn() -> String, row: &DerivedRow) {
         *self.derived.entry(row.table).or_default() += 1;
         if self.look(row.table, &row.key).is_none_or(|body| body != row.body) {
             let what = format!("a row of {} that follows from it is not there", row.table.name());
-            self.report.find(place, what, REBUILD);
+            self.report.find(place(), what, REBUILD);
         }
     }
 
@@ -289,23 +287,25 @@ impl Check<'_> {
 
     fn claims(&mut self) -> Result<()> {
         self.each(Table::Claims, |check, row| {
-            let claimed = row.key().split_first().and_then(|(_, key)| Key::decode(key).ok());
-            let place = claimed.map_or_else(|| row.key().escape_ascii().to_string(), |key| key.to_string());
+            let place = || {
+                let claimed = row.key().split_first().and_then(|(_, key)| Key::decode(key).ok());
+                claimed.map_or_else(|| row.key().escape_ascii().to_string(), |key| key.to_string())
+            };
             match row.key().split_first() {
                 Some((1, key)) => match ClaimRow::decode(row.body()) {
                     Ok(claim) => {
                         check.report.claims += 1;
-                        derived_of_claim(key, &claim).iter().for_each(|row| check.follows(&place, row));
+                        derived_of_claim(key, &claim).iter().for_each(|row| check.follows(place, row));
                     }
-                    Err(error) => check.report.find(place, error.to_string(), RESTORE),
+                    Err(error) => check.report.find(place(), error.to_string(), RESTORE),
                 },
                 Some((2, _)) => {
                     if let Err(error) = Orphan::decode(row.key(), row.body()) {
-                        check.report.find(place, error.to_string(), RESTORE);
+                        check.report.find(place(), error.to_string(), RESTORE);
                     }
                 }
                 Some((3, _)) => {}
-                _ => check.report.find(place, "no claim has such a row", RESTORE),
+                _ => check.report.find(place(), "no claim has such a row", RESTORE),
             }
             Ok(())
         })
@@ -323,15 +323,15 @@ impl Check<'_> {
                 check.report.find(place, "it is a row of no collection", REMOVE);
                 return Ok(());
             };
-            let place = format!("{of}, row {}", row_name(&key));
+            let place = || format!("{of}, row {}", row_name(&key));
             let content = match RowContent::decode(&Bytes::copy_from_slice(row.body())) {
                 Ok((_, content)) => content,
                 Err(error) => {
-                    check.report.find(place, error.to_string(), RESTORE);
+                    check.report.find(place(), error.to_string(), RESTORE);
                     return Ok(());
                 }
             };
-            derived_of_row(&collection, &key, &content).for_each(|row| check.follows(&place, &row));
+            derived_of_row(&collection, &key, &content).for_each(|row| check.follows(place, &row));
             groups.count(&collection, &key, &content);
             for index in collection.definition.indexes.iter().filter(|index| index.is_unique) {
                 for entry in index.entries(collection.id, &key, &content.fields) {
@@ -342,13 +342,13 @@ impl Check<'_> {
                     if same.take(2).count() > 1 {
                         let what =
                             format!("another row has the same values in the unique index {}", index.name);
-                        check.report.find(place.clone(), what, RESTORE);
+                        check.report.find(place(), what, RESTORE);
                     }
                 }
             }
             Ok(())
         })?;
-        groups.into_rows().for_each(|row| self.follows("aggregates", &row));
+        groups.into_rows().for_each(|row| self.follows(|| "aggregates".to_owned(), &row));
         Ok(())
     }
 
@@ -356,24 +356,20 @@ impl Check<'_> {
     fn history(&mut self) -> Result<()> {
         self.each(Table::History, |check, row| {
             check.report.formers += 1;
-            let place = numbered_place(row.key());
+            let place = || numbered_place(row.key());
             let found = numbered_of(row.key()).and_then(|(_, generation)| {
                 Ok((generation, decode_history(&Bytes::copy_from_slice(row.body()))?.1))
             });
             match found {
-                Err(error) => check.report.find(place, error.to_string(), RESTORE),
+                Err(error) => check.report.find(place(), error.to_string(), RESTORE),
                 Ok((generation, was)) => {
                     if was.record.generation() != generation {
-                        check.report.find(
-                            place.clone(),
-                            "it lies under another generation than its own",
-                            RESTORE,
-                        );
+                        check.report.find(place(), "it lies under another generation than its own", RESTORE);
                     }
                     if let PayloadState::Inline { hash, .. } = was.record.payload()
                         && ContentHash::of(&was.inline) != hash
                     {
-                        check.report.find(place, "the payload is not the one that was put", RESTORE);
+                        check.report.find(place(), "the payload is not the one that was put", RESTORE);
                     }
                 }
             }
@@ -386,7 +382,7 @@ impl Check<'_> {
         let mut last: Option<Key> = None;
         self.each(Table::Logs, |check, row| {
             check.report.logs += 1;
-            let place = numbered_place(row.key());
+            let place = || numbered_place(row.key());
             let body = Bytes::copy_from_slice(row.body());
             let read = numbered_of(row.key()).and_then(|(key, number)| {
                 if number == PROGRESS {
@@ -397,11 +393,11 @@ impl Check<'_> {
                 Ok(key)
             });
             match read {
-                Err(error) => check.report.find(place, error.to_string(), RESTORE),
+                Err(error) => check.report.find(place(), error.to_string(), RESTORE),
                 Ok(key) if last.as_ref() == Some(&key) => {}
                 Ok(key) => {
                     if check.look(Table::Records, key.encoded()).is_none() {
-                        check.report.find(place, "it is about an asset that is not there", REMOVE);
+                        check.report.find(place(), "it is about an asset that is not there", REMOVE);
                     }
                     last = Some(key);
                 }

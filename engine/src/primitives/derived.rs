@@ -56,10 +56,15 @@ pub(crate) fn derived_of_claim(key: &[u8], claim: &ClaimRow) -> Vec<DerivedRow> 
     rows
 }
 
+/// Tells whether all rows of a table follow from others.
+pub(crate) fn is_all_derived(table: Table) -> bool {
+    matches!(table, Table::Tags | Table::Deadlines | Table::Entries)
+}
+
 /// Tells whether a row of a table is there only because of another.
 pub(crate) fn is_derived(table: Table, row_key: &[u8]) -> bool {
     match table {
-        Table::Tags | Table::Deadlines | Table::Entries => true,
+        _ if is_all_derived(table) => true,
         Table::Edges => super::is_edge(row_key),
         Table::Claims => row_key.first() == Some(&3),
         _ => false,

@@ -22,7 +22,7 @@ pub(crate) use contents::ContentRow;
 pub use deadlines::Purpose;
 pub(crate) use deadlines::{deadline_key, deadline_of, expiry_of, is_expirable};
 pub(crate) use derived::{
-    DerivedRow, ReferenceCounts, References, derived_of_claim, derived_of_record, is_derived,
+    DerivedRow, ReferenceCounts, References, derived_of_claim, derived_of_record, is_all_derived, is_derived,
 };
 pub(crate) use edges::{EXTERNALS, change_edges, dependent_in, edges_of, external_key, is_edge, version_in};
 pub(crate) use history::{PRUNED as HISTORY_PRUNED, decode as decode_history, encode as encode_history};
