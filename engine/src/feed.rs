@@ -86,7 +86,7 @@ impl<'a> Feed<'a> {
         };
         for row in &feed.events {
             let Some((place, is_whole)) = self.place_of(row, below, &guard) else { continue };
-            let is_row = matches!(row.kind, EventKind::RowPut | EventKind::RowRemoved);
+            let is_row = is_of_rows(row.kind);
             let generation = |generation: u64| (generation != 0 && !is_row).then_some(generation);
             let from = if is_row { None } else { Key::decode(&row.from).ok() };
             let from = from.filter(|from| guard.allows(Right::LIST, from));
@@ -122,7 +122,7 @@ impl<'a> Feed<'a> {
         let key = if row.key.is_empty() { None } else { Some(Key::decode(&row.key).ok()?) };
         let place = key.as_ref().map_or_else(Prefix::root, Prefix::from);
         let is_tree = row.kind == EventKind::TreeDeleted;
-        let is_row = matches!(row.kind, EventKind::RowPut | EventKind::RowRemoved);
+        let is_row = is_of_rows(row.kind);
         let is_inside = key.as_ref().is_some_and(|key| below.covers(key));
         let is_around = (is_tree || place.is_root())
             && below.as_key().map_or(place.is_root(), |below| place.covers(below));
@@ -149,6 +149,11 @@ impl<'a> Feed<'a> {
         let opened = reading.collection(key);
         opened.is_ok_and(|opened| guard.access_by_any(&opened.collection.definition.rights.read, key).is_ok())
     }
+}
+
+/// Tells whether something happened to rows of a collection.
+fn is_of_rows(kind: EventKind) -> bool {
+    matches!(kind, EventKind::RowPut | EventKind::RowRemoved)
 }
 
 fn sequence_of(key: &[u8]) -> u64 {

@@ -340,9 +340,7 @@ impl Larder {
     /// [`Io`](ErrorKind::Io), [`StoreFull`](ErrorKind::StoreFull) if something could not be put on disk;
     /// [`Nested`](ErrorKind::Nested) inside a write transaction.
     pub fn close(self) -> Result<()> {
-        if self.shared.commit.sequencer().is_held_here() {
-            return Err(ErrorKind::Nested.into());
-        }
+        self.shared.commit.sequencer().check_not_nested()?;
         let kept = self.shared.write_audit();
         self.upkeep.stop();
         self.shared.commit.close().and(kept)

@@ -466,7 +466,7 @@ impl Session {
 
     /// Refuses what would wait for the transaction that this thread is in.
     pub(crate) fn check_not_nested(&self) -> Result<()> {
-        if self.shared.commit.sequencer().is_held_here() { Err(ErrorKind::Nested.into()) } else { Ok(()) }
+        self.shared.commit.sequencer().check_not_nested()
     }
 
     fn carry_out(&self, mut change: Change, conditions: Vec<Condition>) -> Result<Receipt<Outcome>> {

@@ -263,9 +263,7 @@ impl Commit {
         if !self.has_to_start_over() {
             return Ok(());
         }
-        if self.sequencer.is_held_here() {
-            return Err(ErrorKind::Nested.into());
-        }
+        self.sequencer.check_not_nested()?;
         self.heal(&mut self.sequencer.hold())
     }
 

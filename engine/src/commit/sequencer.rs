@@ -179,6 +179,11 @@ impl Sequencer {
         self.holder.lock().as_ref().is_some_and(|holder| holder.thread == thread)
     }
 
+    /// Refuses what would wait for the transaction that this thread is in.
+    pub(crate) fn check_not_nested(&self) -> Result<()> {
+        if self.is_held_here() { Err(ErrorKind::Nested.into()) } else { Ok(()) }
+    }
+
     pub(crate) fn busy(&self, now: i64, wait: Duration) -> ErrorKind {
         let waited = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
         let (held, by) = match &*self.holder.lock() {
