@@ -6,11 +6,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::{Clock, ManualClock, Options, ReadTxn};
+use larder::{ManualClock, ReadTxn};
 use larder_layers::queue::{Message, MessageState, Nack, Queue, QueueError, QueueSettings, Queues, Token};
 use larder_layers::remember::{Cache, CacheLimits, Namespace, Parts, Remember};
 
-use crate::{Crash, FaultyDisk, Image, Plan, Random, Trace, still};
+use crate::{Crash, FaultyDisk, Image, Plan, Random, Trace, small};
 
 /// How many things are done in a program.
 const STEPS: usize = 60;
@@ -34,10 +34,6 @@ pub struct Deliveries {
     seed: u64,
     trace: Trace,
     fates: BTreeMap<u64, Fate>,
-}
-
-fn options(clock: &Arc<ManualClock>) -> Options {
-    still().clock(Arc::clone(clock) as Arc<dyn Clock>).cache_bytes(1 << 20).reserve_bytes(0)
 }
 
 fn places() -> Fallible<(Queue, Namespace)> {
@@ -73,7 +69,7 @@ impl Deliveries {
         let clock = Arc::new(ManualClock::at(1_000_000));
         let (queue, results) = places()?;
         let fresh = FaultyDisk::default();
-        let larder = fresh.open(options(&clock), true)?;
+        let larder = fresh.open(small(&clock), true)?;
         let settings = QueueSettings::new().visibility(Duration::from_millis(2)).attempts_max(3);
         let ana = larder.session("ana")?;
         let _ = ana.try_write(|txn| queue.create(txn, &settings))?;
@@ -82,7 +78,7 @@ impl Deliveries {
         larder.close()?;
         let base: Image = [fresh.store(), Vec::new()];
         let disk = FaultyDisk::holding(base.clone(), Plan { is_recorded: true, ..Plan::default() });
-        let larder = disk.open(options(&clock), true)?;
+        let larder = disk.open(small(&clock), true)?;
         let ana = larder.session("ana")?;
         let (mut random, mut fates) = (Random::new(seed), BTreeMap::<u64, Fate>::new());
         let mut held: Vec<Token> = Vec::new();
@@ -150,7 +146,7 @@ impl Deliveries {
 
     fn hold(&self, crash: &Crash, is_thorough: bool) -> Fallible<()> {
         let disk = FaultyDisk::holding(self.trace.image(crash), Plan::default());
-        let larder = disk.open(options(&Arc::new(ManualClock::at(1_000_000))), true)?;
+        let larder = disk.open(small(&Arc::new(ManualClock::at(1_000_000))), true)?;
         let (queue, results) = places()?;
         let view = larder.session("ana")?.snapshot()?;
         let there = messages(&queue, &view)?;

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use larder::format;
-use larder::{Error, Larder, ManualClock, Options, VerifyReport};
+use larder::{Clock, Error, Larder, ManualClock, Options, VerifyReport};
 
 /// Options with a clock that stands, and without a thread of the store's own.
 pub fn still() -> Options {
@@ -52,6 +52,11 @@ pub fn still() -> Options {
         .log_segment_bytes(512 << 10)
         .cache_bytes(4 << 20)
         .clock(Arc::new(ManualClock::at(1_000_000)))
+}
+
+/// Options for a store that is small on its disk, on a clock.
+pub fn small(clock: &Arc<ManualClock>) -> Options {
+    still().clock(Arc::clone(clock) as Arc<dyn Clock>).cache_bytes(1 << 20).reserve_bytes(0)
 }
 
 /// A store in memory, on a clock that stands.

@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use larder::{Clock, Larder, ManualClock, Options};
+use larder::{Larder, ManualClock};
 
-use crate::{Crash, FaultyDisk, Loss, Plan, Trace, still, verified};
+use crate::{Crash, FaultyDisk, Loss, Plan, Trace, small, verified};
 
 /// How many crash images of a scenario are looked at.
 const IMAGES: usize = 12;
 const SECOND: i64 = 1_000_000;
-
-fn options(clock: &Arc<ManualClock>) -> Options {
-    still().clock(Arc::clone(clock) as Arc<dyn Clock>).cache_bytes(1 << 20).reserve_bytes(0)
-}
 
 /// Plays a scenario in memory, on a file, and on a disk that remembers what was done to it. What must hold after every
 /// commit is asked, with a full recount by the store itself, at the end of each, and of images that crashes would have left
@@ -26,24 +22,24 @@ pub fn everywhere(scenario: impl Fn(&Larder, &Arc<ManualClock>), holds: impl Fn(
         drop(larder);
     };
     let now = clock();
-    play(options(&now).open_in_memory().expect("a store in memory"), &now);
+    play(small(&now).open_in_memory().expect("a store in memory"), &now);
 
     let folder = tempfile::tempdir().expect("a folder");
     let now = clock();
-    play(options(&now).open(folder.path().join("stage.larder")).expect("a store on a file"), &now);
+    play(small(&now).open(folder.path().join("stage.larder")).expect("a store on a file"), &now);
 
     let fresh = FaultyDisk::default();
-    fresh.open(options(&clock()), true).expect("a store").close().expect("a store that closes");
+    fresh.open(small(&clock()), true).expect("a store").close().expect("a store that closes");
     let base = [fresh.store(), Vec::new()];
     let disk = FaultyDisk::holding(base.clone(), Plan { is_recorded: true, ..Plan::default() });
     let now = clock();
-    play(disk.open(options(&now), true).expect("a store on a disk that remembers"), &now);
+    play(disk.open(small(&now), true).expect("a store on a disk that remembers"), &now);
     let trace = Trace { base, steps: disk.take_steps() };
     for image in 1..=IMAGES {
         let (at, seed) = (trace.steps.len() * image / IMAGES, image as u64);
         let loss = Loss::ALL[image % Loss::ALL.len()];
         let disk = FaultyDisk::holding(trace.image(&Crash { at, loss, seed }), Plan::default());
-        let larder = disk.open(options(&clock()), true).expect("a store that crashed opens");
+        let larder = disk.open(small(&clock()), true).expect("a store that crashed opens");
         verified(&larder);
         holds(&larder);
     }

@@ -544,9 +544,8 @@ fn many_dead_letters_are_redriven_and_purged_to_the_last() {
     use larder::Options;
     use larder_layers::queue::{Message, Nack, QueueError, QueueSettings, Queues};
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.larder");
-    let larder = Options::new().open(&path).unwrap();
+    let kitchen = Kitchen::new();
+    let larder = Options::new().open(kitchen.at("store.larder")).unwrap();
     let ana = larder.session("ana").unwrap();
     let queue = Queues::at("queues").unwrap().queue("orders").unwrap();
     ana.try_write(|txn| -> Result<(), QueueError> {
@@ -558,18 +557,12 @@ fn many_dead_letters_are_redriven_and_purged_to_the_last() {
     })
     .unwrap();
     larder.close().unwrap();
-    let file = path.to_str().unwrap();
-    let said = |arguments: &[&str]| {
-        let output =
-            std::process::Command::new(env!("CARGO_BIN_EXE_larder")).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let redriven = said(&["--json", "queue", "redrive", file, "queues/orders", "--limit", "1200"]);
+    let redriven =
+        kitchen.ok(&["--json", "queue", "redrive", "store.larder", "queues/orders", "--limit", "1200"]);
     assert_eq!(redriven.trim(), "{\"redriven\":1200}");
-    let purged = said(&["--json", "queue", "purge", file, "queues/orders", "--dead"]);
+    let purged = kitchen.ok(&["--json", "queue", "purge", "store.larder", "queues/orders", "--dead"]);
     assert_eq!(purged.trim(), "{\"purged\":1300}");
-    let stat = said(&["--json", "queue", "stat", file, "queues/orders"]);
+    let stat = kitchen.ok(&["--json", "queue", "stat", "store.larder", "queues/orders"]);
     assert!(stat.contains("\"dead\":0") && stat.contains("\"ready\":1200"), "{stat}");
 }
 

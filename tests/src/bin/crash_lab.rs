@@ -29,7 +29,7 @@ use larder::{
 use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
     Call, Crash, Deliveries, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan,
-    Random, Soak, Soaked, Survived, Trace, Verdict, Workload, status_kib, still,
+    Random, Soak, Soaked, Survived, Trace, Verdict, Workload, small, status_kib, still,
 };
 
 /// How many steps of a program are run.
@@ -147,8 +147,7 @@ fn main() {
 /// Runs a program on a disk that remembers; gives what it did, and what is known.
 fn run(seed: u64, with_log: bool, lie: Option<Lie>) -> (Trace, Known) {
     let clock = Arc::new(ManualClock::at(1_000_000));
-    let options =
-        || still().clock(Arc::clone(&clock) as Arc<dyn Clock>).cache_bytes(1 << 20).reserve_bytes(0);
+    let options = || small(&clock);
     let fresh = FaultyDisk::default();
     fresh.open(options(), with_log).expect("a new store").close().expect("a store that closes");
     let base: Image = [fresh.store(), Vec::new()];
