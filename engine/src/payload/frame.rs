@@ -113,6 +113,35 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
+/// Up to which length a payload is looked at before it is compressed, in bytes.
+const LOOKED_AT_LENGTH_MAX: usize = 4 << 10;
+/// How much of it is looked at first, in bytes: enough to know text and numbers by.
+const LOOKED_AT_FIRST: usize = 256;
+
+/// Tells whether a small payload is noise, so that compressing it would be in vain: encrypted, compressed already, digests.
+///
+/// That is so where its bytes occur as often as bytes of noise do, neither too unevenly nor too evenly: Pearson's chi-square
+/// of 256 classes lies within five standard deviations of its mean. What repeats an eighth of itself does not pass.
+/// Of a longer payload it is not asked: there zstd finds out as quickly.
+pub(super) fn is_noise(plain: &[u8]) -> bool {
+    let first = plain.get(..LOOKED_AT_FIRST).unwrap_or(plain);
+    plain.len() <= LOOKED_AT_LENGTH_MAX && is_even(first) && is_even(plain)
+}
+
+/// Tells whether chi-square is within five standard deviations, 5 * sqrt(2 * 255), of its mean, 255.
+fn is_even(bytes: &[u8]) -> bool {
+    let mut counts = [0_u64; 256];
+    for byte in bytes {
+        if let Some(count) = counts.get_mut(usize::from(*byte)) {
+            *count += 1;
+        }
+    }
+    let length = bytes.len() as u64;
+    // Times the length, so that it is a matter of whole numbers.
+    let chi_square = (256 * counts.iter().map(|count| count * count).sum::<u64>()) - length * length;
+    chi_square.abs_diff(255 * length) <= 113 * length
+}
+
 /// Compresses a frame into `out`, and tells whether it came out at `length_max` bytes or fewer.
 ///
 /// A compressor that fails (it is short of memory) makes nothing smaller, and so never fails a write.
@@ -160,6 +189,31 @@ fn with_kept<C, R>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn noise_is_known_by_its_bytes() {
+        let noise = super::super::reader::tests::noise;
+        for length in [256, 513, 1_000, 1_024, 4_096] {
+            assert!(is_noise(&noise(length)), "{length}");
+        }
+        assert!(!is_noise(&noise(LOOKED_AT_LENGTH_MAX + 1)), "zstd is asked");
+        let half = noise(512);
+        let every = || (0..=u8::MAX).cycle();
+        let not_noise: [(&str, Vec<u8>); 6] = [
+            ("the same twice", half.repeat(2)),
+            ("every byte as often", every().take(1_024).collect()),
+            ("numbers", (0..256_u32).flat_map(u32::to_le_bytes).collect()),
+            (
+                "hexadecimal digits",
+                noise(512).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect(),
+            ),
+            ("noise behind zeros", [vec![0; 256], noise(768)].concat()),
+            ("zeros behind noise", [noise(768), vec![0; 256]].concat()),
+        ];
+        for (what, bytes) in not_noise {
+            assert!(!is_noise(&bytes), "{what}");
+        }
+    }
 
     #[test]
     fn a_frame_decodes_to_its_own_length_only() {

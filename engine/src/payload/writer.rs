@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::frame::{
     COMPRESSED_LENGTH_MIN, Codec, FRAME_LENGTH, FrameEntry, SEEK_ENTRY_LENGTH, SEEK_ROW_ENTRIES,
-    SEEK_TABLE_NUMBER, compress, worthwhile,
+    SEEK_TABLE_NUMBER, compress, is_noise, worthwhile,
 };
 use super::in_memory;
 use super::layout::{CONTIGUOUS_LENGTH_MAX, ChunkClass, Layout, UNDECIDED_LENGTH_MAX};
@@ -258,7 +258,9 @@ impl<S: ChunkSink> PayloadWriter<S> {
 
 /// Compresses the first frame of a payload, and tells whether the payload is to be compressed.
 fn first_frame(plain: &[u8], scratch: &mut Vec<u8>) -> bool {
-    plain.len() >= COMPRESSED_LENGTH_MIN && compress(plain, worthwhile(plain.len()), scratch)
+    plain.len() >= COMPRESSED_LENGTH_MIN
+        && !is_noise(plain)
+        && compress(plain, worthwhile(plain.len()), scratch)
 }
 
 fn entry(stored: &[u8], raw: bool) -> FrameEntry {
