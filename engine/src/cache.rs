@@ -14,9 +14,10 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_format::{ContentHash, Record};
+use larder_format::{CollectionDefinition, ContentHash, Record};
 use lru::{DefaultHasher, LruCache};
 use parking_lot::{Mutex, RwLock};
 
@@ -87,10 +88,10 @@ pub(crate) struct RecordCache {
     columns: Columns,
 }
 
-/// The collections that were asked for, by their numbers, each with the section that says what it is.
-type Definitions = HashMap<u64, (Box<[u8]>, DefinedCollection)>;
+/// Definitions of collections, by their bytes: those that are defined alike share one, which is near then.
+type Definitions = HashMap<Box<[u8]>, Arc<CollectionDefinition>, DefaultHasher>;
 
-/// The most collections whose definitions are kept.
+/// The most definitions that are kept.
 const DEFINITIONS_MAX: usize = 4_096;
 
 impl RecordCache {
@@ -121,18 +122,16 @@ impl RecordCache {
 
     /// Gives what a section of a record says of a collection. It is kept by what it says, and so is never outdated.
     pub(crate) fn definition(&self, section: &[u8]) -> Result<DefinedCollection> {
-        let id = section.first_chunk().map_or(0, |id| u64::from_le_bytes(*id));
-        if let Some((known, collection)) = self.definitions.read().get(&id)
-            && **known == *section
-        {
-            return Ok(collection.clone());
+        let (id, bytes) = section.split_first_chunk().unwrap_or((&[0; 8], section));
+        if let Some(definition) = self.definitions.read().get(bytes) {
+            return Ok(DefinedCollection { id: u64::from_le_bytes(*id), definition: Arc::clone(definition) });
         }
         let collection = DefinedCollection::decode(section)?;
         let mut definitions = self.definitions.write();
         if definitions.len() >= DEFINITIONS_MAX {
             definitions.clear();
         }
-        definitions.insert(id, (section.into(), collection.clone()));
+        definitions.insert(bytes.into(), Arc::clone(&collection.definition));
         Ok(collection)
     }
 

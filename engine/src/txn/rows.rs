@@ -199,11 +199,11 @@ impl Reading<'_, '_> {
         let aggregate = aggregate_named(&collection.definition, name)?;
         let prefix = row_key(collection.id, &aggregate.key(&[]).map_err(|error| unusable(&error))?);
         let mut groups = Vec::new();
-        for row in self.view.prefix(self.own, Table::Entries, &prefix)? {
-            let (at, body) = row?;
-            let group = at.strip_prefix(&prefix[..]).and_then(|group| Tuple::decode(group).ok());
+        let mut rows = self.view.prefix(self.own, Table::Entries, &prefix)?;
+        while let Some(row) = rows.next_row().transpose()? {
+            let group = row.key().strip_prefix(&prefix[..]).and_then(|group| Tuple::decode(group).ok());
             let malformed = || corrupt("an aggregate is malformed").at(key);
-            groups.push((group.ok_or_else(malformed)?, Aggregate::decode(&body).ok_or_else(malformed)?));
+            groups.push((group.ok_or_else(malformed)?, Aggregate::decode(row.body()).ok_or_else(malformed)?));
         }
         Ok(groups)
     }

@@ -1,6 +1,6 @@
 //! Looking at a queue, and keeping it in order.
 
-use larder::{CollectionMut, ReadTxn, RowRange, WriteTxn};
+use larder::{Aggregate, CollectionMut, ReadTxn, RowRange, WriteTxn};
 
 use super::books::{TOTALS, Totals};
 use super::error::invalid;
@@ -159,9 +159,13 @@ impl Queue {
     /// [`NoSuchQueue`](super::QueueError::NoSuchQueue), [`Store`](super::QueueError::Store).
     pub fn stats(&self, view: &ReadTxn) -> Result<QueueStats> {
         let rows = view.collection(&self.key).map_err(|error| self.missing(error))?;
-        let of = |state: MessageState| rows.aggregate("state", &[state.number().into()]);
-        let (ready, delayed) = (of(MessageState::Ready)?, of(MessageState::Delayed)?);
-        let (in_flight, dead) = (of(MessageState::InFlight)?, of(MessageState::Dead)?);
+        let groups = rows.groups("state")?;
+        let of = |state: MessageState| {
+            let of_state = groups.iter().find(|(group, _)| group.parts() == [state.number().into()]);
+            of_state.map_or_else(Aggregate::default, |(_, aggregate)| *aggregate)
+        };
+        let (ready, delayed) = (of(MessageState::Ready), of(MessageState::Delayed));
+        let (in_flight, dead) = (of(MessageState::InFlight), of(MessageState::Dead));
         let totals = view.collection(&self.books)?.get(TOTALS)?;
         let totals = totals.map_or_else(Totals::default, |row| Totals::decode(row.value()));
         let oldest = rows.find("age", &RowRange::all().limit(1))?.rows;
