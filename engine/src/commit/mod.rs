@@ -162,6 +162,8 @@ pub(crate) struct Commit {
     store: Store,
     sequencer: Sequencer,
     queue: Mutex<Queue>,
+    /// Told whenever nobody leads any more.
+    unled: Condvar,
     overlay: Overlay,
     log: Mutex<Log>,
     log_segment_length: u64,
@@ -211,6 +213,7 @@ impl Commit {
             store,
             sequencer: Sequencer::new(sequenced),
             queue: Mutex::default(),
+            unled: Condvar::new(),
             overlay,
             log: Mutex::new(Log::new(&head, Arc::clone(&options.ids), log_segment_length)),
             log_segment_length,
@@ -406,15 +409,16 @@ impl Commit {
             }
             let heirs: Vec<Arc<Slot>> = {
                 let mut queue = self.queue.lock();
-                if queue.waiting.is_empty() {
-                    queue.has_leader = false;
-                    return;
-                }
-                if led >= LED_IN_A_ROW && !self.is_inline {
-                    // The store's thread goes on with it; it has other things to do in between.
+                let is_done = queue.waiting.is_empty();
+                if is_done || (led >= LED_IN_A_ROW && !self.is_inline) {
                     queue.has_leader = false;
                     drop(queue);
-                    return self.hurry();
+                    self.unled.notify_all();
+                    // The store's thread goes on with the rest; it has other things to do in between.
+                    if !is_done {
+                        self.hurry();
+                    }
+                    return;
                 }
                 queue.waiting.iter().map(|accepted| Arc::clone(&accepted.slot)).collect()
             };
@@ -422,6 +426,19 @@ impl Commit {
                 return;
             }
             // Nobody waits for these: they were submitted, and are carried here.
+        }
+    }
+
+    /// Waits until everything that was accepted is carried, or was refused, and nobody is at it any more.
+    fn wait_until_idle(&self) {
+        loop {
+            self.lead_if_free();
+            let mut queue = self.queue.lock();
+            match (queue.has_leader, queue.waiting.is_empty()) {
+                (true, _) => self.unled.wait(&mut queue),
+                (false, true) => return,
+                (false, false) => {}
+            }
         }
     }
 
@@ -542,7 +559,12 @@ impl Commit {
                 self.free_segment_now()?;
             }
         }
-        if sync { self.sync_log() } else { Ok(()) }
+        if !sync {
+            return Ok(());
+        }
+        self.sync_log()?;
+        // Whatever became of the log meanwhile: what it does not have is not acknowledged.
+        if self.log.lock().synced() < last.info.sequence { Err(ErrorKind::Closed.into()) } else { Ok(()) }
     }
 
     fn log_takes(&self, accepted: &Accepted) -> bool {
@@ -674,8 +696,6 @@ impl Commit {
                 Err(error) => return self.leave_in_log().and(Err(error)),
             }
         }
-        // Whoever waits for what was accepted is told that it failed.
-        self.lead_if_free();
         self.leave_in_log()
     }
 

@@ -298,10 +298,7 @@ impl Commit {
 
     fn heal_failed(&self, held: &mut Held<'_>) -> Result<()> {
         // Nothing more is accepted; what was is told that it failed.
-        while !self.is_idle() {
-            self.lead_if_free();
-            std::thread::yield_now();
-        }
+        self.wait_until_idle();
         let mut drained = self.drain.drained.lock();
         let _alone = self.syncing.lock();
         let visible = self.overlay.head();
@@ -337,11 +334,6 @@ impl Commit {
         self.drain.start_over();
         self.overlay.start_over(snapshot, visible);
         Sequenced::load(&self.overlay.committed()?, self.documents())
-    }
-
-    fn is_idle(&self) -> bool {
-        let queue = self.queue.lock();
-        queue.waiting.is_empty() && !queue.has_leader
     }
 
     /// Opens the file again, and makes everything durable in it that is visible. The log goes.
@@ -380,6 +372,8 @@ impl Commit {
         if matches!(self.store.beside(), Beside::Memory) {
             return Ok(());
         }
+        // Whoever is at it may have handed something to the log that is not visible yet, and is taken back here.
+        self.wait_until_idle();
         let _alone = self.syncing.lock();
         let (visible, failure) = (self.overlay.head().sequence, self.failure());
         let mut log = self.log.lock();

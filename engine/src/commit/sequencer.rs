@@ -1,13 +1,14 @@
 //! The sequencer: one transaction at a time decides what it changes, in fair order, with a limit to the wait.
 
 use std::collections::{HashSet, VecDeque};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use bytes::Bytes;
 use larder_format::StateIdentity;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::lock_api::GetThreadId;
+use parking_lot::{Mutex, MutexGuard, RawThreadId};
 
 use crate::documents::Documents;
 use crate::errand::Errand;
@@ -71,9 +72,14 @@ impl Sequenced {
     }
 }
 
+/// Tells this thread from all others that there are, as the locks do.
+fn this_thread() -> NonZeroUsize {
+    RawThreadId::INIT.nonzero_thread_id()
+}
+
 /// Who holds the sequencer.
 struct Holder {
-    thread: ThreadId,
+    thread: NonZeroUsize,
     by: String,
     since: i64,
 }
@@ -112,7 +118,7 @@ impl Sequencer {
 
     /// Waits for the sequencer, at most for `wait`.
     pub(crate) fn enter(&self, by: &str, now: i64, wait: Duration) -> Result<Held<'_>> {
-        let thread = std::thread::current().id();
+        let thread = this_thread();
         let state = match self.state.try_lock() {
             Some(state) => state,
             None => {
@@ -131,7 +137,7 @@ impl Sequencer {
     }
 
     fn held<'a>(&'a self, state: MutexGuard<'a, Sequenced>, by: &str, now: i64) -> Held<'a> {
-        let thread = std::thread::current().id();
+        let thread = this_thread();
         *self.holder.lock() = Some(Holder { thread, by: by.to_owned(), since: now });
         Held {
             state,
@@ -175,7 +181,7 @@ impl Sequencer {
 
     /// Tells whether this thread holds the sequencer.
     pub(crate) fn is_held_here(&self) -> bool {
-        let thread = std::thread::current().id();
+        let thread = this_thread();
         self.holder.lock().as_ref().is_some_and(|holder| holder.thread == thread)
     }
 
