@@ -45,6 +45,10 @@ crash-lab:
 fuzz seconds="30":
     tests/fuzz/run {{seconds}}
 
+# So many schedules of larder's own locks for every scenario.
+schedules count="10000":
+    tests/schedules/run {{count}}
+
 # Bugs planted one by one, and the tests that have to find them: about five minutes.
 planted-bugs *name:
     cargo run --release -p larder-tests --bin planted_bugs -- {{name}}
