@@ -15,8 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use larder::{Durability, ErrorKind, Larder, ManualClock, SnapshotOptions};
+use larder::{Durability, ErrorKind, Larder, ManualClock, SnapshotOptions, WriteTxn};
+use larder_layers::queue::{Message, QueueSettings, Queues};
+use larder_layers::remember::{Cache, Parts, Remember, RememberError};
 use larder_tests::{Call, Fault, FaultyDisk, Plan, small, verified};
+use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{JoinHandle, spawn};
 use shuttle::{Config, Runner};
@@ -34,12 +37,16 @@ type Scenario = (&'static str, u32, fn());
 /// One in how many looks at a clock finds a wait over where threads have little patience.
 const PATIENCE: u32 = 6;
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 13] = [
     ("edits", 0, edits),
     ("together", 0, together),
     ("readers", 0, readers),
     ("upkeep", 0, upkeep),
     ("fences", 0, fences),
+    ("waiting", 0, waiting),
+    ("queue", 0, queue),
+    ("flight", 0, flight),
+    ("crash", 0, crash),
     ("closing", 0, closing),
     ("failing", 0, failing),
     ("full", 0, full),
@@ -309,6 +316,37 @@ fn has_all(image: larder_tests::Image, acknowledged: &[String]) {
     verified(&larder);
 }
 
+/// Power that goes at any moment: what was acknowledged before is there, whatever the disk made of the rest.
+fn crash() {
+    let disk = FaultyDisk::holding(Default::default(), Plan::default());
+    let larder = disk.open(small(&Arc::new(ManualClock::at(1_000_000))), true).expect("a store");
+    let acknowledged = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let mut threads: Vec<JoinHandle<()>> = (0..3_u32)
+        .map(|thread| {
+            let (session, acknowledged) =
+                (larder.session("ana").expect("a session"), Arc::clone(&acknowledged));
+            spawn(move || {
+                for number in 0..2 {
+                    let key = format!("own/{thread}/{number}");
+                    session.put(&*key, "leek").expect("room");
+                    acknowledged.lock().push(key);
+                }
+            })
+        })
+        .collect();
+    let upkeep = larder.clone();
+    threads.push(spawn(move || {
+        upkeep.upkeep(2_000_000).expect("a disk");
+        upkeep.flush().expect("a disk");
+    }));
+    let (seed, known) = (thread_rng().r#gen(), Arc::clone(&acknowledged));
+    threads.push(spawn(move || {
+        let known = known.lock().clone();
+        has_all(disk.torn(seed), &known);
+    }));
+    join(threads);
+}
+
 /// A store that is closed while others write: they are told so, and what they were told before is in the file.
 fn closing() {
     let is_refusal = |kind: &ErrorKind| matches!(kind, ErrorKind::Closed);
@@ -330,6 +368,78 @@ fn failing() {
         let _ = larder.close();
     });
     has_all(disk.durable(), &acknowledged);
+}
+
+/// Three who wait for one claim: each has it once, and never two at a time.
+fn waiting() {
+    let larder = store();
+    let holders = Arc::new(AtomicU32::new(0));
+    let threads = (0..3).map(|_| {
+        let (session, holders) = (larder.session("ana").expect("a session"), Arc::clone(&holders));
+        spawn(move || {
+            let request = session.claim("work").wait_max(Duration::from_secs(60));
+            let claim = request.for_at_most(Duration::from_secs(60)).expect("in time");
+            assert_eq!(holders.fetch_add(1, Ordering::Relaxed), 0);
+            session.put("other", "leek").expect("room");
+            holders.fetch_sub(1, Ordering::Relaxed);
+            assert!(claim.release().expect("a store"));
+        })
+    });
+    join(threads.collect());
+}
+
+/// Two who put messages in and two who take them out, through one combiner: each is acknowledged once.
+fn queue() {
+    let larder = store();
+    let queue = Queues::at("queues").and_then(|queues| queues.queue("jobs")).expect("a name");
+    let root = larder.root().expect("a session");
+    root.try_write(|txn| queue.create(txn, &QueueSettings::new())).expect("room");
+    let combiner = Arc::new(larder.session("ana").expect("a session").combiner());
+    let acknowledged = Arc::new(AtomicU32::new(0));
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    for _ in 0..2 {
+        let (producer, from) = (Arc::clone(&combiner), queue.clone());
+        threads.push(spawn(move || {
+            let put = move |txn: &mut WriteTxn<'_>| from.enqueue(txn, Message::new("leek")).map(drop);
+            producer.try_write(put).expect("room");
+        }));
+        let (consumer, to, count) = (Arc::clone(&combiner), queue.clone(), Arc::clone(&acknowledged));
+        threads.push(spawn(move || {
+            let from = to.clone();
+            let taken = consumer.try_write(move |txn| from.dequeue(txn)).expect("a queue").value;
+            if let Some(delivery) = taken {
+                consumer.try_write(move |txn| to.ack(txn, delivery.token())).expect("in time");
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    join(threads);
+    let stats = root.snapshot().map(|view| queue.stats(&view)).expect("a view").expect("a queue");
+    let acknowledged = u64::from(acknowledged.load(Ordering::Relaxed));
+    assert_eq!((stats.enqueued, stats.acked), (2, acknowledged));
+    assert_eq!((stats.ready, stats.in_flight), (2 - acknowledged, 0));
+}
+
+/// Three who want the same value: it is computed once.
+fn flight() {
+    let larder = store();
+    let computed = Arc::new(AtomicU32::new(0));
+    let cache = Arc::new(Cache::at("cache").and_then(|cache| cache.namespace("soups")).expect("a name"));
+    let threads = (0..3).map(|_| {
+        let (session, computed) = (larder.session("ana").expect("a session"), Arc::clone(&computed));
+        let cache = Arc::clone(&cache);
+        spawn(move || {
+            let parts = Parts::new().with("vegetable", "leek");
+            let value = cache.get_or_compute(&session, &parts, &Remember::new(), || {
+                computed.fetch_add(1, Ordering::Relaxed);
+                session.put("on the way", "")?;
+                Ok::<_, RememberError>("soup".into())
+            });
+            assert_eq!(value.expect("room").bytes().expect("read"), "soup");
+        })
+    });
+    join(threads.collect());
+    assert_eq!(computed.load(Ordering::Relaxed), 1);
 }
 
 /// A disk that takes half of what is put, and a removal that makes room: who is refused is told why, what is acknowledged is on
