@@ -509,14 +509,6 @@ impl Commit {
                 };
                 match logged {
                     Ok(()) => {}
-                    // There is not even room to make a log in: what makes some, or takes little, goes past it.
-                    Err(error)
-                        if matches!(error.kind(), ErrorKind::StoreFull { .. })
-                            && self.log.lock().file().is_none()
-                            && !batch.iter().any(|accepted| room::is_large(&accepted.write_set)) =>
-                    {
-                        return self.carry_through(batch);
-                    }
                     Err(error) if matches!(error.kind(), ErrorKind::StoreFull { .. }) => {
                         self.take_back(batch, error)?;
                     }
