@@ -19,6 +19,8 @@ const CAPACITY_MAX: usize = 1 << 16;
 pub(crate) struct Subscribers {
     list: RwLock<Vec<Subscriber>>,
     are_there: AtomicBool,
+    /// Whether nothing comes any more: who is added is told at once. Changed by who holds the list.
+    is_closed: AtomicBool,
 }
 
 struct Subscriber {
@@ -66,8 +68,10 @@ impl Subscribers {
         let marks = Arc::new(Marks::default());
         let mut list = self.list.write();
         list.retain(|other| !other.marks.is_dropped.load(Ordering::Relaxed));
-        list.push(Subscriber { sender, marks: Arc::clone(&marks) });
-        self.are_there.store(true, Ordering::Release);
+        if !self.is_closed.load(Ordering::Acquire) {
+            list.push(Subscriber { sender, marks: Arc::clone(&marks) });
+            self.are_there.store(true, Ordering::Release);
+        }
         Inbox { receiver, marks }
     }
 
@@ -106,7 +110,11 @@ impl Subscribers {
     /// Lets all know that nothing more comes.
     pub(crate) fn close(&self) {
         self.are_there.store(false, Ordering::Release);
-        let list = std::mem::take(&mut *self.list.write());
+        let list = {
+            let mut list = self.list.write();
+            self.is_closed.store(true, Ordering::Release);
+            std::mem::take(&mut *list)
+        };
         let marks: Vec<_> = list.iter().map(|subscriber| Arc::clone(&subscriber.marks)).collect();
         drop(list);
         marks.iter().filter_map(|marks| marks.waker()).for_each(wake);

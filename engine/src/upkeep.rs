@@ -121,7 +121,7 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             step = step.and_then(|is_more| trim(&shared, now).map(|_| is_more));
         }
         match step {
-            Err(error) if matches!(error.kind(), ErrorKind::Closed) => return,
+            Err(_) if shared.commit.check_open().is_err() => return,
             Err(error) => {
                 trace::trouble("upkeep failed", Some(&error));
                 // Not again at once: whatever it is will be there for a while.

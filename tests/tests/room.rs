@@ -87,6 +87,22 @@ fn t07_a_full_disk_does_not_wedge_a_store() {
 }
 
 #[test]
+fn t07_a_large_removal_that_waits_for_no_disk_leaves_a_store_without_a_log_writable() {
+    let plan = Plan { capacity: Some(14 * MIB), ..Plan::default() };
+    let disk = FaultyDisk::holding(Default::default(), plan);
+    let larder = disk.open(options(), false).unwrap();
+    let mut model = BTreeMap::new();
+    fill(&larder, 900, &mut model, 0);
+    let session = larder.session("ana").unwrap();
+    let lazy = larder.session("ana").unwrap().durability(Durability::Lazy);
+    lazy.write(|txn| model.keys().try_for_each(|key| txn.delete(key).map(drop))).unwrap();
+    larder.flush().unwrap();
+    session.put("after", "leek").unwrap();
+    same(&larder, &BTreeMap::from([("after".to_owned(), b"leek".to_vec())]));
+    verified(&larder);
+}
+
+#[test]
 fn what_is_lazy_and_visible_is_there_after_a_full_disk() {
     let plan = Plan { capacity: Some(10 * MIB), is_room_secret: true, ..Plan::default() };
     let disk = FaultyDisk::holding(Default::default(), plan);

@@ -23,7 +23,9 @@ impl Commit {
         // Whoever commits next would wait for the copy with it in hand, and with him all who want to know of the log.
         self.begin_log()?;
         // Nothing is drained until the copy is in place.
-        let drained = self.drain.drained.lock();
+        let drained = self.hold_drained()?;
+        // Who closes waits for it: from here on the file stays this handle's.
+        self.check_open()?;
         // First the log: what is durable in the new file must be there too.
         self.sync_log().inspect_err(|error| self.fail(error))?;
         let before = self.store.backend_state().length();

@@ -5,6 +5,7 @@
 //! segment of the log free.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use larder_format::WriteSet;
@@ -37,6 +38,8 @@ pub(super) struct Drain {
     waiting: Mutex<Waiting>,
     /// Held by whoever drains; the last commit that is in the store.
     pub(super) drained: Mutex<Position>,
+    /// Whether the store was opened again and lacks some of that, which the log has. Changed by who holds `drained`.
+    pub(super) is_behind: AtomicBool,
 }
 
 #[derive(Default)]
@@ -49,7 +52,7 @@ struct Waiting {
 
 impl Drain {
     pub(super) fn new(head: Position) -> Self {
-        Self { waiting: Mutex::default(), drained: Mutex::new(head) }
+        Self { waiting: Mutex::default(), drained: Mutex::new(head), is_behind: AtomicBool::new(false) }
     }
 
     pub(super) fn push(&self, batch: &[Accepted]) {
@@ -95,10 +98,19 @@ impl Drain {
 }
 
 impl Commit {
+    /// Holds up who drains; gives the last commit that is in the store.
+    ///
+    /// # Errors
+    /// Where the store was to start over and could not: nothing may be built on what it has.
+    pub(super) fn hold_drained(&self) -> Result<MutexGuard<'_, Position>> {
+        let drained = self.drain.drained.lock();
+        if self.drain.is_behind.load(Ordering::Relaxed) { Err(needs_start_over()) } else { Ok(drained) }
+    }
+
     /// Drains once; tells whether there was something to drain.
     fn drain_some(&self) -> Result<bool> {
         self.make_room_to_drain();
-        let mut drained = self.drain.drained.lock();
+        let mut drained = self.hold_drained()?;
         // Where there is no room, little at a time and durably: the pages of the step before can then be used again.
         let is_careful = self.store.beside().has_log() && self.is_full();
         let at_once = if is_careful { CAREFUL_AT_ONCE } else { DRAINED_AT_ONCE };
@@ -142,7 +154,7 @@ impl Commit {
 
     /// Takes a view of the store that has what was staged meanwhile.
     pub(crate) fn refresh(&self) -> Result<()> {
-        let drained = self.drain.drained.lock();
+        let drained = self.hold_drained()?;
         self.overlay.rebase(self.store.view()?, &drained);
         Ok(())
     }
@@ -192,7 +204,7 @@ impl Commit {
         if self.is_to_start_over() {
             return Ok(false);
         }
-        let upto = self.drain.drained.lock().sequence;
+        let upto = self.hold_drained()?.sequence;
         // First the log: what is durable in the store must be there too, or a crash would leave a gap in it.
         self.sync_log().inspect_err(|error| self.fail(error))?;
         flush().inspect_err(|error| self.fail(error))?;
@@ -209,7 +221,7 @@ impl Commit {
     pub(super) fn carry_through(&self, batch: &[Accepted]) -> Result<()> {
         let Some(last) = batch.last() else { return Ok(()) };
         self.drain_all()?;
-        let mut drained = self.drain.drained.lock();
+        let mut drained = self.hold_drained()?;
         // Nothing may be put in front of what waits.
         self.check_drained(&drained)?;
         let (head, write_sets) =
@@ -290,7 +302,7 @@ impl Commit {
     /// to do it at once the log stays, with everything in it.
     pub(super) fn bring_home(&self) -> Result<()> {
         self.drain_all()?;
-        let drained = self.check_drained(&self.drain.drained.lock());
+        let drained = self.hold_drained().and_then(|drained| self.check_drained(&drained));
         if drained.is_err() {
             self.sync_log()?;
             return drained;

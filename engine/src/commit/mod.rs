@@ -518,7 +518,10 @@ impl Commit {
             _ => return self.carry_through(batch),
         }
         self.drain.push(batch);
-        if self.is_full() && batch.iter().any(|accepted| room::is_large(&accepted.write_set)) {
+        if self.store.beside().has_log()
+            && self.is_full()
+            && batch.iter().any(|accepted| room::is_large(&accepted.write_set))
+        {
             self.ask_to_start_over();
         }
         self.show(batch)?;
@@ -674,7 +677,12 @@ impl Commit {
             return Ok(());
         }
         let mut held = self.sequencer.hold();
+        if self.is_closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let closed = if self.store.is_read_only() { Ok(()) } else { self.bring_home_or_leave(&mut held) };
+        // Nobody puts another file in the place of one that is closed.
+        let _drained = self.drain.drained.lock();
         self.is_closed.store(true, Ordering::Release);
         self.subscribers.close();
         self.overlay.close();

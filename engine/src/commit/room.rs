@@ -270,6 +270,8 @@ impl Commit {
     /// Starts over after a write that found no room, if there was one; gives back what was freed, if that is enough to go
     /// on as usual.
     pub(crate) fn heal(&self, held: &mut Held<'_>) -> Result<()> {
+        // Whoever waited for the turn may find the store closed.
+        self.check_open()?;
         if self.has_to_start_over() {
             self.heal_failed(held)?;
         }
@@ -300,6 +302,7 @@ impl Commit {
         // Nothing more is accepted; what was is told that it failed.
         self.wait_until_idle();
         let mut drained = self.drain.drained.lock();
+        self.drain.is_behind.store(true, Ordering::Relaxed);
         let _alone = self.syncing.lock();
         let visible = self.overlay.head();
         let mut log = self.log.lock();
@@ -319,6 +322,7 @@ impl Commit {
             self.refuse_all(error);
         })?;
         *drained = visible;
+        self.drain.is_behind.store(false, Ordering::Relaxed);
         self.nothing_is_due();
         let mut queue = self.queue.lock();
         (queue.failed, queue.newest) = (None, None);
@@ -432,7 +436,7 @@ impl Commit {
     fn give_back_unnoted(&self) -> Result<()> {
         self.settle()?;
         self.drain_all()?;
-        let drained = self.drain.drained.lock();
+        let drained = self.hold_drained()?;
         self.sync_log()?;
         self.store.flush()?;
         self.store.reopen()?;

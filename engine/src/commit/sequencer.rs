@@ -161,7 +161,12 @@ impl Sequencer {
     pub(crate) fn withdraw(&self, errand: &Arc<Errand>) -> bool {
         let mut errands = self.errands.lock();
         let at = errands.iter().position(|waiting| Arc::ptr_eq(waiting, errand));
-        at.is_some_and(|at| errands.remove(at).is_some())
+        let was_there = at.is_some_and(|at| errands.remove(at).is_some());
+        // It may have been offered the turn just now, and takes it no more.
+        if let (true, Some(next)) = (was_there, errands.front()) {
+            next.offer_turn();
+        }
+        was_there
     }
 
     /// Waits for the sequencer as long as it takes.
