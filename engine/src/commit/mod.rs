@@ -32,6 +32,7 @@ mod sequencer;
 mod ticket;
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,6 +48,7 @@ pub use recovery::RecoveryReport;
 pub(crate) use recovery::write_sets_in;
 pub(crate) use room::NoRoom;
 use room::Room;
+use sequencer::this_thread;
 pub(crate) use sequencer::{Held, Sequenced, Sequencer};
 pub use ticket::{CommitInfo, CommitTicket};
 pub(crate) use ticket::{Slot, Woken, wake};
@@ -152,6 +154,8 @@ impl Freed {
 struct Queue {
     waiting: VecDeque<Accepted>,
     has_leader: bool,
+    /// The thread that leads, once it does.
+    led_by: Option<NonZeroUsize>,
     /// The newest that was accepted, carried or not.
     newest: Option<Arc<Slot>>,
     failed: Option<Error>,
@@ -420,6 +424,8 @@ impl Commit {
                     }
                     return;
                 }
+                // Whoever takes the lead over says so when he does.
+                queue.led_by = None;
                 queue.waiting.iter().map(|accepted| Arc::clone(&accepted.slot)).collect()
             };
             if heirs.iter().any(|slot| slot.hand_over()) {
@@ -429,12 +435,14 @@ impl Commit {
         }
     }
 
-    /// Waits until everything that was accepted is carried, or was refused, and nobody is at it any more.
+    /// Waits until everything that was accepted is carried, or was refused, and nobody is at it any more; but for this thread,
+    /// which may be one that tells others what it carried.
     fn wait_until_idle(&self) {
         loop {
             self.lead_if_free();
             let mut queue = self.queue.lock();
             match (queue.has_leader, queue.waiting.is_empty()) {
+                (true, _) if queue.led_by == Some(this_thread()) => return,
                 (true, _) => self.unled.wait(&mut queue),
                 (false, true) => return,
                 (false, false) => {}
@@ -445,6 +453,7 @@ impl Commit {
     /// Takes what is carried together: as much as fits, or one write-set that is too large for the log.
     fn take_batch(&self) -> Vec<Accepted> {
         let mut queue = self.queue.lock();
+        queue.led_by = Some(this_thread());
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(next) = queue.waiting.front() {
             bytes += next.write_set.as_bytes().len();

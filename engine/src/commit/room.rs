@@ -373,11 +373,12 @@ impl Commit {
     /// # Errors
     /// Why something that is visible is lost, if it is.
     pub(super) fn leave_in_log(&self) -> Result<()> {
+        // Whoever is at it may have handed something to the log that is not visible yet, and is taken back here; and whoever waits
+        // for what was accepted is told that it failed.
+        self.wait_until_idle();
         if matches!(self.store.beside(), Beside::Memory) {
             return Ok(());
         }
-        // Whoever is at it may have handed something to the log that is not visible yet, and is taken back here.
-        self.wait_until_idle();
         let _alone = self.syncing.lock();
         let (visible, failure) = (self.overlay.head().sequence, self.failure());
         let mut log = self.log.lock();

@@ -73,7 +73,7 @@ impl Sequenced {
 }
 
 /// Tells this thread from all others that there are, as the locks do.
-fn this_thread() -> NonZeroUsize {
+pub(super) fn this_thread() -> NonZeroUsize {
     RawThreadId::INIT.nonzero_thread_id()
 }
 

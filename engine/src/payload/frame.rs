@@ -121,7 +121,7 @@ const LOOKED_AT_FIRST: usize = 256;
 /// Tells whether a small payload is noise, so that compressing it would be in vain: encrypted, compressed already, digests.
 ///
 /// That is so where its bytes occur as often as bytes of noise do, neither too unevenly nor too evenly: Pearson's chi-square
-/// of 256 classes lies within five standard deviations of its mean. What repeats an eighth of itself does not pass.
+/// of 256 classes lies within five standard deviations of its mean. What repeats a third of itself hardly passes.
 /// Of a longer payload it is not asked: there zstd finds out as quickly.
 pub(super) fn is_noise(plain: &[u8]) -> bool {
     let first = plain.get(..LOOKED_AT_FIRST).unwrap_or(plain);

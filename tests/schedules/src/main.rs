@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! larder-schedules 10000          # so many schedules of every scenario, from seed 1 on
-//! larder-schedules 1000 edits 7   # of one scenario, from this seed on: what was found before is found again
+//! larder-schedules 1000 edits 7   # of one scenario, from this seed on: what was found with the same count before
 //! ```
 //!
 //! Half of the schedules are drawn evenly, half favour some threads over others (S. Burckhardt et al., "A Randomized Scheduler
 //! with Probabilistic Guarantees of Finding Bugs", ASPLOS 2010). A schedule in which all threads wait is a deadlock; one that
-//! takes a million steps goes round in circles. Both end the run, as what a scenario demands in vain does.
+//! takes a million steps goes round in circles. Both end the run, as what a scenario demands in vain does. The stores have no thread
+//! of their own.
 
 #![allow(clippy::disallowed_methods, reason = "it says how long it took")]
 
@@ -244,7 +245,7 @@ fn upkeep() {
     verified(&larder);
 }
 
-/// Two who want the same claim, and one who calls it off: what is there was written by who had it, and not after it was lost.
+/// Two who want the same claim, and one who calls it off: what who had it was told is stored is there.
 fn fences() {
     let larder = store();
     let stored = Arc::new(AtomicU32::new(0));

@@ -37,7 +37,7 @@ type Place = &'static Location<'static>;
 
 /// Lets another go on, except where redb may hold a lock, and where a thread ends by a panic.
 fn switch(at: Place) {
-    let is_within_redb = at.file().contains("/store/") || at.file().ends_with("/disk.rs");
+    let is_within_redb = at.file().contains("engine/src/store/") || at.file().ends_with("/disk.rs");
     if !is_within_redb && !std::thread::panicking() {
         shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
     }
@@ -151,8 +151,8 @@ impl<T: ?Sized> Mutex<T> {
 
     #[track_caller]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        let is_locked = self.is_locked();
-        (!is_locked).then(|| self.take(Location::caller()))
+        let (is_locked, at) = (self.is_locked(), Location::caller());
+        (!is_locked).then(|| self.take(at))
     }
 
     #[track_caller]
@@ -257,11 +257,10 @@ impl Condvar {
         }
         let ticket = self.waiting.join();
         guard.free();
-        let mut is_over = false;
-        while self.waiting.has(ticket) && !is_over {
+        while self.waiting.has(ticket) && !is_over() {
             shuttle::thread::yield_now();
-            is_over = self::is_over();
         }
+        let is_over = self.waiting.has(ticket);
         self.waiting.leave(ticket);
         guard.take_again();
         WaitTimeoutResult(is_over)
