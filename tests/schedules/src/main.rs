@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use larder::{Durability, ErrorKind, Larder, ManualClock, SnapshotOptions, WriteTxn};
 use larder_layers::queue::{Message, QueueSettings, Queues};
 use larder_layers::remember::{Cache, Parts, Remember, RememberError};
-use larder_tests::{Call, Fault, FaultyDisk, Plan, small, verified};
+use larder_tests::{Call, Fault, FaultyDisk, Plan, Random, small, verified};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{JoinHandle, spawn};
@@ -283,7 +283,7 @@ fn meanwhile(
 ) -> (FaultyDisk, Vec<String>) {
     let disk = FaultyDisk::holding(Default::default(), plan);
     let larder = disk.open(small(&Arc::new(ManualClock::at(1_000_000))), true).expect("a store");
-    larder.root().expect("a session").put("before", noise(length, 9)).expect("room");
+    larder.root().expect("a session").put("before", Random::new(9).bytes(length)).expect("room");
     let acknowledged = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let mut threads: Vec<JoinHandle<()>> = (0..3_u64)
         .map(|thread| {
@@ -292,7 +292,7 @@ fn meanwhile(
             spawn(move || {
                 for number in 0..2 {
                     let key = format!("own/{thread}/{number}");
-                    match session.put(&*key, noise(length, 2 * thread + number)) {
+                    match session.put(&*key, Random::new(2 * thread + number).bytes(length)) {
                         Ok(_) => acknowledged.lock().push(key),
                         Err(error) if is_refusal(error.kind()) => {}
                         Err(error) => panic!("{error}"),
@@ -456,19 +456,6 @@ fn full() {
         let _ = larder.upkeep(2_000_000);
     });
     has_all(disk.durable(), &acknowledged);
-}
-
-/// Bytes that nothing makes smaller, others for every seed.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(length)
-    .collect()
 }
 
 /// Edits that wait for a time only: what is refused is not done, then or later, and what is not refused is.
