@@ -158,7 +158,7 @@ fn together() {
 fn readers() {
     let larder = store();
     let writer = larder.session("ana").expect("a session");
-    let put = |number: u32| {
+    let put = move |number: u32| {
         let text = number.to_string();
         writer
             .write(|txn| txn.put("a", text.as_str()).and_then(|_| txn.put("b", text.as_str())))
@@ -191,16 +191,7 @@ fn readers() {
             })
         })
         .collect();
-    let larder = Arc::clone(&larder);
-    let session = larder.session("ana").expect("a session");
-    threads.push(spawn(move || {
-        for number in 1..4_u32 {
-            let text = number.to_string();
-            session
-                .write(|txn| txn.put("a", text.as_str()).and_then(|_| txn.put("b", text.as_str())))
-                .expect("room");
-        }
-    }));
+    threads.push(spawn(move || (1..4).for_each(put)));
     join(threads);
 }
 
@@ -279,7 +270,7 @@ fn meanwhile(
     plan: Plan,
     length: usize,
     is_refusal: fn(&ErrorKind) -> bool,
-    act: impl FnOnce(Larder, FaultyDisk) + Send + 'static,
+    act: impl FnOnce(Larder, FaultyDisk, &parking_lot::Mutex<Vec<String>>) + Send + 'static,
 ) -> (FaultyDisk, Vec<String>) {
     let disk = FaultyDisk::holding(Default::default(), plan);
     let larder = disk.open(small(&Arc::new(ManualClock::at(1_000_000))), true).expect("a store");
@@ -301,8 +292,8 @@ fn meanwhile(
             })
         })
         .collect();
-    let same = disk.clone();
-    threads.push(spawn(move || act(larder, same)));
+    let (same, known) = (disk.clone(), Arc::clone(&acknowledged));
+    threads.push(spawn(move || act(larder, same, &known)));
     join(threads);
     let acknowledged = std::mem::take(&mut *acknowledged.lock());
     (disk, acknowledged)
@@ -319,40 +310,28 @@ fn has_all(image: larder_tests::Image, acknowledged: &[String]) {
 
 /// Power that goes at any moment: what was acknowledged before is there, whatever the disk made of the rest.
 fn crash() {
-    let disk = FaultyDisk::holding(Default::default(), Plan::default());
-    let larder = disk.open(small(&Arc::new(ManualClock::at(1_000_000))), true).expect("a store");
-    let acknowledged = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let mut threads: Vec<JoinHandle<()>> = (0..3_u32)
-        .map(|thread| {
-            let (session, acknowledged) =
-                (larder.session("ana").expect("a session"), Arc::clone(&acknowledged));
-            spawn(move || {
-                for number in 0..2 {
-                    let key = format!("own/{thread}/{number}");
-                    session.put(&*key, "leek").expect("room");
-                    acknowledged.lock().push(key);
-                }
-            })
-        })
-        .collect();
-    let upkeep = larder.clone();
-    threads.push(spawn(move || {
-        upkeep.upkeep(2_000_000).expect("a disk");
-        upkeep.flush().expect("a disk");
-    }));
-    let (seed, known) = (thread_rng().r#gen(), Arc::clone(&acknowledged));
-    threads.push(spawn(move || {
-        let known = known.lock().clone();
-        has_all(disk.torn(seed), &known);
-    }));
-    join(threads);
+    let seed = thread_rng().r#gen();
+    meanwhile(
+        Plan::default(),
+        4,
+        |_| false,
+        move |larder, disk, acknowledged| {
+            let upkeep = spawn(move || {
+                larder.upkeep(2_000_000).expect("a disk");
+                larder.flush().expect("a disk");
+            });
+            let known = acknowledged.lock().clone();
+            has_all(disk.torn(seed), &known);
+            join(vec![upkeep]);
+        },
+    );
 }
 
 /// A store that is closed while others write: they are told so, and what they were told before is in the file.
 fn closing() {
     let is_refusal = |kind: &ErrorKind| matches!(kind, ErrorKind::Closed);
     let (disk, acknowledged) =
-        meanwhile(Plan::default(), 4, is_refusal, |larder, _| larder.close().expect("a disk"));
+        meanwhile(Plan::default(), 4, is_refusal, |larder, _, _| larder.close().expect("a disk"));
     has_all(disk.durable(), &acknowledged);
 }
 
@@ -362,7 +341,7 @@ fn failing() {
         use ErrorKind::{Closed, Io, OutcomeUnknown, Poisoned};
         matches!(kind, Closed | Io { .. } | OutcomeUnknown { .. } | Poisoned { .. })
     };
-    let (disk, acknowledged) = meanwhile(Plan::default(), 4, is_refusal, |larder, disk| {
+    let (disk, acknowledged) = meanwhile(Plan::default(), 4, is_refusal, |larder, disk, _| {
         let at = disk.calls(Call::Sync);
         disk.set_plan(Plan { fault: Some(Fault::once(Call::Sync, at).lasting()), ..Plan::default() });
         let _ = larder.flush();
@@ -451,7 +430,7 @@ fn full() {
         matches!(kind, StoreFull { .. } | OutcomeUnknown { .. } | Poisoned { .. })
     };
     let plan = Plan { capacity: Some(4 << 20), is_room_secret: true, ..Plan::default() };
-    let (disk, acknowledged) = meanwhile(plan, 1_000_000, is_refusal, |larder, _| {
+    let (disk, acknowledged) = meanwhile(plan, 1_000_000, is_refusal, |larder, _, _| {
         let _ = larder.root().expect("a session").delete("before");
         let _ = larder.upkeep(2_000_000);
     });
