@@ -20,12 +20,15 @@ impl Commit {
     pub(crate) fn compact(&self, each: &mut dyn FnMut(u64) -> Result<()>) -> Result<(u64, u64)> {
         self.check_writable()?;
         self.bring_in()?;
+        self.sequencer.check_not_nested()?;
+        let held = self.sequencer.hold();
+        // Who closes does so in a turn: either that has been, or it waits for the copy.
+        self.check_open()?;
         // Whoever commits next would wait for the copy with it in hand, and with him all who want to know of the log.
         self.begin_log()?;
         // Nothing is drained until the copy is in place.
         let drained = self.hold_drained()?;
-        // Who closes waits for it: from here on the file stays this handle's.
-        self.check_open()?;
+        drop(held);
         // First the log: what is durable in the new file must be there too.
         self.sync_log().inspect_err(|error| self.fail(error))?;
         let before = self.store.backend_state().length();

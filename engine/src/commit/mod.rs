@@ -690,7 +690,7 @@ impl Commit {
             return Ok(());
         }
         let closed = if self.store.is_read_only() { Ok(()) } else { self.bring_home_or_leave(&mut held) };
-        // Nobody puts another file in the place of one that is closed.
+        // Who has the store copied goes on without the turn.
         let _drained = self.drain.drained.lock();
         self.is_closed.store(true, Ordering::Release);
         self.subscribers.close();

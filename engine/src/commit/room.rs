@@ -426,6 +426,7 @@ impl Commit {
     /// Gives back what the file is longer than it has to be, in place: for want of room for a copy. Readers are lost.
     pub(super) fn compact_in_place(&self) -> Result<()> {
         let _held = self.sequencer.hold();
+        self.check_open()?;
         self.give_back()
     }
 

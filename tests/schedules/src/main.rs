@@ -38,7 +38,7 @@ type Scenario = (&'static str, u32, fn());
 /// One in how many looks at a clock finds a wait over where threads have little patience.
 const PATIENCE: u32 = 6;
 
-const SCENARIOS: [Scenario; 13] = [
+const SCENARIOS: [Scenario; 14] = [
     ("edits", 0, edits),
     ("together", 0, together),
     ("readers", 0, readers),
@@ -49,6 +49,7 @@ const SCENARIOS: [Scenario; 13] = [
     ("flight", 0, flight),
     ("crash", 0, crash),
     ("closing", 0, closing),
+    ("leaving", 0, leaving),
     ("failing", 0, failing),
     ("full", 0, full),
     ("patience", PATIENCE, patience),
@@ -333,6 +334,40 @@ fn closing() {
     let (disk, acknowledged) =
         meanwhile(Plan::default(), 4, is_refusal, |larder, _, _| larder.close().expect("a disk"));
     has_all(disk.durable(), &acknowledged);
+}
+
+/// A store in a file that is closed while others write and make it smaller: the file alone is the store, and has all of it.
+fn leaving() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.larder");
+    let open = || small(&Arc::new(ManualClock::at(1_000_000))).open(&path).expect("a store");
+    let larder = open();
+    let session = larder.session("ana").expect("a session");
+    let acknowledged = Arc::new(AtomicU32::new(0));
+    let (closes, makes_smaller, stored) = (larder.clone(), larder, Arc::clone(&acknowledged));
+    join(vec![
+        spawn(move || {
+            for number in 0..3 {
+                match session.put(format!("own/{number}"), "leek") {
+                    Ok(_) => drop(stored.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) => assert!(matches!(error.kind(), ErrorKind::Closed), "{error}"),
+                }
+            }
+        }),
+        spawn(move || match makes_smaller.compact(None) {
+            Err(error) if !matches!(error.kind(), ErrorKind::Closed) => panic!("{error}"),
+            _ => {}
+        }),
+        spawn(move || closes.close().expect("a disk")),
+    ]);
+    let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+    assert_eq!(left, 1, "files beside the store");
+    let larder = open();
+    let root = larder.root().expect("a session");
+    for number in 0..acknowledged.load(Ordering::Relaxed) {
+        assert!(root.exists(format!("own/{number}")).expect("a store"), "{number}");
+    }
+    verified(&larder);
 }
 
 /// A disk that syncs no more: everybody is told, nobody waits for ever, and what was acknowledged is on it.
