@@ -116,7 +116,7 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             .and_then(|()| flush_if_due(&shared, now))
             .and_then(|_| shared.write_audit())
             .and_then(|()| shared.commit.drain_if_due(haste));
-        if now.saturating_sub(trimmed_at) >= TRIM_EVERY {
+        if now.saturating_sub(trimmed_at) >= TRIM_EVERY && !shared.commit.is_draining() {
             trimmed_at = now;
             step = step.and_then(|is_more| trim(&shared, now).map(|_| is_more));
         }

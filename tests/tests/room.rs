@@ -426,9 +426,26 @@ fn s4_2_3_what_is_lazy_is_there_after_closing_a_store_that_failed_or_closing_say
     }
 }
 
-/// A disk that says how much room it has, and can keep nothing free: as all are to systems other than Linux.
+/// S4-2.3. What was visible when a store failed for good was only in memory until it was closed.
+#[test]
+fn s4_2_3_what_is_lazy_is_on_disk_after_a_flush_of_a_store_that_failed() {
+    let disk = FaultyDisk::default();
+    let larder = disk.open(options(), true).unwrap();
+    let session = larder.session("ana").unwrap();
+    session.put("first", "x").unwrap();
+    let window = Durability::Window { milliseconds: 5 };
+    session.clone().durability(window).put("visible", "x").unwrap();
+    disk.set_plan(Plan { fault: Some(Fault::once(Call::Write, disk.calls(Call::Write))), ..Plan::default() });
+    assert_eq!(kind_of(session.put("last", "x")), "OutcomeUnknown");
+    larder.flush().unwrap();
+    assert_eq!(kind_of(session.put("more", "x")), "Poisoned");
+    let again = FaultyDisk::holding(disk.durable(), Plan::default()).open(options(), true).unwrap();
+    assert_eq!(again.root().unwrap().names("").unwrap(), ["first", "visible"]);
+}
+
+/// A disk that says how much room it has by itself, and can keep nothing free: as all are to systems other than Linux.
 #[derive(Debug)]
-struct Plain(FaultyStorage);
+struct Plain(FaultyStorage, fn() -> Option<u64>);
 
 impl Storage for Plain {
     fn len(&self) -> io::Result<u64> {
@@ -452,16 +469,32 @@ impl Storage for Plain {
     }
 
     fn room(&self) -> Option<u64> {
-        Some(1 << 30)
+        self.1()
     }
+}
+
+fn on_plain_disks(disk: &FaultyDisk, room: fn() -> Option<u64>) -> Larder {
+    let (store, log) = (Plain(disk.file(STORE), room), Plain(disk.file(LOG), room));
+    still().open_storages(Box::new(store), Arc::new(log)).unwrap()
+}
+
+/// T11. Nobody was left to carry what came behind a commit after which it panicked.
+#[test]
+fn t11_a_storage_that_panics_when_it_is_asked_for_room_says_nothing_of_it() {
+    let larder = on_plain_disks(&FaultyDisk::default(), || panic!("no idea"));
+    let session = larder.session("ana").unwrap();
+    for number in 0..3 {
+        // Room is looked for after so many bytes.
+        session.put(format!("own/{number}"), Random::new(number).bytes(100_000)).unwrap();
+    }
+    assert_eq!(larder.health().space.reserve_bytes, 0);
+    verified(&larder);
 }
 
 /// T07. Such a store was full from the beginning, and for ever.
 #[test]
 fn t07_where_nothing_can_be_kept_free_there_is_no_reserve_and_all_goes_on() {
-    let disk = FaultyDisk::default();
-    let (store, log) = (Box::new(Plain(disk.file(STORE))), Arc::new(Plain(disk.file(LOG))));
-    let larder = still().open_storages(store, log).unwrap();
+    let larder = on_plain_disks(&FaultyDisk::default(), || Some(1 << 30));
     larder.root().unwrap().put("a", "x").unwrap();
     let health = larder.health();
     assert!(health.space.reserve_bytes == 0 && health.space.reserve_bytes_wanted > 0, "{health:?}");

@@ -271,14 +271,18 @@ impl Commit {
         Ok(())
     }
 
+    /// Tells whether somebody drains, or has the store copied, which takes long: there are windows to see to meanwhile.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.drained.is_locked()
+    }
+
     /// Does a step of draining or a checkpoint if it is time to, taking its time while there is no haste since; tells whether
     /// there may be more to do.
     pub(crate) fn drain_if_due(&self, since: u64) -> Result<bool> {
         if self.store.is_read_only() || self.queue.lock().failed.is_some() {
             return Ok(false);
         }
-        if self.drain.drained.try_lock().is_none() {
-            // Somebody drains, or has the store copied, which takes long: there are windows to see to meanwhile.
+        if self.is_draining() {
             return Ok(false);
         }
         if self.store.beside().has_log() {

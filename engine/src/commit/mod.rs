@@ -150,12 +150,21 @@ impl Freed {
     }
 }
 
+/// Who carries what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Leader {
+    #[default]
+    Nobody,
+    /// Somebody who was told to, and has not begun.
+    Called,
+    /// This thread.
+    Thread(NonZeroUsize),
+}
+
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Accepted>,
-    has_leader: bool,
-    /// The thread that leads, once it does.
-    led_by: Option<NonZeroUsize>,
+    leader: Leader,
     /// The newest that was accepted, carried or not.
     newest: Option<Arc<Slot>>,
     failed: Option<Error>,
@@ -396,10 +405,10 @@ impl Commit {
     pub(crate) fn lead_if_free(&self) {
         {
             let mut queue = self.queue.lock();
-            if queue.has_leader || queue.waiting.is_empty() {
+            if queue.leader != Leader::Nobody || queue.waiting.is_empty() {
                 return;
             }
-            queue.has_leader = true;
+            queue.leader = Leader::Called;
         }
         self.lead();
     }
@@ -415,7 +424,7 @@ impl Commit {
                 let mut queue = self.queue.lock();
                 let is_done = queue.waiting.is_empty();
                 if is_done || (led >= LED_IN_A_ROW && !self.is_inline) {
-                    queue.has_leader = false;
+                    queue.leader = Leader::Nobody;
                     drop(queue);
                     self.unled.notify_all();
                     // The store's thread goes on with the rest; it has other things to do in between.
@@ -424,8 +433,7 @@ impl Commit {
                     }
                     return;
                 }
-                // Whoever takes the lead over says so when he does.
-                queue.led_by = None;
+                queue.leader = Leader::Called;
                 queue.waiting.iter().map(|accepted| Arc::clone(&accepted.slot)).collect()
             };
             if heirs.iter().any(|slot| slot.hand_over()) {
@@ -441,11 +449,11 @@ impl Commit {
         loop {
             self.lead_if_free();
             let mut queue = self.queue.lock();
-            match (queue.has_leader, queue.waiting.is_empty()) {
-                (true, _) if queue.led_by == Some(this_thread()) => return,
-                (true, _) => self.unled.wait(&mut queue),
-                (false, true) => return,
-                (false, false) => {}
+            match queue.leader {
+                Leader::Nobody if queue.waiting.is_empty() => return,
+                Leader::Nobody => {}
+                Leader::Thread(thread) if thread == this_thread() => return,
+                Leader::Called | Leader::Thread(_) => self.unled.wait(&mut queue),
             }
         }
     }
@@ -453,7 +461,7 @@ impl Commit {
     /// Takes what is carried together: as much as fits, or one write-set that is too large for the log.
     fn take_batch(&self) -> Vec<Accepted> {
         let mut queue = self.queue.lock();
-        queue.led_by = Some(this_thread());
+        queue.leader = Leader::Thread(this_thread());
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(next) = queue.waiting.front() {
             bytes += next.write_set.as_bytes().len();
@@ -628,10 +636,11 @@ impl Commit {
     }
 
     /// Remembers a failure: nothing more is accepted. What is only that redb has met one before, whoever was told of that, or
-    /// was told late, is helped by starting over, where there is a log to do it from.
+    /// was told late, or that the file was about to be opened again, is helped by starting over, where there is a log to do it
+    /// from.
     pub(crate) fn fail(&self, error: &Error) {
         *self.last_error.lock() = Some(error.clone());
-        if matches!(error.kind(), ErrorKind::Poisoned { .. })
+        if matches!(error.kind(), ErrorKind::Poisoned { .. } | ErrorKind::Closed)
             && self.queue.lock().failed.is_none()
             && self.can_start_over()
         {
@@ -648,7 +657,13 @@ impl Commit {
 
     /// Makes everything that is visible durable.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.check_writable()?;
+        if let Err(error) = self.check_writable() {
+            // What is visible is not lost with what failed: it goes into the log as far as that can be.
+            return match error.kind() {
+                ErrorKind::Poisoned { .. } => self.leave_in_log().inspect(|()| self.nothing_is_due()),
+                _ => Err(error),
+            };
+        }
         self.heal_now()?;
         self.settle()?;
         let flushed = match self.store.beside() {
