@@ -5,6 +5,7 @@
 //! - [`Judge`]: whether what comes up from an image is what may.
 //! - [`LongRun`]: two hundred commits, with a call to the disk that fails, and what must hold whichever it is.
 //! - [`everywhere`]: a scenario in memory, on a file and on the images of crashes.
+//! - [`Said`]: all that a store says, and what is read of it from a file that rotted.
 //! - [`Soak`]: years of a store, with failures, on a clock that is told the time; it must not need more with age.
 //! - [`Workload`]: a random program over everything that changes a store, the same for the same seed.
 //! - [`DECODERS`]: every decoder of the file format, for a fuzzer.
@@ -19,6 +20,7 @@ pub mod history;
 mod lab;
 mod process;
 mod random;
+mod rot;
 mod soak;
 mod stage;
 mod workload;
@@ -33,6 +35,7 @@ pub use process::child;
 #[cfg(target_os = "linux")]
 pub use process::status_kib;
 pub use random::Random;
+pub use rot::{Rot, Said};
 pub use soak::{Soak, Soaked};
 pub use stage::everywhere;
 pub use workload::{Did, Workload};

@@ -6,30 +6,34 @@
 //! ```text
 //! cargo run --release -p larder-tests --bin crash_lab                    the tier of every change
 //! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
-//! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED
+//! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED [AT LOSS SEED]
 //! cargo run --release -p larder-tests --bin crash_lab -- delivery SEED           every crash of one program over a queue and a cache
 //! cargo run --release -p larder-tests --bin crash_lab -- errors                the errors of the disk, all of them
 //! cargo run --release -p larder-tests --bin crash_lab -- error CALL AT FAILURE LASTING
+//! cargo run --release -p larder-tests --bin crash_lab -- bits                  a bit of every byte of some files
+//! cargo run --release -p larder-tests --bin crash_lab -- bit FILE BYTE BIT
+//! cargo run --release -p larder-tests --bin crash_lab -- edits SEED COUNT
+//! cargo run --release -p larder-tests --bin crash_lab -- fences SEED
 //! cargo run --release -p larder-tests --bin crash_lab -- history SEED TIMES
 //! cargo run --release -p larder-tests --bin crash_lab -- soak DAYS SEED        so many days of a store, on a clock that is told the time
 //! ```
 
 #![expect(clippy::disallowed_methods, reason = "how long it takes is told, and limited")]
 
-use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use larder::format::{CollectionDefinition, Operation};
 use larder::{
-    Clock, Draft, Fenceable, IndexDefinition, Larder, ManualClock, Options, SnapshotFile, SnapshotOptions,
-    verify_file,
+    Clock, Draft, Durability, Fenceable, IndexDefinition, Larder, ManualClock, Options, SnapshotFile,
+    SnapshotOptions, WriteTxn, verify_file,
 };
 use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
     Call, Crash, Deliveries, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan,
-    Random, Soak, Soaked, Survived, Trace, Verdict, Workload, small, status_kib, still,
+    Random, Rot, Said, Soak, Soaked, Survived, Trace, Verdict, Workload, small, status_kib, still,
 };
 
 /// How many steps of a program are run.
@@ -44,7 +48,7 @@ struct Tier {
     double_crashes: u64,
     deliveries: u64,
     thorough_every: u64,
-    flips_at_most: u64,
+    is_every_bit: bool,
     edits: u64,
     schedules: u64,
     histories: u64,
@@ -57,11 +61,11 @@ const CHANGE: Tier = Tier {
     double_crashes: 20_000,
     deliveries: 100_000,
     thorough_every: 20,
-    flips_at_most: u64::MAX,
+    is_every_bit: false,
     edits: 100_000,
     schedules: 1_000_000,
     histories: 10_000,
-    limit: Duration::from_secs(150),
+    limit: Duration::MAX,
 };
 
 fn main() {
@@ -74,8 +78,19 @@ fn main() {
         ["long", seconds] => {
             let limit = Duration::from_secs(seconds.parse().expect("a number of seconds"));
             let (images, double_crashes) = (u64::MAX, u64::MAX);
-            let (schedules, histories, deliveries) = (u64::MAX, u64::MAX, u64::MAX);
-            Tier { images, double_crashes, deliveries, schedules, histories, limit, ..CHANGE }
+            let (schedules, histories, deliveries, edits) = (u64::MAX, u64::MAX, u64::MAX, u64::MAX);
+            let is_every_bit = true;
+            Tier {
+                images,
+                double_crashes,
+                deliveries,
+                edits,
+                schedules,
+                histories,
+                limit,
+                is_every_bit,
+                ..CHANGE
+            }
         }
         ["verify", path] => {
             let is_clean = verify_file(path, &mut |_| {}).is_ok_and(|report| report.is_clean());
@@ -108,21 +123,36 @@ fn main() {
         }
         ["errors"] => {
             let failures = AtomicU64::new(0);
-            errors(&Tier { limit: Duration::MAX, ..CHANGE }, &failures);
+            errors(&CHANGE, &failures);
             std::process::exit(i32::from(failures.into_inner() > 0));
         }
         ["error", call, at, failure, is_lasting] => {
             error(call, at, failure, is_lasting);
             return;
         }
+        ["fences", seed] => {
+            let found = fences_of(seed.parse().expect("a number"));
+            println!("{found} stale writes");
+            std::process::exit(i32::from(found > 0));
+        }
+        ["bits"] => {
+            let failures = AtomicU64::new(0);
+            rotten_bits(&CHANGE, &failures);
+            std::process::exit(i32::from(failures.into_inner() > 0));
+        }
+        ["bit", name, at, number] => {
+            bit(name, at, number);
+            return;
+        }
         ["lie", number] => lie(number.parse().expect("a number")),
-        ["replay", seed, with_log, at, loss, image_seed] => {
-            replay(seed, with_log, at, loss, image_seed);
+        ["replay", seed, with_log, crash @ ..] if matches!(crash.len(), 3 | 6) => {
+            let (first, again) = crash.split_at(3);
+            replay(seed, with_log, crash_of(first), (!again.is_empty()).then(|| crash_of(again)));
             return;
         }
         _ => {
             eprintln!(
-                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED | delivery SEED | errors | error CALL AT FAILURE LASTING | history SEED TIMES | soak DAYS SEED]"
+                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED [AT LOSS SEED] | delivery SEED | errors | error CALL AT FAILURE LASTING | bits | bit FILE BYTE BIT | edits SEED COUNT | fences SEED | history SEED TIMES | soak DAYS SEED]"
             );
             std::process::exit(2);
         }
@@ -371,41 +401,46 @@ fn recovery_cut_short(
         let again = Crash { at: random.below(recovery.steps.len() + 1), loss, seed: random.number() };
         score.double_crashes.fetch_add(1, Ordering::Relaxed);
         let (verdict, _) = Judge::default().look(recovery.image(&again), with_log, known, crash.at);
-        report(&verdict, seed, with_log, &crash, score);
+        if report(&verdict, seed, with_log, &crash, score) {
+            println!("    and in its recovery: {} {:?} {}", again.at, again.loss, again.seed);
+        }
     }
 }
 
-fn report(verdict: &Verdict, seed: u64, with_log: bool, crash: &Crash, score: &Score) {
-    if matches!(verdict, Verdict::Good(_)) {
-        return;
-    }
-    if score.bad.fetch_add(1, Ordering::Relaxed) < 10 {
+/// Tells of what was found, if anything was and not too often before; tells whether it did.
+fn report(verdict: &Verdict, seed: u64, with_log: bool, crash: &Crash, score: &Score) -> bool {
+    let is_told = !matches!(verdict, Verdict::Good(_)) && score.bad.fetch_add(1, Ordering::Relaxed) < 10;
+    if is_told {
         println!("  {verdict:?}");
         println!(
             "  again: cargo run --release -p larder-tests --bin crash_lab -- replay {seed} {with_log} {} {:?} {}",
             crash.at, crash.loss, crash.seed
         );
     }
+    is_told
 }
 
-fn replay(seed: &str, with_log: &str, at: &str, loss: &str, image_seed: &str) {
-    let number = |text: &str| text.parse::<u64>().expect("a number");
+/// Reads what a crash was: where, what it lost, and what draws that.
+fn crash_of(words: &[&str]) -> Crash {
+    let number = |at: usize| words[at].parse::<u64>().expect("a number");
+    let loss = Loss::ALL.into_iter().find(|known| format!("{known:?}") == words[1]).expect("a kind of loss");
+    Crash { at: number(0) as usize, loss, seed: number(2) }
+}
+
+/// Looks at a crash again, and at one in its recovery: at that one, if it is said, or at all.
+fn replay(seed: &str, with_log: &str, crash: Crash, again: Option<Crash>) {
     let with_log = with_log == "true";
-    let loss = Loss::ALL.into_iter().find(|known| format!("{known:?}") == loss).expect("a kind of loss");
-    let crash = Crash { at: number(at) as usize, loss, seed: number(image_seed) };
-    let (trace, known) = run(number(seed), with_log, None);
+    let (trace, known) = run(seed.parse().expect("a number"), with_log, None);
     let judge = Judge { is_thorough: true, is_recorded: true };
     let image = trace.image(&crash);
     let (verdict, steps) = judge.look(image.clone(), with_log, &known, crash.at);
     println!("{verdict:?}, after {} steps of recovery", steps.len());
     let recovery = Trace { base: image, steps };
-    for at in 0..=recovery.steps.len() {
-        for loss in Loss::ALL {
-            let again = Crash { at, loss, seed: 1 };
-            let (verdict, _) = judge.look(recovery.image(&again), with_log, &known, crash.at);
-            if !matches!(verdict, Verdict::Good(_)) {
-                println!("cut short at {at}, {loss:?}: {verdict:?}");
-            }
+    let all = (0..=recovery.steps.len()).flat_map(|at| Loss::ALL.map(|loss| Crash { at, loss, seed: 1 }));
+    for again in again.map_or_else(|| all.collect(), |again| vec![again]) {
+        let (verdict, _) = judge.look(recovery.image(&again), with_log, &known, crash.at);
+        if !matches!(verdict, Verdict::Good(_)) {
+            println!("cut short at {}, {:?}: {verdict:?}", again.at, again.loss);
         }
     }
 }
@@ -507,155 +542,176 @@ fn error(call: &str, at: &str, failure: &str, is_lasting: &str) {
     println!("{:?}", LongRun::new().with(fault));
 }
 
-/// One bit of every byte of some files: no read gives other bytes, and what is missing is found by `verify`.
+/// Fills a store, of which bits then rot.
+type Fill = fn(&Larder);
+
+const FIXTURES: [(&str, Fill); 4] = [
+    ("small", small_assets),
+    ("many levels", many_levels),
+    ("large payloads", large_payloads),
+    ("everything", everything),
+];
+
+fn small_assets(larder: &Larder) {
+    let session = larder.session("ana").expect("a session");
+    for number in 0..6 {
+        session.put(format!("s/{number}"), number.to_string()).expect("room");
+    }
+}
+
+fn many_levels(larder: &Larder) {
+    let bulk: Vec<String> = (0..110).map(|number| format!("k/{number:04}")).collect();
+    let put = |txn: &mut WriteTxn<'_>| {
+        bulk.iter().try_for_each(|key| txn.put(key, Draft::from(key.repeat(40)).tag("t")).map(drop))
+    };
+    larder.session("ana").expect("a session").write(put).expect("room");
+}
+
+fn large_payloads(larder: &Larder) {
+    let session = larder.session("ana").expect("a session");
+    for number in 0..3 {
+        session.put(format!("large/{number}"), Random::new(number).bytes(20_000)).expect("room");
+    }
+}
+
+/// Rows of every kind: of collections, a queue, claims, edges, history, tags, the feed.
+fn everything(larder: &Larder) {
+    let (mut workload, clock) = (Workload::new(49), ManualClock::at(1_000_000));
+    for _ in 0..40 {
+        workload.step(larder, &clock).expect("a disk that works");
+    }
+}
+
+/// What verifying a file in a process of its own came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verified {
+    Clean,
+    Found,
+    /// It ended in another way than by saying so.
+    Ended,
+}
+
+fn verify(path: &Path) -> Verified {
+    let lab = std::env::current_exe().expect("a path");
+    match std::process::Command::new(lab).arg("verify").arg(path).output().expect("a process").status.code() {
+        Some(0) => Verified::Clean,
+        Some(1) => Verified::Found,
+        _ => Verified::Ended,
+    }
+}
+
+/// What was seen of one file with a bit that was turned.
+#[derive(Default)]
+struct Seen {
+    wrong: AtomicU64,
+    unseen: AtomicU64,
+    ended: AtomicU64,
+    noticed: AtomicU64,
+}
+
+impl Seen {
+    /// Looks at a file; gives what is a finding.
+    fn look(&self, said: &Said, path: &Path) -> Option<&'static str> {
+        let (count, finding) = match said.again(path) {
+            Rot::Unchanged => return None,
+            Rot::Refused => (&self.noticed, None),
+            Rot::Wrong => (&self.wrong, Some("wrong bytes")),
+            Rot::Missing => match verify(path) {
+                Verified::Found => (&self.noticed, None),
+                Verified::Clean => (&self.unseen, Some("not found by verify")),
+                Verified::Ended => (&self.ended, Some("verify did not end by itself")),
+            },
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        finding
+    }
+}
+
+/// A folder in memory, where there is one.
+fn folder() -> tempfile::TempDir {
+    let within = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "." };
+    tempfile::tempdir_in(within).expect("a folder")
+}
+
+/// Writes a store that is closed and as short as it can be; gives its bytes.
+fn fixture(path: &Path, fill: Fill) -> Vec<u8> {
+    let larder = still().open(path).expect("a new store");
+    fill(&larder);
+    larder.compact(None).expect("a shorter file");
+    larder.close().expect("a store that closes");
+    std::fs::read(path).expect("a file")
+}
+
+/// One bit of every byte of some files, or every bit: no read gives other bytes, and what is missing is found by `verify`.
 fn rotten_bits(tier: &Tier, failures: &AtomicU64) {
-    let folder =
-        tempfile::tempdir_in(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "." });
-    let folder = folder.expect("a folder");
-    for (name, steps) in [("small", 6), ("many levels", 0), ("large payloads", 1)] {
+    let folder = folder();
+    for (name, fill) in FIXTURES {
         let began = Instant::now();
         let path = folder.path().join("a.larder");
-        let larder = still().open(&path).expect("a new store");
-        let session = larder.session("ana").expect("a session");
-        match steps {
-            0 => {
-                let bulk: Vec<String> = (0..110).map(|number| format!("k/{number:04}")).collect();
-                session
-                    .write(|txn| {
-                        bulk.iter()
-                            .try_for_each(|key| txn.put(key, Draft::from(key.repeat(40)).tag("t")).map(drop))
-                    })
-                    .expect("room");
-            }
-            1 => {
-                for number in 0..3 {
-                    session.put(format!("large/{number}"), Random::new(number).bytes(20_000)).expect("room");
+        let good = fixture(&path, fill);
+        let said = Said::of(&path, name == "everything").expect("a store that can be read");
+        let (next, seen) = (AtomicU64::new(0), Seen::default());
+        let of_each = if tier.is_every_bit { 8 } else { 1 };
+        let all = good.len() as u64 * of_each;
+        let turn_bits = |thread: usize| {
+            let path = folder.path().join(format!("{thread}.larder"));
+            let mut bytes = good.clone();
+            while began.elapsed() < tier.limit {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= all {
+                    break;
                 }
-            }
-            _ => {
-                for number in 0..steps {
-                    session.put(format!("s/{number}"), number.to_string()).expect("room");
+                let at = (number / of_each) as usize;
+                let bit = number % 8;
+                bytes[at] ^= 1 << bit;
+                std::fs::write(&path, &bytes).expect("room in memory");
+                if let Some(what) = seen.look(&said, &path) {
+                    println!("  {what}: {name}, bit {bit} of byte {at}");
+                    println!(
+                        "  again: cargo run --release -p larder-tests --bin crash_lab -- bit \"{name}\" {at} {bit}"
+                    );
                 }
+                bytes[at] ^= 1 << bit;
             }
-        }
-        larder.compact(None).expect("a shorter file");
-        larder.close().expect("a store that closes");
-        let good = std::fs::read(&path).expect("a file");
-        let expected = assets(&path).expect("a store that can be read");
-        let next = AtomicU64::new(0);
-        let (wrong, unseen, noticed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let flips = (good.len() as u64).min(tier.flips_at_most);
+        };
         std::thread::scope(|scope| {
-            for thread in 0..2 {
-                let (folder, good, expected) = (folder.path(), &good, &expected);
-                let (next, wrong, unseen, noticed) = (&next, &wrong, &unseen, &noticed);
-                scope.spawn(move || {
-                    let path = folder.join(format!("{thread}.larder"));
-                    let mut bytes = good.clone();
-                    loop {
-                        let at = next.fetch_add(1, Ordering::Relaxed) as usize;
-                        if at as u64 >= flips || began.elapsed() > tier.limit {
-                            return;
-                        }
-                        bytes[at] ^= 1 << (at % 8);
-                        std::fs::write(&path, &bytes).expect("room in memory");
-                        match rot(&path, expected) {
-                            Rot::Wrong => drop(wrong.fetch_add(1, Ordering::Relaxed)),
-                            Rot::Unseen => {
-                                if unseen.fetch_add(1, Ordering::Relaxed) < 3 {
-                                    println!("  unseen: {name}, bit {} of byte {at}", at % 8);
-                                }
-                            }
-                            Rot::Noticed => drop(noticed.fetch_add(1, Ordering::Relaxed)),
-                            Rot::Nothing => {}
-                        }
-                        bytes[at] ^= 1 << (at % 8);
-                    }
-                });
-            }
+            (0..2).for_each(|thread| drop(scope.spawn(move || turn_bits(thread))));
         });
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         println!(
-            "bits of {name:<14} {:>9} of {} bytes: {} wrong bytes, {} not found by verify, {} noticed, {:.0} s",
-            flips.min(count(&next)),
+            "bits of {name:<14} {:>9} of {} bytes, {} assets and rows: {} wrong bytes, {} not found by verify, {} ended it, {} noticed, {:.0} s",
+            all.min(count(&next)),
             good.len(),
-            count(&wrong),
-            count(&unseen),
-            count(&noticed),
+            said.count(),
+            count(&seen.wrong),
+            count(&seen.unseen),
+            count(&seen.ended),
+            count(&seen.noticed),
             began.elapsed().as_secs_f64()
         );
-        failures.fetch_add(count(&wrong) + count(&unseen), Ordering::Relaxed);
+        failures.fetch_add(count(&seen.wrong) + count(&seen.unseen) + count(&seen.ended), Ordering::Relaxed);
         if name == "small" {
-            snapshot_bits(&path, &good, folder.path(), failures);
+            snapshot_bits(&path, folder.path(), failures);
         }
         std::fs::remove_file(&path).expect("a file of ours");
     }
 }
 
-type Assets = BTreeMap<String, Vec<u8>>;
-
-fn assets(path: &std::path::Path) -> larder::Result<Assets> {
-    let larder = Options::new().cache_bytes(1 << 20).open_read_only(path)?;
-    let snapshot = larder.root()?.snapshot()?;
-    let mut found = Assets::new();
-    for item in snapshot.walk("")? {
-        let (key, _) = item?;
-        found.insert(key.to_string(), snapshot.get(&key)?.bytes()?.to_vec());
-    }
-    Ok(found)
-}
-
-enum Rot {
-    Nothing,
-    Noticed,
-    Wrong,
-    Unseen,
-}
-
-fn rot(path: &std::path::Path, expected: &Assets) -> Rot {
-    let Ok(larder) = Options::new().cache_bytes(1 << 20).open_read_only(path) else { return Rot::Noticed };
-    let Ok(snapshot) = larder.root().and_then(|session| session.snapshot()) else { return Rot::Noticed };
-    let (mut is_noticed, mut is_missing) = (false, false);
-    for (key, payload) in expected {
-        match snapshot.get(key.as_str()).and_then(|asset| asset.bytes()) {
-            Ok(bytes) if bytes == payload.as_slice() => {}
-            Ok(_) => return Rot::Wrong,
-            Err(error) if error.kind().name() == "NotFound" => is_missing = true,
-            Err(_) => is_noticed = true,
-        }
-    }
-    match snapshot.walk("") {
-        Ok(walk) => {
-            let mut count = 0;
-            for item in walk {
-                match item {
-                    Ok((key, _)) => {
-                        count += 1;
-                        is_missing |= !expected.contains_key(key.as_str());
-                    }
-                    Err(_) => is_noticed = true,
-                }
-            }
-            is_missing |= count != expected.len() && !is_noticed;
-        }
-        Err(_) => is_noticed = true,
-    }
-    drop(snapshot);
-    drop(larder);
-    // In a process of its own: recovering what is damaged can end redb.
-    let verified = || {
-        let lab = std::env::current_exe().expect("a path");
-        std::process::Command::new(lab).arg("verify").arg(path).output().expect("a process").status.code()
-    };
-    if is_missing && verified() == Some(0) {
-        return Rot::Unseen;
-    }
-    if is_missing || is_noticed { Rot::Noticed } else { Rot::Nothing }
+/// Turns one bit of one file, and says what is read from it then.
+fn bit(name: &str, at: &str, bit: &str) {
+    let folder = folder();
+    let path = folder.path().join("a.larder");
+    let (_, fill) = FIXTURES.into_iter().find(|(known, _)| *known == name).expect("a file that is known");
+    let mut bytes = fixture(&path, fill);
+    let said = Said::of(&path, name == "everything").expect("a store that can be read");
+    bytes[at.parse::<usize>().expect("a number")] ^= 1 << bit.parse::<u32>().expect("a number");
+    std::fs::write(&path, &bytes).expect("room in memory");
+    println!("{} bytes, {} rows", bytes.len(), said.count());
+    println!("{:?}: {}", said.again(&path), Seen::default().look(&said, &path).unwrap_or("as it should be"));
 }
 
 /// Every bit of a snapshot.
-fn snapshot_bits(path: &std::path::Path, good: &[u8], folder: &std::path::Path, failures: &AtomicU64) {
-    std::fs::write(path, good).expect("room in memory");
+fn snapshot_bits(path: &Path, folder: &Path, failures: &AtomicU64) {
     let larder = Options::new().open_read_only(path).expect("a store");
     let mut snapshot = Vec::new();
     larder.snapshot_into(&mut snapshot, &SnapshotOptions::new()).expect("a snapshot");
@@ -664,14 +720,17 @@ fn snapshot_bits(path: &std::path::Path, good: &[u8], folder: &std::path::Path, 
     for bit in 0..snapshot.len() * 8 {
         snapshot[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&target, &snapshot).expect("room in memory");
-        missed += u64::from(SnapshotFile::open(&target).and_then(|file| file.verify(1, None)).is_ok());
+        if SnapshotFile::open(&target).and_then(|file| file.verify(1, None)).is_ok() {
+            missed += 1;
+            println!("  not noticed: bit {} of byte {} of the snapshot of \"small\"", bit % 8, bit / 8);
+        }
         snapshot[bit / 8] ^= 1 << (bit % 8);
     }
     println!("bits of a snapshot    {:>9}: {missed} not noticed", snapshot.len() * 8);
     failures.fetch_add(missed, Ordering::Relaxed);
 }
 
-/// Files with a few random bytes in them: opening, reading and verifying give something or an error, and end nobody.
+/// Files with a few random bytes in them, or pages that are gone, doubled or in each other's place, or cut short: opening, reading and verifying give something or an error, and end nobody.
 fn random_edits(tier: &Tier, failures: &AtomicU64) {
     const AT_ONCE: u64 = 5_000;
     let (began, next, ended) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
@@ -686,7 +745,10 @@ fn random_edits(tier: &Tier, failures: &AtomicU64) {
                     let lab = std::env::current_exe().expect("a path");
                     let arguments = ["edits".to_owned(), seed.to_string(), AT_ONCE.to_string()];
                     let status = std::process::Command::new(lab).args(arguments).status().expect("a process");
-                    ended.fetch_add(u64::from(!status.success()), Ordering::Relaxed);
+                    if !status.success() {
+                        ended.fetch_add(1, Ordering::Relaxed);
+                        println!("  again: cargo run --release -p larder-tests --bin crash_lab -- edits {seed} {AT_ONCE}");
+                    }
                 }
             });
         }
@@ -700,11 +762,33 @@ fn random_edits(tier: &Tier, failures: &AtomicU64) {
     failures.fetch_add(ended, Ordering::Relaxed);
 }
 
+/// Does to a file what disks, copies and people do: most often to a few bytes, else to a page, or to its end.
+fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
+    const PAGE: usize = 4_096;
+    let pages = bytes.len() / PAGE;
+    let page = |number: usize| number * PAGE..(number + 1) * PAGE;
+    let (one, other) = (random.below(pages), random.below(pages));
+    match random.below(10) {
+        0 => bytes.truncate(random.below(bytes.len())),
+        1 => bytes[page(one)].fill(0),
+        2 => bytes.copy_within(page(one), other * PAGE),
+        3 => {
+            let moved = bytes[page(one)].to_vec();
+            bytes.copy_within(page(other), one * PAGE);
+            bytes[page(other)].copy_from_slice(&moved);
+        }
+        _ => {
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.number() as u8;
+            }
+        }
+    }
+}
+
 /// Edits a file so many times, and looks at it each time. Ends in a panic where anything else does.
 fn edits(seed: u64, count: u64) {
-    let folder =
-        tempfile::tempdir_in(if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "." });
-    let folder = folder.expect("a folder");
+    let folder = folder();
     let path = folder.path().join("a.larder");
     let larder = still().open(&path).expect("a new store");
     let (mut workload, clock) = (Workload::new(seed), ManualClock::at(1_000_000));
@@ -717,10 +801,7 @@ fn edits(seed: u64, count: u64) {
     let mut random = Random::new(seed);
     for _ in 0..count {
         let mut bytes = good.clone();
-        for _ in 0..=random.below(3) {
-            let at = random.below(bytes.len());
-            bytes[at] = random.number() as u8;
-        }
+        damage(&mut bytes, &mut random);
         std::fs::write(&path, &bytes).expect("room in memory");
         let Ok(larder) = Options::new().cache_bytes(1 << 20).open_read_only(&path) else { continue };
         let _ = larder.verify(&mut |_| {});
@@ -767,26 +848,19 @@ fn seeds() -> Vec<Vec<u8>> {
 
 /// Holders that pause, clocks that move: nobody whose claim is past writes anything.
 fn fences(tier: &Tier, failures: &AtomicU64) {
-    let (began, done, stale) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for thread in 0..2u64 {
-            let (done, stale) = (&done, &stale);
-            scope.spawn(move || {
-                let mut random = Random::new(thread);
-                while done.load(Ordering::Relaxed) < tier.schedules && began.elapsed() < tier.limit / 3 {
-                    let clock = Arc::new(ManualClock::at(1_000_000));
-                    let options = still().clock(Arc::clone(&clock) as Arc<dyn Clock>);
-                    let larder =
-                        options.durability(larder::Durability::Lazy).open_in_memory().expect("a store");
-                    let sessions = ["ana", "bob", "eve"].map(|name| larder.session(name).expect("a session"));
-                    for _ in 0..200 {
-                        stale.fetch_add(schedule(&larder, &sessions, &clock, &mut random), Ordering::Relaxed);
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
+    let (began, seeds, done, stale) =
+        (Instant::now(), AtomicU64::new(1), AtomicU64::new(0), AtomicU64::new(0));
+    let work = || {
+        while done.load(Ordering::Relaxed) < tier.schedules && began.elapsed() < tier.limit / 3 {
+            let seed = seeds.fetch_add(1, Ordering::Relaxed);
+            let found = fences_of(seed);
+            done.fetch_add(SCHEDULES, Ordering::Relaxed);
+            if found > 0 && stale.fetch_add(found, Ordering::Relaxed) < 10 {
+                println!("  again: cargo run --release -p larder-tests --bin crash_lab -- fences {seed}");
+            }
         }
-    });
+    };
+    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
     let stale = stale.into_inner();
     println!(
         "schedules of fences   {:>9}: {stale} stale writes, {:.0} s",
@@ -796,32 +870,50 @@ fn fences(tier: &Tier, failures: &AtomicU64) {
     failures.fetch_add(stale, Ordering::Relaxed);
 }
 
+/// How many schedules are drawn for one store.
+const SCHEDULES: u64 = 200;
+
+/// Draws schedules for one store; tells in how many somebody wrote who may not, or had a number that was not new.
+fn fences_of(seed: u64) -> u64 {
+    let (clock, mut random) = (Arc::new(ManualClock::at(1_000_000)), Random::new(seed));
+    let options = still().clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let larder = options.durability(Durability::Lazy).open_in_memory().expect("a store");
+    let sessions = ["ana", "bob", "eve"].map(|name| larder.session(name).expect("a session"));
+    let mut greatest = 0;
+    (0..SCHEDULES).map(|_| schedule(&larder, &sessions, &clock, &mut random, &mut greatest)).sum()
+}
+
 /// One schedule: who holds the newest claim is known, and nobody else's write counts.
 fn schedule(
     larder: &Larder,
     sessions: &[larder::Session; 3],
     clock: &ManualClock,
     random: &mut Random,
+    greatest: &mut u64,
 ) -> u64 {
+    const YEARS: i64 = 10 * 365 * 86_400 * 1_000_000;
     let mut fences: [Option<u64>; 3] = [None; 3];
-    let (mut holder, mut until) = (None, 0);
-    let mut stale = 0;
-    let mut greatest = 0;
+    let (mut holder, mut stale) = (None, 0);
     for _ in 0..8 {
         let who = random.below(3);
         match random.below(4) {
             0 => {
-                let time = 1 + random.below(50) as u64;
-                let claimed = sessions[who].write(|txn| txn.claim("part", Duration::from_micros(time), None));
+                let time = Duration::from_micros(1 + random.below(50) as u64);
+                let claimed = sessions[who].write(|txn| txn.claim("part", time, None));
                 if let Ok(receipt) = claimed {
-                    stale += u64::from(receipt.value <= greatest);
-                    greatest = receipt.value;
+                    stale += u64::from(receipt.value <= *greatest);
+                    *greatest = receipt.value;
                     fences[who] = Some(receipt.value);
-                    (holder, until) = (Some(who), clock.now() + time as i64);
+                    holder = Some(who);
                 }
             }
-            // Forwards, and sometimes back.
-            1 => clock.advance(if random.percent(20) { -20 } else { random.below(60) as i64 }),
+            // Forwards, and sometimes back, and sometimes far.
+            1 => clock.advance(match random.below(100) {
+                0..20 => -20,
+                20..22 => -YEARS,
+                22..24 => YEARS,
+                _ => random.below(60) as i64,
+            }),
             2 => drop(larder.sweep(10)),
             _ => {
                 let Some(fence) = fences[who] else { continue };
@@ -829,9 +921,8 @@ fn schedule(
                 let put = claim.put(format!("by {who}"));
                 let is_stored = matches!(put, Ok(Fenceable::Done(_)));
                 let _ = claim.detach();
-                let may = holder == Some(who) && fences[who] == Some(greatest);
+                let may = holder == Some(who) && fences[who] == Some(*greatest);
                 stale += u64::from(is_stored && !may);
-                let _ = until;
             }
         }
     }
