@@ -119,7 +119,7 @@ pub use mounts::Mounts;
 pub use options::{Options, Retention, SlowHook, SlowOperation};
 pub use payload::{Loadable, PayloadReader, Pieces, Placement, Prepared, Storable, TypedValue};
 pub use primitives::{AuditEntry, CommitOutcome, Count, Orphan, Progress, Purpose, Statistics};
-pub use repair::{CompactReport, RepairReport, repair, verify_file};
+pub use repair::{CompactReport, RepairReport, repair, repair_in_place, verify_file};
 pub use retention::{Leaving, RetentionReport};
 pub use salvage::{SalvageReport, salvage};
 pub use session::{Receipt, Session};

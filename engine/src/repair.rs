@@ -1,7 +1,7 @@
 //! Compacting, repairing, salvaging: a new file of what there is in another one.
 
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::documents::Documents;
@@ -67,7 +67,7 @@ pub fn verify_file(path: impl AsRef<Path>, progress: &mut dyn FnMut(&VerifyRepor
 }
 
 /// What was repaired.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
     /// How many rows were copied.
@@ -76,6 +76,8 @@ pub struct RepairReport {
     pub left_out: Vec<Finding>,
     /// What is wrong with the new file still: what cannot be derived from anything.
     pub verified: VerifyReport,
+    /// Where the file as it was is kept, if the new one has its place.
+    pub kept: Option<PathBuf>,
 }
 
 /// Makes a new file of one that opens, without what is damaged, and with everything derived again that follows from
@@ -86,16 +88,35 @@ pub struct RepairReport {
 /// [`salvage`](crate::salvage).
 pub fn repair(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<RepairReport> {
     let larder = Options::new().open_read_only(from)?;
-    let snapshot = Arc::clone(larder.shared().commit.committed_view()?.snapshot());
-    let identity = *larder.shared().commit.store().identity();
-    let (mut rows, mut left_out, mut verified) = (0, Vec::new(), VerifyReport::default());
-    Store::build(to.as_ref(), identity, CACHE_BYTES, |store| {
-        rows = copy_readable(&snapshot, store, &mut left_out)?;
-        rebuild(store)?;
-        verified = verify_new(store)?;
+    let (mut report, identity) = (RepairReport::default(), *larder.shared().commit.store().identity());
+    Store::build(to.as_ref(), identity, CACHE_BYTES, |store| report.fill(&larder, store))?;
+    Ok(report)
+}
+
+/// The same, with the new file in the place of the one that there is. This is kept beside it, with its log if it has one: as
+/// `FILE.before-repair`, or, if there is one from before, with a number behind that. Nobody may have it open to write. A crash leaves
+/// the one or the other, whole.
+///
+/// # Errors
+/// As [`repair`]; [`Io`](crate::ErrorKind::Io) where a file can have one name only, or 16 were kept before. All leave what there
+/// was.
+pub fn repair_in_place(path: impl AsRef<Path>) -> Result<RepairReport> {
+    let larder = Options::new().open_read_only(&path)?;
+    let (mut report, identity) = (RepairReport::default(), *larder.shared().commit.store().identity());
+    let fill = |store: &Store| report.fill(&larder, store);
+    let kept = Store::build_instead(path.as_ref(), identity, CACHE_BYTES, fill)?;
+    Ok(RepairReport { kept: Some(kept), ..report })
+}
+
+impl RepairReport {
+    /// Fills a new store with what can be read of another and what follows from that.
+    fn fill(&mut self, from: &Larder, to: &Store) -> Result<()> {
+        let snapshot = Arc::clone(from.shared().commit.committed_view()?.snapshot());
+        self.rows = copy_readable(&snapshot, to, &mut self.left_out)?;
+        rebuild(to)?;
+        self.verified = verify_new(to)?;
         Ok(())
-    })?;
-    Ok(RepairReport { rows, left_out, verified })
+    }
 }
 
 /// Verifies a store that is being made.

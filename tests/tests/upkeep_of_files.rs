@@ -178,6 +178,12 @@ fn x_6_what_is_derived_is_repaired_and_what_is_not_is_named() {
     let found = verify_file(lab.path("a.larder"), &mut |_| {}).unwrap();
     assert!(!found.is_clean());
     let before = std::fs::read(lab.path("a.larder")).unwrap();
+    std::fs::write(lab.path("c.larder"), &before).unwrap();
+    let in_place = larder::repair_in_place(lab.path("c.larder")).unwrap();
+    let kept = in_place.kept.unwrap();
+    assert!(kept == lab.path("c.larder.before-repair") && std::fs::read(kept).unwrap() == before);
+    assert_eq!((in_place.left_out.len(), in_place.verified.is_clean()), (1, true));
+    assert_eq!(assets(&lab.open("c.larder")), expected);
     let report = repair(lab.path("a.larder"), lab.path("b.larder")).unwrap();
     assert!(std::fs::read(lab.path("a.larder")).unwrap() == before, "the file itself is left alone");
     assert_eq!(report.left_out.len(), 1, "{:?}", report.left_out);

@@ -11,10 +11,13 @@ use crate::output::{Done, Output, number, shown, size};
 
 #[derive(Args)]
 pub(crate) struct Repair {
-    /// The store. It is not changed.
+    /// The store. It is not changed, unless that is asked for.
     file: PathBuf,
     /// Where the repaired store goes, which is not there yet. Without it, only what is wrong is shown.
     to: Option<PathBuf>,
+    /// Put the repaired store in the place of this one, if anything is wrong with it; this is kept as FILE.before-repair.
+    #[arg(long, conflicts_with = "to")]
+    in_place: bool,
 }
 
 fn tell(output: Output, findings: &[Finding], what: &str) -> std::io::Result<()> {
@@ -28,34 +31,48 @@ fn tell(output: Output, findings: &[Finding], what: &str) -> std::io::Result<()>
 
 impl Repair {
     pub(crate) fn run(self, context: &Context) -> Done {
-        let Some(to) = &self.to else {
+        let report = if let Some(to) = &self.to {
+            larder::repair(&self.file, to)?
+        } else {
             let found = larder::verify_file(&self.file, &mut |_| {})?;
             tell(context.output, &found.findings, "finding")?;
             let count = found.findings.len();
             context.output.line(
                 || match count {
                     0 => "nothing to repair".to_owned(),
+                    _ if self.in_place => format!("{count} findings; what can be repaired is repaired"),
                     _ => format!("{count} findings; to repair what can be: larder repair FILE NEW"),
                 },
                 || json!({"findings": count}),
             )?;
-            return Ok(u8::from(count > 0));
+            if count == 0 || !self.in_place {
+                return Ok(u8::from(count > 0));
+            }
+            larder::repair_in_place(&self.file)?
         };
-        let report = larder::repair(&self.file, to)?;
+        let to = self.to.as_deref().unwrap_or(&self.file);
         tell(context.output, &report.left_out, "left_out")?;
         tell(context.output, &report.verified.findings, "finding")?;
+        let kept = report.kept.as_ref().map(|kept| kept.display().to_string());
         let is_whole = report.left_out.is_empty() && report.verified.is_clean();
         context.output.line(
             || {
                 format!(
-                    "{}: {} rows, {} left out, {} findings",
+                    "{}: {} rows, {} left out, {} findings{}",
                     shown(&to.display().to_string()),
                     number(report.rows),
                     report.left_out.len(),
-                    report.verified.findings.len()
+                    report.verified.findings.len(),
+                    kept.as_ref()
+                        .map_or(String::new(), |kept| format!("; the file as it was is {}", shown(kept)))
                 )
             },
-            || json!({"rows": report.rows, "left_out": report.left_out.len(), "findings": report.verified.findings.len()}),
+            || {
+                json!({
+                    "rows": report.rows, "left_out": report.left_out.len(),
+                    "findings": report.verified.findings.len(), "kept": kept,
+                })
+            },
         )?;
         Ok(u8::from(!is_whole))
     }

@@ -427,6 +427,7 @@ fn snapshots_are_made_checked_compared_and_restored() {
 fn stores_are_compacted_repaired_and_salvaged() {
     let kitchen = Kitchen::new();
     tree(&kitchen);
+    kitchen.write("tree/sour.txt", "sour cream and chives");
     kitchen.ok(&["import", "tree", "a.larder"]);
     let before = kitchen.ok(&["tree", "a.larder"]);
     kitchen.ok(&["compact", "a.larder"]);
@@ -435,6 +436,17 @@ fn stores_are_compacted_repaired_and_salvaged() {
     kitchen.ok(&["verify", "b.larder"]);
     assert_eq!(kitchen.ok(&["tree", "b.larder"]), before);
     kitchen.fails(2, &["repair", "a.larder", "b.larder"]);
+    kitchen.fails(2, &["repair", "a.larder", "d.larder", "--in-place"]);
+    assert_eq!(kitchen.ok(&["repair", "a.larder", "--in-place"]), "nothing to repair\n");
+    let mut rotten = std::fs::read(kitchen.at("a.larder")).unwrap();
+    let at = rotten.windows(10).position(|bytes| bytes == b"sour cream").unwrap();
+    rotten[at] ^= 1;
+    kitchen.write("rotten.larder", &rotten);
+    let repaired = kitchen.run(&["repair", "rotten.larder", "--in-place"]);
+    let said = String::from_utf8_lossy(&repaired.stdout);
+    assert!(repaired.status.code() == Some(1) && said.contains("1 left out"), "{said}");
+    kitchen.ok(&["verify", "rotten.larder"]);
+    assert!(std::fs::read(kitchen.at("rotten.larder.before-repair")).unwrap() == rotten);
     let mut headless = std::fs::read(kitchen.at("a.larder")).unwrap();
     headless[..4_096].fill(0);
     kitchen.write("headless.larder", headless);

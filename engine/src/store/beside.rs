@@ -91,9 +91,14 @@ impl Beside {
 
     /// The place beside the store at a resolved path.
     pub(super) fn file(store: &Path) -> Self {
+        Self::File(Self::path(store))
+    }
+
+    /// The name of the log beside a store's.
+    pub(super) fn path(store: &Path) -> PathBuf {
         let mut name = OsString::from(store);
         name.push("-log");
-        Self::File(PathBuf::from(name))
+        name.into()
     }
 
     /// Tells whether there is a place for a log.

@@ -12,6 +12,7 @@ mod backend;
 mod beside;
 mod direct;
 mod generation;
+mod instead;
 mod loader;
 mod names;
 mod place;
@@ -240,11 +241,21 @@ impl Store {
         fill: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
         place::create_new(&place::resolve(path)?, None, |medium| {
-            let store = Self::start(Backend::new(medium, Arc::default()), cache_bytes, Some(identity), None)?;
-            fill(&store)?;
-            store.flush()?;
-            store.trim()
+            Self::make(Backend::new(medium, Arc::default()), identity, cache_bytes, fill)
         })
+    }
+
+    /// Makes a store on what is empty, and lets go of it.
+    fn make(
+        backend: Backend,
+        identity: Identity,
+        cache_bytes: usize,
+        fill: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        let store = Self::start(backend, cache_bytes, Some(identity), None)?;
+        fill(&store)?;
+        store.flush()?;
+        store.trim()
     }
 
     fn start(

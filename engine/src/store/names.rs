@@ -227,10 +227,13 @@ mod tests {
         disk.rests(&["a.larder", "a.snapshot", "b.larder"]);
         crate::repair(at("a.larder"), at("c.larder")).unwrap();
         disk.rests(&["a.larder", "a.snapshot", "b.larder", "c.larder"]);
+        crate::repair_in_place(at("c.larder")).unwrap();
+        let all = ["a.larder", "a.snapshot", "b.larder", "c.larder", "c.larder.before-repair"];
+        disk.rests(&all);
         let larder = options().open(at("b.larder")).unwrap();
         assert_eq!(larder.root().unwrap().get("a").unwrap().bytes().unwrap(), "one");
         larder.close().unwrap();
-        disk.rests(&["a.larder", "a.snapshot", "b.larder", "c.larder"]);
+        disk.rests(&all);
     }
 
     /// T14: whatever fails of putting a shorter file in the place of the store's, what is acknowledged then is there later. When
@@ -264,6 +267,45 @@ mod tests {
                 assert_eq!(session.get("a").unwrap().bytes().unwrap(), "one", "{steps}");
                 assert_eq!(session.exists("b").unwrap(), has_log, "{steps}: {compacted:?}");
                 assert_eq!(session.exists("c").unwrap(), put.is_ok(), "{steps}: {compacted:?}, {put:?}");
+            }
+        }
+    }
+
+    /// T14: whatever fails of putting a repaired file in the place of the store's, and wherever it stops, what was there is there, and
+    /// nothing that nobody knows of.
+    #[test]
+    fn t14_a_repair_in_place_that_fails_loses_nothing() {
+        for has_log in [false, true] {
+            for steps in 0.. {
+                let folder = tempfile::tempdir().unwrap();
+                let (from, at) = (folder.path().join("from.larder"), folder.path().join("a.larder"));
+                let larder = Options::new().inline().open(&from).unwrap();
+                larder.root().unwrap().put("a", "one").unwrap();
+                if has_log {
+                    // As a crash leaves it.
+                    std::fs::copy(&from, &at).unwrap();
+                    std::fs::copy(folder.path().join("from.larder-log"), folder.path().join("a.larder-log"))
+                        .unwrap();
+                } else {
+                    larder.close().unwrap();
+                    std::fs::copy(&from, &at).unwrap();
+                }
+                fail_after(steps);
+                let repaired = crate::repair_in_place(&at);
+                let has_failed = has_failed();
+                assert_eq!(repaired.is_err(), has_failed, "{steps}: {repaired:?}");
+                let of = |path: &std::path::Path| {
+                    let larder = Options::new().inline().existing_only().open(path).unwrap();
+                    larder.root().unwrap().get("a").unwrap().bytes().unwrap()
+                };
+                assert_eq!(of(&at), "one", "{steps}");
+                if let Ok(report) = repaired {
+                    assert_eq!(of(&report.kept.unwrap()), "one", "{steps}");
+                }
+                if !has_failed {
+                    assert!(steps > 4, "{steps} steps");
+                    break;
+                }
             }
         }
     }

@@ -13,8 +13,8 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::primitives::{Purpose, StatisticsMap, deadline_key, expiry_of};
 
-/// How many backups of one format are kept under names of their own.
-const BACKUPS_MAX: u32 = 16;
+/// How many backups of one kind are kept under names of their own.
+pub(super) const BACKUPS_MAX: u32 = 16;
 /// How much of a file is copied in one go, in bytes.
 const COPIED_AT_ONCE: usize = 1 << 20;
 
@@ -134,7 +134,7 @@ impl Store {
     fn back_up(&self, format: u32) -> Result<Option<PathBuf>> {
         let (Some(path), false) = (self.path(), self.is_read_only) else { return Ok(None) };
         for number in 1..=BACKUPS_MAX {
-            let backup = backup_path(&path, format, number);
+            let backup = backup_path(&path, &format!("format-{format}-backup"), number);
             match place::create_new(&backup, Some(&path), |target| {
                 let copying = |error| place::io_error("backing up the file", error);
                 let length = self.state.length();
@@ -159,9 +159,11 @@ impl Store {
     }
 }
 
-fn backup_path(path: &Path, format: u32, number: u32) -> PathBuf {
+/// The name of a backup, which says what it is.
+pub(super) fn backup_path(path: &Path, what: &str, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".format-{format}-backup"));
+    name.push(".");
+    name.push(what);
     if number > 1 {
         name.push(format!("-{number}"));
     }
