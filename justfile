@@ -33,9 +33,11 @@ bench *filter:
 doc:
     cargo doc --workspace --no-deps --open
 
-# The tests that take longer: two hundred kills in each durability, three hundred processes without memory.
+# The tests that take longer: two hundred kills in each durability, three hundred processes without memory, a thousand files that
+# no store wrote.
 test-long:
     LARDER_LONG=1 cargo test -p larder-tests --test killed --test memory
+    LARDER_LONG=1 cargo test -p larder-tools --test hostile
 
 # Crash images, rotten bits, fences, histories: what every change has to pass, in about five minutes.
 crash-lab:
@@ -56,6 +58,17 @@ planted-bugs *name:
 # The same for so many seconds each.
 crash-lab-long seconds="3600":
     cargo run --release -p larder-tests --bin crash_lab -- long {{seconds}}
+
+# Everything that takes hours, one after the other: so many seconds for each stage of the lab and for each decoder, a million
+# schedules of the locks, ten years of a store, the tests that take longer, all bugs, all small changes.
+long seconds="3600":
+    cargo run --release -p larder-tests --bin crash_lab -- long {{seconds}}
+    tests/fuzz/run {{seconds}}
+    tests/schedules/run 80000
+    just soak 3650
+    just test-long
+    just planted-bugs
+    for part in 0 1 2 3 4 5 6 7; do just mutants $part/8 || true; done
 
 # So many days of a store with failures and losses of power, on a clock that is told the time: a year in half a minute.
 soak days="365" seed="1":

@@ -438,33 +438,68 @@ fn those_who_were_revoked_long_ago_are_forgotten() {
     assert!(held.put("late").unwrap().is_fenced(), "and fenced for ever");
 }
 
+const HOUR: i64 = 3_600_000_000;
+const TEN_YEARS: i64 = 10 * 365 * 24 * HOUR;
+
 #[test]
-fn x_9_a_clock_that_jumps_back_an_hour_ends_no_claim_early_and_turns_no_order() {
-    let hour = 3_600_000_000;
-    let clock = Arc::new(ManualClock::at(10 * hour));
-    let larder = Options::new().inline().clock(Arc::clone(&clock) as _).open_in_memory().unwrap();
-    let (ana, bob) = (larder.session("ana").unwrap(), larder.session("bob").unwrap());
+fn x_9_a_clock_that_jumps_back_ends_no_claim_early_and_turns_no_order() {
+    for jump in [HOUR, TEN_YEARS] {
+        let begin = 2 * TEN_YEARS;
+        let clock = Arc::new(ManualClock::at(begin));
+        let larder = Options::new().inline().clock(Arc::clone(&clock) as _).open_in_memory().unwrap();
+        let (ana, bob) = (larder.session("ana").unwrap(), larder.session("bob").unwrap());
+        let held = claim(&ana, "k");
+        ana.put(
+            "timed",
+            Draft::from("x").status(Status::Ready).with(|about| about.expires(begin + 90_000_000)),
+        )
+        .unwrap();
+        let next = larder.next_deadline().unwrap();
+        clock.advance(-jump);
+        assert_eq!(larder.next_deadline().unwrap(), next);
+        assert_eq!(larder.sweep(10).unwrap().total(), 0);
+        assert_eq!(kind_of(bob.claim("k").for_at_most(MINUTE)), "Claimed");
+        let other = claim(&bob, "other");
+        // As much later by the clock it is where it was: nothing was early, and nothing is late.
+        clock.advance(jump + 59_000_000);
+        assert_eq!(kind_of(ana.claim("other").for_at_most(MINUTE)), "Claimed");
+        assert_eq!(kind_of(bob.claim("k").for_at_most(MINUTE)), "Claimed");
+        clock.advance(1_000_000);
+        assert_eq!(larder.sweep(10).unwrap().claims, 2, "both were made at the same commit time");
+        assert!(held.put("late").unwrap().is_fenced() && other.put("late").unwrap().is_fenced());
+        clock.advance(30_000_000);
+        assert_eq!(larder.sweep(10).unwrap().expired, 1);
+        let told = ana.feed_since(0, 100).unwrap();
+        assert!(told.is_sorted_by_key(|event| (event.commit.sequence, event.time)));
+        verified(&larder);
+    }
+}
+
+#[test]
+fn x_9_what_was_past_by_a_clock_ten_years_ahead_does_not_come_back_with_the_right_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(TEN_YEARS));
+    let open = || {
+        let options = Options::new().inline().clock(Arc::clone(&clock) as _);
+        options.open(folder.path().join("a.larder")).unwrap()
+    };
+    let larder = open();
+    let ana = larder.session("ana").unwrap();
     let held = claim(&ana, "k");
-    ana.put(
-        "timed",
-        Draft::from("x").status(Status::Ready).with(|about| about.expires(10 * hour + 90_000_000)),
-    )
-    .unwrap();
-    let next = larder.next_deadline().unwrap();
-    clock.advance(-hour);
-    assert_eq!(larder.next_deadline().unwrap(), next);
-    assert_eq!(larder.sweep(10).unwrap().total(), 0);
-    assert_eq!(kind_of(bob.claim("k").for_at_most(MINUTE)), "Claimed");
-    let other = claim(&bob, "other");
-    // An hour later by the clock it is where it was: nothing was early, and nothing is late.
-    clock.advance(hour + 59_000_000);
-    assert_eq!(kind_of(ana.claim("other").for_at_most(MINUTE)), "Claimed");
-    assert_eq!(kind_of(bob.claim("k").for_at_most(MINUTE)), "Claimed");
-    clock.advance(1_000_000);
-    assert_eq!(larder.sweep(10).unwrap().claims, 2, "both were made at the same commit time");
-    assert!(held.put("late").unwrap().is_fenced() && other.put("late").unwrap().is_fenced());
-    clock.advance(30_000_000);
-    assert_eq!(larder.sweep(10).unwrap().expired, 1);
+    let timed = Draft::from("x").status(Status::Ready).with(|about| about.expires(TEN_YEARS + HOUR));
+    ana.put("timed", timed).unwrap();
+    clock.advance(TEN_YEARS);
+    let swept = larder.sweep(10).unwrap();
+    assert_eq!((swept.claims, swept.expired), (1, 1));
+    assert!(held.put("late").unwrap().is_fenced());
+    drop(ana);
+    larder.close().unwrap();
+    clock.advance(-TEN_YEARS);
+    let larder = open();
+    let ana = larder.session("ana").unwrap();
+    assert!(ana.get_loadable("timed").unwrap().miss().is_some());
+    let held = claim(&ana, "k");
+    assert!(!held.put("on time").unwrap().is_fenced());
     let told = ana.feed_since(0, 100).unwrap();
     assert!(told.is_sorted_by_key(|event| (event.commit.sequence, event.time)));
     verified(&larder);

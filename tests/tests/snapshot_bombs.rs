@@ -1,6 +1,8 @@
 //! Snapshots that promise more than they hold, or hold more than they promise: each is refused, in bounded memory.
 
-use larder::format::{ContentHash, PIECE_HEADER_LENGTH, PieceHeader, PieceKind, SNAPSHOT_CONTENT_MAX};
+use larder::format::{
+    ContentHash, Operation, PIECE_HEADER_LENGTH, PieceHeader, PieceKind, SNAPSHOT_CONTENT_MAX,
+};
 use larder::{Draft, RestoreOptions, SnapshotFile, SnapshotOptions, restore};
 use larder_tests::{Lab, in_memory};
 
@@ -69,6 +71,19 @@ fn operations(length: usize) -> Vec<u8> {
     zstd::bulk::compress(&content, 1).unwrap()
 }
 
+/// The rows of a snapshot with its first one twice, and without its second.
+fn first_row_twice() -> Vec<u8> {
+    let (_, frame) = pieces().remove(1);
+    let content = bytes::Bytes::from(zstd::decode_all(frame.as_slice()).unwrap());
+    let (mut ends, mut at) = (Vec::new(), 0);
+    while at < content.len() {
+        Operation::decode(&content, &mut at).unwrap();
+        ends.push(at);
+    }
+    let content = [&content[..ends[0]], &content[..ends[0]], &content[ends[1]..]].concat();
+    with_rows(u32::try_from(content.len()).unwrap(), &zstd::bulk::compress(&content, 1).unwrap(), 1)
+}
+
 fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     let most = SNAPSHOT_CONTENT_MAX as usize;
     // An endless frame: without the length of its content.
@@ -86,6 +101,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
         ("65 MiB of small operations", with_rows(SNAPSHOT_CONTENT_MAX / 10 * 10, &operations(most), 20)),
         ("a piece that is cut off", cut),
         ("a piece larger than the limit", with_rows(SNAPSHOT_CONTENT_MAX + 1, &zeros(most + 1), 1)),
+        ("the same row twice", first_row_twice()),
         ("two frames in a piece", with_rows(8_192, &[zeros(4_096), zeros(4_096)].concat(), 1)),
     ]
 }

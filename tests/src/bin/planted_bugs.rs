@@ -98,7 +98,12 @@ fn refresh(from: &Path, to: &Path) {
 fn run(source: &Path, copy: &Path, package: &str, test: &str) -> &'static str {
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-        command.args(arguments).args(["--quiet", "--package", package, "--test", test]);
+        command.args(arguments).args(["--quiet", "--package", package]);
+        // A test of the crate itself, or one from outside.
+        match test {
+            "lib" => command.arg("--lib"),
+            _ => command.args(["--test", test]),
+        };
         command
             .current_dir(source)
             .env("CARGO_TARGET_DIR", copy.join("build"))
