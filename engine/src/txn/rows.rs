@@ -16,19 +16,21 @@ use crate::store::{Table, corrupt};
 impl Reading<'_, '_> {
     /// Finds the collection under a key. Who may do nothing with it is told what one is told who may not read here.
     pub(crate) fn collection(&self, key: &Key) -> Result<OpenedCollection> {
-        let row = self.row(key)?;
-        let found =
-            row.as_ref().and_then(|row| Some((&row.record, DefinedCollection::section(&row.record)?)));
-        let Some((record, section)) = found else {
-            self.guard.reading(key)?;
-            let kind = if row.is_some() { ErrorKind::NotACollection } else { ErrorKind::NotFound };
-            return Err(Error::from(kind).at(key));
-        };
-        let collection = self.view.definition(section).map_err(|error| error.at(key))?;
-        if !self.may_work_with(key, &collection) {
+        let opened = self.opened(key);
+        if !opened.as_ref().is_ok_and(|opened| self.may_work_with(key, &opened.collection)) {
             self.guard.reading(key)?;
         }
-        Ok(OpenedCollection { record: record.clone(), collection })
+        opened
+    }
+
+    /// Opens a collection for whoever may know of it.
+    pub(crate) fn opened(&self, key: &Key) -> Result<OpenedCollection> {
+        let Some(row) = self.row(key)? else { return Err(Error::from(ErrorKind::NotFound).at(key)) };
+        let Some(section) = DefinedCollection::section(&row.record) else {
+            return Err(Error::from(ErrorKind::NotACollection).at(key));
+        };
+        let collection = self.view.definition(section).map_err(|error| error.at(key))?;
+        Ok(OpenedCollection { record: row.record.clone(), collection })
     }
 
     /// Tells whether the caller may do anything with the rows.

@@ -187,7 +187,7 @@ impl<'s> WriteTxn<'s> {
     fn rebuild(&mut self, key: &Key) -> Result<u64> {
         let documents = Arc::clone(&self.documents);
         self.guard(&documents).access(Right::MANAGE, key)?;
-        let collection = self.reading().collection(key)?;
+        let collection = self.reading().opened(key)?;
         let derived = self.derive_all(&collection)?;
         let count = derived.len() as u64;
         self.put_derived(collection.id, derived);
