@@ -357,3 +357,18 @@ fn a_row_comes_back_and_what_is_cut_or_of_another_version_is_refused() {
         assert!(RowContent::decode(&other.into()).is_err(), "byte {at}");
     }
 }
+
+/// S4-1.1: where the entries of a text begin, in an index from the greatest on, those of longer texts that begin with it are past.
+#[test]
+fn s4_1_1_entries_of_a_value_begin_behind_those_of_longer_ones() {
+    for (index, is_descending) in [
+        (index(IndexDefinition::new("i").by("t")), false),
+        (index(IndexDefinition::new("i").by_descending("t")), true),
+    ] {
+        let start = index.start(&["a".into()]).unwrap();
+        let entry = |text: &str| entries_of(&index, b"k", &fields([("t", text.into())])).remove(0).key;
+        assert!(start <= entry("a"));
+        assert_eq!(entry("ab") < start, is_descending);
+        assert_eq!(entry("b") < start, is_descending);
+    }
+}

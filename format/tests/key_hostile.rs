@@ -213,3 +213,10 @@ fn keys_at_the_limits_and_unusual_ones_are_kept() {
     assert_ne!(Key::parse("\u{e9}").unwrap(), Key::parse("e\u{301}").unwrap());
     assert_ne!(Key::parse("A").unwrap(), Key::parse("a").unwrap());
 }
+
+#[test]
+fn a_segment_has_255_bytes_at_most_also_of_other_letters() {
+    let most = format!("{}x", "ä".repeat(127));
+    assert_eq!(Key::parse(&most).unwrap().as_str().len(), 255);
+    assert!(matches!(Key::parse(&"ä".repeat(128)), Err(KeyError::SegmentTooLong { len: 256, max: 255, .. })));
+}

@@ -288,3 +288,12 @@ proptest! {
         let _ = ByteSize::parse(&text);
     }
 }
+
+#[test]
+fn a_limit_for_a_pattern_takes_the_place_of_the_one_that_it_has() {
+    let before = limits("[[limit]]\non = [\"img/**\", \"doc/**\"]\nmax_binary_size = 10");
+    let after = before.with_max_binary_size("img/**".parse().unwrap(), 20);
+    let bytes = |limits: &Limits, key: &[u8]| limits.max_binary_size(key).bytes;
+    assert_eq!((bytes(&after, b"img\0a\0"), bytes(&after, b"doc\0a\0")), (20, 10));
+    assert_eq!((bytes(&before, b"img\0a\0"), after.limit_count()), (10, 2));
+}

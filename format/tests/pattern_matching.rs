@@ -311,3 +311,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_set_is_empty_until_there_is_a_pattern_in_it() {
+    let mut set = PatternSet::new();
+    assert!(set.is_empty());
+    set.insert(&pattern("a/**"), 1);
+    assert!(!set.is_empty());
+}

@@ -330,6 +330,7 @@ fn names_that_rules_could_not_write_are_refused() {
         assert_eq!(principal("ana").with_groups([name]), Err(error));
     }
     assert_eq!(PrincipalName::parse("Ana von der Küche").unwrap().as_str(), "Ana von der Küche");
+    assert_eq!(PrincipalName::parse(&long[1..]).unwrap().as_str().len(), 255);
 }
 
 fn rule(fields: &str) -> String {

@@ -353,3 +353,9 @@ fn payloads_are_recognised_by_their_magic_numbers() {
     late.extend_from_slice(b"\x89PNG\r\n\x1a\n");
     assert!(registry.sniff(&late).is_none());
 }
+
+#[test]
+fn a_name_of_a_format_is_given_as_it_is() {
+    let name = FormatName::parse("csv:~").unwrap();
+    assert_eq!((name.as_str(), name.base(), name.qualifier()), ("csv:~", "csv", Some("~")));
+}

@@ -322,3 +322,10 @@ proptest! {
         prop_assert!(registry.validate(&full, &head, Strictness::Strict).is_ok());
     }
 }
+
+#[test]
+fn a_finding_says_which_field_it_is_about() {
+    let unknown = FormatError::UnknownFormat { got: "x".to_owned(), suggestion: None };
+    let missing = FormatError::MissingField { field: "media_type" };
+    assert_eq!((unknown.field(), missing.field()), ("data_format", "media_type"));
+}

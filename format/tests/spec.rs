@@ -7,9 +7,10 @@ use larder_format::{
     BATCH_HEADER_LENGTH, BatchHeader, ByteOrder, CHECKSUM_LENGTH, CollectionDefinition, ContentHash,
     ENVELOPE_ALIGNMENT_MAX, ENVELOPE_LENGTH, Envelope, EventKind, FeedRow, INDEX_FIELDS_MAX, INDEXES_MAX,
     IndexDefinition, Key, LOG_BLOCK, LOG_VERSION, Labelled, LogFileHeader, Operation, Part, PayloadState,
-    RECORD_HEADER_LENGTH, RECORD_VERSION, RKYV_FORMAT, ROW_VALUE_MAX, Record, RecordBuilder, RowContent,
-    SectionTag, StateIdentity, Status, Tuple, WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet,
-    WriteSetBuilder, seal_into, type_fingerprint, unseal,
+    PieceHeader, PieceKind, RECORD_HEADER_LENGTH, RECORD_VERSION, RKYV_FORMAT, ROW_VALUE_MAX, Record,
+    RecordBuilder, RowContent, SNAPSHOT_CONTENT_MAX, SectionTag, StateIdentity, Status, Tuple,
+    WRITE_SET_HEADER_LENGTH, WRITE_SET_LENGTH_MAX, WriteSet, WriteSetBuilder, seal_into, type_fingerprint,
+    unseal,
 };
 
 const SPEC: &str = include_str!("../../SPEC.md");
@@ -225,4 +226,18 @@ fn sections_that_are_not_known_survive_a_rewrite() {
     let (read, _) = Record::split(&row).unwrap();
     assert_eq!(read.section(0x9001), Some(&b"from a later version"[..]));
     assert_eq!(read.text(SectionTag::Title), Some("Friday"));
+}
+
+#[test]
+fn a_piece_of_a_snapshot_has_the_length_of_the_largest_row_at_most() {
+    assert_eq!(SNAPSHOT_CONTENT_MAX, 65 << 20);
+    let largest = |more: u32| PieceHeader {
+        kind: PieceKind::Rows,
+        number: 1,
+        frame_length: SNAPSHOT_CONTENT_MAX + more,
+        content_length: SNAPSHOT_CONTENT_MAX,
+        digest: [7; 32],
+    };
+    assert_eq!(PieceHeader::decode(&largest(0).encode()).unwrap().frame_length, SNAPSHOT_CONTENT_MAX);
+    assert!(PieceHeader::decode(&largest(1).encode()).is_err());
 }

@@ -260,3 +260,11 @@ fn s3_2_c_golden_encodings_stay_byte_stable() {
         assert_eq!(Tuple::decode(&bytes).unwrap().parts(), parts, "{name}");
     }
 }
+
+#[test]
+fn text_is_given_as_it_is_and_nothing_else_as_text() {
+    let labelled = Labelled::new([("t", "leek".into()), ("zero", "a\0b".into()), ("n", one())]).unwrap();
+    assert_eq!(labelled.text("t").unwrap(), "leek");
+    assert_eq!(labelled.text("zero").unwrap(), "a\0b");
+    assert!(labelled.text("n").is_none() && labelled.text("none").is_none());
+}
