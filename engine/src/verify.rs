@@ -106,6 +106,9 @@ const RESTORE: &str = "restore the asset from a copy, or delete it";
 const REBUILD: &str = "it can be derived again: larder repair FILE";
 const REMOVE: &str = "it can be removed: larder repair FILE";
 
+/// How many of the assets that have a payload are named.
+const NAMED_MAX: usize = 3;
+
 /// How many payloads are kept in memory at a time, to account for their chunks.
 const PAYLOADS_AT_ONCE: usize = 1_000_000;
 
@@ -121,6 +124,7 @@ pub(crate) fn verify(
         report: VerifyReport::default(),
         derived: BTreeMap::new(),
         collections: BTreeMap::new(),
+        broken: BTreeMap::new(),
         progress,
     };
     check.records()?;
@@ -133,6 +137,7 @@ pub(crate) fn verify(
     check.chunks()?;
     check.feed()?;
     check.others()?;
+    check.name_broken()?;
     (check.progress)(&check.report);
     Ok(check.report)
 }
@@ -145,6 +150,8 @@ struct Check<'c> {
     derived: BTreeMap<Table, u64>,
     /// The collections and their keys, by their numbers.
     collections: BTreeMap<u64, (Key, DefinedCollection)>,
+    /// The payloads in which something was found, by their hashes, and which findings these are.
+    broken: BTreeMap<ContentHash, Vec<usize>>,
     progress: &'c mut dyn FnMut(&VerifyReport),
 }
 
@@ -419,7 +426,12 @@ impl Check<'_> {
             })?;
             for hash in references.into_keys() {
                 let what = "a payload that records refer to has no row";
-                self.report.find(format!("content {}", ContentHash(hash)), what, RESTORE);
+                self.find_in_payload(
+                    ContentHash(hash),
+                    &format!("content {}", ContentHash(hash)),
+                    what,
+                    RESTORE,
+                );
             }
         }
         Ok(())
@@ -431,25 +443,71 @@ impl Check<'_> {
             let place = row.key().escape_ascii().to_string();
             return self.report.find(place, "a row of the contents is malformed", RESTORE);
         };
-        let place = format!("payload {}", content.id);
-        match references.remove(&hash) {
+        let (place, referred) = (format!("payload {}", content.id), references.remove(&hash));
+        let hash = ContentHash(hash);
+        match referred {
             None => self.report.find(place.clone(), "no record refers to it", REMOVE),
             Some((id, _)) if id != content.id => {
-                self.report.find(place.clone(), format!("records refer to it as payload {id}"), RESTORE);
+                self.find_in_payload(hash, &place, format!("records refer to it as payload {id}"), RESTORE);
             }
             Some((_, count)) if count != content.references => {
                 let what = format!("it has {} references, {count} records refer to it", content.references);
-                self.report.find(place.clone(), what, REBUILD);
+                self.find_in_payload(hash, &place, what, REBUILD);
             }
             Some(_) => {}
         }
         self.report.payloads += 1;
         let source = Box::new(Arc::clone(self.snapshot));
-        let read = PayloadReader::stored(content.stored(ContentHash(hash)), source)
-            .and_then(|mut reader| reader.verify());
+        let read = PayloadReader::stored(content.stored(hash), source).and_then(|mut reader| reader.verify());
         if let Err(error) = read {
-            self.report.find(place, error.to_string(), RESTORE);
+            self.find_in_payload(hash, &place, error.to_string(), RESTORE);
         }
+    }
+
+    /// Finds something in a payload; the assets that have it are named at the end.
+    fn find_in_payload(
+        &mut self,
+        hash: ContentHash,
+        place: &str,
+        what: impl Into<String>,
+        remedy: &'static str,
+    ) {
+        let at = self.report.findings.len();
+        self.report.find(place, what, remedy);
+        if self.report.findings.len() > at {
+            self.broken.entry(hash).or_default().push(at);
+        }
+    }
+
+    /// Names the assets that have the payloads in which something was found: a few of each.
+    fn name_broken(&mut self) -> Result<()> {
+        if self.broken.is_empty() {
+            return Ok(());
+        }
+        let mut names: BTreeMap<ContentHash, (Vec<String>, u64)> = BTreeMap::new();
+        let rows = self.snapshot.range(Table::Records, Bound::Unbounded, Bound::Unbounded)?;
+        // What cannot be read was told before.
+        for row in rows.over_damage().filter_map(Result::ok) {
+            let record = Record::split(&Bytes::copy_from_slice(row.body()));
+            let hash = record.ok().and_then(|(record, _)| record.payload().hash());
+            if let (Some(hash), Ok(key)) = (hash, Key::decode(row.key()))
+                && self.broken.contains_key(&hash)
+            {
+                let (named, others) = names.entry(hash).or_default();
+                if named.len() < NAMED_MAX { named.push(key.to_string()) } else { *others += 1 }
+            }
+        }
+        for (hash, findings) in &self.broken {
+            let Some((named, others)) = names.get(hash) else { continue };
+            let more = if *others > 0 { format!(" and {others} others") } else { String::new() };
+            let of = format!(", of {}{more}", named.join(", "));
+            for at in findings {
+                if let Some(finding) = self.report.findings.get_mut(*at) {
+                    finding.place.push_str(&of);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every chunk is one of a payload, or of an upload.

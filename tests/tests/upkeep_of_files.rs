@@ -194,6 +194,26 @@ fn x_6_what_is_derived_is_repaired_and_what_is_not_is_named() {
     assert_eq!(repaired.root().unwrap().find_by_tag("zebra-tag").unwrap().len(), 300);
 }
 
+/// What is wrong with a payload names the assets that have it: a few of them, where there are many.
+#[test]
+fn x_6_a_rotten_payload_names_the_assets_that_have_it() {
+    let lab = Lab::new();
+    let larder = lab.open("a.larder");
+    let session = larder.root().unwrap();
+    let payload =
+        [b"the only words of this kind ".as_slice(), &larder_tests::Random::new(3).bytes(9_000)].concat();
+    for number in 0..5 {
+        session.put(format!("n/{number}"), payload.clone()).unwrap();
+    }
+    session.put("other", larder_tests::Random::new(4).bytes(9_000)).unwrap();
+    drop(session);
+    larder.close().unwrap();
+    assert!(damage(&lab.path("a.larder"), b"the only words of this kind") > 0);
+    let found = verify_file(lab.path("a.larder"), &mut |_| {}).unwrap().findings;
+    let named = |finding: &&Finding| finding.place.ends_with(", of n/0, n/1, n/2 and 2 others");
+    assert_eq!(found.iter().filter(named).count(), 1, "{found:#?}");
+}
+
 /// An entry of an index that rotted is found, with its collection and row, and deriving the index anew mends it: in the file
 /// itself, and in another.
 #[test]
