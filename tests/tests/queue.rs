@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder::{
-    CollectionDefinition, DocumentKind, Larder, ManualClock, Part, RowDraft, RowRange, Session, WriteTxn,
+    CollectionDefinition, DocumentKind, Larder, ManualClock, Part, RestoreOptions, RowDraft, RowRange,
+    Session, WriteTxn, restore,
 };
 use larder_layers::queue::{
     Backoff, Enqueued, Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues,
@@ -76,14 +77,25 @@ impl World {
     }
 }
 
-/// Runs a scenario in memory and on a file.
-fn on_both(settings: QueueSettings, scenario: impl Fn(&World)) {
-    let clock = Arc::new(ManualClock::at(SECOND));
-    scenario(&World::new(still().clock(clock.clone()).open_in_memory().unwrap(), clock, &settings));
-    let folder = tempfile::tempdir().unwrap();
-    let clock = Arc::new(ManualClock::at(SECOND));
-    let larder = still().clock(clock.clone()).open(folder.path().join("q.larder")).unwrap();
-    scenario(&World::new(larder, clock, &settings));
+/// Plays a scenario in memory, on a file, and on the images that crashes in it would have left: in all of them what is counted is
+/// what is there.
+fn everywhere(settings: QueueSettings, scenario: impl Fn(&World)) {
+    let queue_of = |larder: &Larder, clock: &Arc<ManualClock>| World {
+        larder: larder.clone(),
+        clock: Arc::clone(clock),
+        ana: larder.session("ana").unwrap(),
+        queue: Queues::at("queues").unwrap().queue("q").unwrap(),
+    };
+    larder_tests::everywhere(
+        |larder, clock| scenario(&World::new(larder.clone(), Arc::clone(clock), &settings)),
+        |larder| {
+            let world = queue_of(larder, &Arc::new(ManualClock::at(SECOND)));
+            // A crash may have come before there was one, or after it was deleted.
+            if world.ana.read(|view| Ok(world.queue.stats(view))).unwrap().is_ok() {
+                world.counts();
+            }
+        },
+    );
 }
 
 fn new() -> QueueSettings {
@@ -92,7 +104,7 @@ fn new() -> QueueSettings {
 
 #[test]
 fn test_create_and_queue_dequeue() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         for text in ["one", "two", "three"] {
             let _ = world.put(text);
         }
@@ -115,7 +127,7 @@ fn test_create_and_queue_dequeue() {
 
 #[test]
 fn s4_1_3_test_dlq_functionality() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let _ = world.put(Message::new("bad").header("kind", "soup"));
         for attempt in 1..=5 {
             let (token, _, attempts) = world.take().unwrap();
@@ -154,7 +166,7 @@ fn s4_1_3_test_dlq_functionality() {
 
 #[test]
 fn s4_qw3_test_heartbeat() {
-    on_both(new().visibility(seconds(2)), |world| {
+    everywhere(new().visibility(seconds(2)), |world| {
         let _ = world.put("x");
         let token = world.taken();
         world.clock.advance(1_100_000);
@@ -209,7 +221,7 @@ fn s4_1_2_test_persistence_workflow() {
 
 #[test]
 fn s4_0_1_sizes_of_messages_and_batches_are_limited() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let of = |length: usize| Message::new(vec![b'x'; length]);
         let mib = 1 << 20;
         let _ = world.put(of(mib));
@@ -241,7 +253,7 @@ fn s4_0_2_names_are_checked() {
     for name in ["", "a/b", "é", "a b", ".", &long] {
         assert!(matches!(queues.queue(name), Err(QueueError::InvalidName { .. })), "{name:?}");
     }
-    on_both(new().attempts_max(1), |world| {
+    everywhere(new().attempts_max(1), |world| {
         let longest = queues.queue(&"q".repeat(128)).unwrap();
         world
             .ana
@@ -262,7 +274,7 @@ fn s4_0_2_names_are_checked() {
 
 #[test]
 fn s4_1_4_batches_are_acknowledged_as_a_whole_or_not_at_all() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         for _ in 0..3 {
             let _ = world.put("x");
         }
@@ -318,7 +330,7 @@ fn x_7_s4_1_1_of_16_who_acknowledge_one_does() {
 
 #[test]
 fn s4_1_5_s4_2_5_a_sweep_is_limited_one_commit_and_keeps_the_order() {
-    on_both(new().attempts_max(0), |world| {
+    everywhere(new().attempts_max(0), |world| {
         world
             .act(|queue, txn| queue.enqueue_all(txn, (0..2_500).map(|n| Message::new(format!("{n:04}")))))
             .unwrap();
@@ -379,7 +391,7 @@ fn s4_1_1_3_what_is_expired_is_found_without_a_change_and_taken_back_in_the_same
 
 #[test]
 fn s4_6_a_full_queue_takes_nothing_more() {
-    on_both(new().messages_max(10).bytes_max(1_000), |world| {
+    everywhere(new().messages_max(10).bytes_max(1_000), |world| {
         for _ in 0..8 {
             let _ = world.put("x");
         }
@@ -424,7 +436,7 @@ fn s4_6_a_full_queue_takes_nothing_more() {
 
 #[test]
 fn s2_31_s2_32_priority_and_delay_order_what_is_taken() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         for (text, priority, delay) in
             [("later", 9, 5), ("low", -1_000, 0), ("a", 0, 0), ("high", 1_000, 0), ("b", 0, 0)]
         {
@@ -448,7 +460,7 @@ fn s2_31_s2_32_priority_and_delay_order_what_is_taken() {
 fn s1_3_attempts_and_backoff_are_data_of_the_queue_or_of_the_message() {
     let backoff = Backoff::exponential(seconds(30), 3, seconds(300));
     assert_eq!([1, 2, 3, 4, 99].map(|attempts| backoff.wait(attempts).as_secs()), [30, 90, 270, 300, 300]);
-    on_both(new().attempts_max(3).backoff(Backoff::exponential(seconds(5), 3, seconds(60))), |world| {
+    everywhere(new().attempts_max(3).backoff(Backoff::exponential(seconds(5), 3, seconds(60))), |world| {
         let _ = world.put("x");
         for wait in [5, 15] {
             let token = world.taken();
@@ -481,7 +493,7 @@ fn p8_a_message_goes_back_to_its_place_the_front_or_the_back() {
         (RequeueAt::Front, ["b", "a", "c"]),
         (RequeueAt::Back, ["c", "a", "b"]),
     ] {
-        on_both(new().requeue_at(place), |world| {
+        everywhere(new().requeue_at(place), |world| {
             for text in ["a", "b", "c"] {
                 let _ = world.put(text);
             }
@@ -496,7 +508,7 @@ fn p8_a_message_goes_back_to_its_place_the_front_or_the_back() {
 
 #[test]
 fn p8_within_its_window_a_key_is_enqueued_once() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let put = || world.put(Message::new("x").dedupe("order-7", seconds(10)));
         let first = put();
         assert!(matches!(first, Enqueued::New(_)));
@@ -521,7 +533,7 @@ fn p8_within_its_window_a_key_is_enqueued_once() {
 
 #[test]
 fn p8_a_paused_queue_is_filled_and_not_emptied() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let _ = world.put("x");
         let token = world.taken();
         world.act(|queue, txn| queue.pause(txn)).unwrap();
@@ -541,7 +553,7 @@ fn p8_a_paused_queue_is_filled_and_not_emptied() {
 
 #[test]
 fn batch_tests_bytes_are_what_they_were() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let payload = vec![0u8, 159, 146, 150];
         let large: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         let batch = [Message::new(payload.clone()), Message::new(large.clone())];
@@ -558,7 +570,7 @@ fn batch_tests_bytes_are_what_they_were() {
 
 #[test]
 fn a_token_of_another_queue_or_another_attempt_does_nothing() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let other = Queues::at("queues").unwrap().queue("other").unwrap();
         let _ = world.ana.try_write(|txn| other.create(txn, &new())).unwrap();
         let _ = world.put("x");
@@ -582,7 +594,7 @@ fn a_token_of_another_queue_or_another_attempt_does_nothing() {
 
 #[test]
 fn a_message_its_result_and_its_lineage_are_one_commit() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let _ = world.put("leeks");
         let taken = world.act(|queue, txn| queue.dequeue(txn)).unwrap().unwrap();
         let failed: Result<_, QueueError> = world.act(|queue, txn| {
@@ -599,7 +611,7 @@ fn a_message_its_result_and_its_lineage_are_one_commit() {
 /// S4-0.2. What is not a queue is neither listed as one nor removed as one, whatever its name.
 #[test]
 fn s4_0_2_what_is_no_queue_is_left_alone() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let queues = Queues::at("queues").unwrap();
         world.ana.put("queues/folder/soup", "leek").unwrap();
         world.ana.put("queues/asset", "leek").unwrap();
@@ -637,7 +649,7 @@ fn s4_0_2_what_is_no_queue_is_left_alone() {
 /// and who comes to take back what he found expired leaves it to whoever has given a sign of life since.
 #[test]
 fn s4_qw3_a_heartbeat_gives_the_time_of_the_delivery_and_keeps_the_message() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let _ = world.put("a");
         let _ = world.put("b");
         let long =
@@ -958,7 +970,7 @@ fn s4_1_1_what_may_not_be_moved_stays_where_it_is() {
 /// S4-2.4. Keys that messages are told apart by go when their window is over, also where nobody sweeps.
 #[test]
 fn s4_2_4_keys_of_messages_do_not_pile_up_where_nobody_sweeps() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         for number in 0..200 {
             let message = Message::new("soup").dedupe(format!("order {number}"), seconds(10));
             assert!(matches!(world.put(message), Enqueued::New(_)));
@@ -976,7 +988,7 @@ fn s4_2_4_keys_of_messages_do_not_pile_up_where_nobody_sweeps() {
 /// S4-0.1. What is larger than another queue takes is not moved there.
 #[test]
 fn s4_0_1_what_is_moved_is_no_larger_than_the_other_queue_takes() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         let small = Queues::at("queues").unwrap().queue("small").unwrap();
         world.act(|_, txn| small.create(txn, &new().message_bytes_max(10))).unwrap();
         let _ = world.put(vec![1; 10]);
@@ -994,7 +1006,10 @@ fn s4_0_1_what_is_moved_is_no_larger_than_the_other_queue_takes() {
 /// S4-1.1.3. A row that is no message, whoever put it there, is in the way of nobody who looks.
 #[test]
 fn s4_1_1_3_a_forged_row_is_in_the_way_of_nobody_who_looks() {
-    on_both(new(), |world| {
+    // A crash would leave what the counters do not know of either.
+    let clock = Arc::new(ManualClock::at(SECOND));
+    let world = World::new(still().clock(clock.clone()).open_in_memory().unwrap(), clock, &new());
+    {
         let _ = world.put("soup");
         let _ = world.taken();
         let forge = |key: i64, state: i64| {
@@ -1008,13 +1023,13 @@ fn s4_1_1_3_a_forged_row_is_in_the_way_of_nobody_who_looks() {
         assert_eq!(world.queue.expired(&view, world.ana.now(), 10).unwrap().len(), 1);
         assert!(world.queue.peek(&view, MessageState::Dead, 10).unwrap().is_empty());
         assert_eq!(world.queue.peek(&view, MessageState::InFlight, 10).unwrap().len(), 1);
-    });
+    }
 }
 
 /// S4-§2. The health of a store tells what was ever done with its queues, beside what is there.
 #[test]
 fn s4_par_2_health_tells_totals() {
-    on_both(new(), |world| {
+    everywhere(new(), |world| {
         Queues::at("queues").unwrap().add_health(&world.larder);
         let _ = world.put("soup");
         let _ = world.put("leeks");
@@ -1024,5 +1039,85 @@ fn s4_par_2_health_tells_totals() {
         let figures = &health.layers["queues"].figures;
         let told = ["enqueued", "dequeued", "acked", "nacked", "ready", "in_flight"];
         assert_eq!(told.map(|name| figures[&format!("q/{name}")]), [2, 1, 1, 0, 1, 0]);
+    });
+}
+
+/// T44. What was taken before a snapshot can be acknowledged in the store that is made of it; what was taken after it was taken in a
+/// life that is lost, and no number of that is given out again.
+#[test]
+fn t44_tokens_of_a_life_that_was_lost_are_refused_in_a_new_epoch() {
+    let lab = larder_tests::Lab::new();
+    let world = World::new(lab.open("live.larder"), Arc::new(ManualClock::at(SECOND)), &new());
+    for text in ["a", "b", "c"] {
+        let _ = world.put(text);
+    }
+    let early = world.taken();
+    world.larder.snapshot(lab.path("s"), &larder::SnapshotOptions::new()).unwrap();
+    let lost = [world.taken(), world.taken()];
+    restore(&[lab.path("s")], lab.path("back.larder"), &RestoreOptions::new().new_epoch()).unwrap();
+    let back = World::new(lab.open("back.larder"), Arc::new(ManualClock::at(SECOND)), &new());
+    let taken = [back.taken(), back.taken()];
+    for token in lost {
+        assert!(!taken.contains(&token));
+        let acked = back.act(|queue, txn| queue.ack(txn, token));
+        assert!(matches!(acked, Err(QueueError::LeaseLost { .. })), "{acked:?}");
+    }
+    back.act(|queue, txn| queue.ack(txn, early)).unwrap();
+    for token in taken {
+        back.act(|queue, txn| queue.ack(txn, token)).unwrap();
+    }
+    assert_eq!(back.counts(), [0, 0, 0, 0]);
+}
+
+/// S1-3d. Of two who enqueue the same thing at the same time one does, and both are told which it is.
+#[test]
+fn s1_3_of_two_who_enqueue_the_same_at_once_one_does() {
+    let world = World::new(still().open_in_memory().unwrap(), Arc::new(ManualClock::at(SECOND)), &new());
+    for round in 0..500 {
+        let message = || Message::new("x").dedupe(format!("order-{round}"), seconds(10));
+        let (one, other) = std::thread::scope(|scope| {
+            let beside = scope.spawn(|| world.put(message()));
+            (world.put(message()), beside.join().unwrap())
+        });
+        assert_eq!(one.id(), other.id(), "{round}");
+        let new = [&one, &other].into_iter().filter(|done| matches!(done, Enqueued::New(_))).count();
+        assert_eq!(new, 1, "{round}");
+    }
+    assert_eq!(world.counts(), [500, 0, 0, 0]);
+}
+
+/// Bad input: times that are none, or longer than there is time, keys that are too long: refused with a reason, or as good as for
+/// ever; never a panic, a message that comes back at once, or one that is lost.
+#[test]
+fn s4_par_6_times_and_keys_that_make_no_sense_are_refused_or_last() {
+    const CENTURIES: Duration = Duration::from_secs(1_000 * 365 * 86_400);
+    everywhere(new(), |world| {
+        let _ = world.put("a");
+        let refused = |done: Result<(), QueueError>, what: &str| {
+            assert!(done.is_err(), "{what} was done");
+        };
+        let configure = |settings: QueueSettings| world.act(|queue, txn| queue.configure(txn, &settings));
+        refused(configure(new().visibility(Duration::ZERO)), "a visibility of no time");
+        let dequeue = |time| world.act(|queue, txn| queue.dequeue_up_to(txn, 1, Some(time)));
+        refused(dequeue(Duration::ZERO).map(drop), "taking for no time");
+        let key = |key: String, window| {
+            world.act(|queue, txn| queue.enqueue(txn, Message::new("x").dedupe(key, window))).map(drop)
+        };
+        refused(key("k".repeat(100_000), seconds(1)), "a key of 100 000 bytes");
+        for time in [CENTURIES, Duration::MAX] {
+            // Whether it is refused or lasts, the message is there still.
+            if let Ok(taken) = dequeue(time) {
+                world.clock.advance(365 * 86_400 * SECOND);
+                assert_eq!(world.sweep(10), 0, "it is taken for longer than a year");
+                let nack = Nack::new().delay(time);
+                let token = taken[0].token();
+                if world.act(|queue, txn| queue.nack(txn, token, &nack)).is_err() {
+                    let _ = world.act(|queue, txn| queue.nack(txn, token, &Nack::new())).unwrap();
+                }
+            }
+            let _ = key(format!("{time:?}"), time);
+        }
+        let there: u64 = world.counts().iter().sum();
+        assert!((1..=3).contains(&there), "{there}");
     });
 }
