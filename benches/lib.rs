@@ -1,5 +1,6 @@
 //! Measurements of larder. `cargo bench -p larder-benches --bench targets` prints the figures of the README;
-//! `--bench layers` measures tasks and graphs; `--bench operations` measures every public operation with criterion.
+//! `--bench layers` measures tasks and graphs; `--bench operations` measures every operation on assets with criterion;
+//! rows, claims, queues, caches and snapshots are in `--bench targets`.
 
 use std::path::Path;
 

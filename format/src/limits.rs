@@ -142,7 +142,7 @@ pub struct HistoryLimit {
 /// max_tag_length = "128 B"
 /// max_batch_bytes = "64 MiB"       # of one batch of edits
 /// max_batch_count = 100000         # edits in one batch
-/// max_total_size = "100 GiB"       # of all payloads together, before compression; not limited without it
+/// max_total_size = "100 GiB"       # of all payloads of assets together, before compression; not limited without it
 /// [[limit]]
 /// on = "users/*/uploads/**"        # one pattern or a list
 /// max_binary_size = "10 MiB"

@@ -118,7 +118,7 @@ impl Work for Theirs {
 fn hammer(
     threads: usize,
     length: Duration,
-    act: &(dyn Fn(usize) -> Fallible<bool> + Sync),
+    act: &(dyn Fn(usize) -> Fallible<()> + Sync),
 ) -> Fallible<(f64, Vec<f64>)> {
     let (stop, failed, began) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
     let mut times = Vec::new();
@@ -131,8 +131,7 @@ fn hammer(
                     while !stop.load(Ordering::Relaxed) {
                         let began = Instant::now();
                         match act(thread) {
-                            Ok(true) => times.push(began.elapsed().as_secs_f64() * 1e6),
-                            Ok(false) => break,
+                            Ok(()) => times.push(began.elapsed().as_secs_f64() * 1e6),
                             Err(_) => {
                                 failed.fetch_add(1, Ordering::Relaxed);
                                 break;
@@ -174,8 +173,8 @@ pub fn queues(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
                     } else {
                         Box::new(Theirs::open(&folder)?)
                     };
-                    if work == 1 {
-                        // Enough to take from for the whole time.
+                    if work > 0 {
+                        // Enough to take from for the whole time: finding nothing is no work.
                         fill(
                             &folder,
                             *name == "larder",
@@ -187,13 +186,13 @@ pub fn queues(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
                     let before = queue.depth()?;
                     let (rate, taken) = hammer(threads, scale.slice, &|thread| {
                         let consumes = work == 1 || (work == 2 && thread % 2 == 1 && threads > 1);
-                        if consumes {
-                            // Whoever finds nothing tries again.
-                            Ok(queue.consume()? || work == 2)
-                        } else {
+                        if !consumes {
                             queue.enqueue(&payload)?;
-                            if work == 2 && threads == 1 { queue.consume() } else { Ok(true) }
                         }
+                        if (consumes || work == 2 && threads == 1) && !queue.consume()? {
+                            return Err("there was nothing left to take".into());
+                        }
+                        Ok(())
                     })?;
                     if work == 0 && queue.depth()? != before + taken.len() as u64 {
                         return Err(format!("{name} lost messages").into());
