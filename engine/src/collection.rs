@@ -23,11 +23,19 @@ const PAGE_MAX: usize = 10_000;
 const PAGE_AT_ONCE: usize = 1_000;
 
 /// A row that is to be put: a value, and the fields that it is found and counted by.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct RowDraft {
     fields: LabelledBuilder,
     value: Bytes,
+}
+
+/// Tells how long the value is, and not what it is.
+impl std::fmt::Debug for RowDraft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = format_args!("{} bytes", self.value.len());
+        f.debug_struct("RowDraft").field("fields", &self.fields).field("value", &value).finish()
+    }
 }
 
 impl RowDraft {

@@ -67,13 +67,26 @@ pub struct Draft {
     pub(crate) metadata: Annotation,
 }
 
-#[derive(Debug)]
 pub(crate) enum DraftPayload {
     Bytes(Bytes),
     Typed(Result<Bytes>, &'static str),
     File(PathBuf),
     Absent(AbsentReason),
     Prepared(Prepared),
+}
+
+/// Tells how long it is, and not what it is.
+impl std::fmt::Debug for DraftPayload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Typed(Ok(bytes), name) => write!(f, "{} bytes of {name}", bytes.len()),
+            Self::Typed(Err(error), name) => write!(f, "{name}: {error}"),
+            Self::File(path) => path.fmt(f),
+            Self::Absent(reason) => reason.fmt(f),
+            Self::Prepared(prepared) => prepared.fmt(f),
+        }
+    }
 }
 
 impl Draft {

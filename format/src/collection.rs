@@ -783,12 +783,20 @@ fn aggregate_of(part: &Part) -> Option<AggregateDefinition> {
 }
 
 /// What lies under the key of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RowContent {
     /// The fields.
     pub fields: Labelled,
     /// The value.
     pub value: Bytes,
+}
+
+/// Tells how long the value is, and not what it is.
+impl std::fmt::Debug for RowContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = format_args!("{} bytes", self.value.len());
+        f.debug_struct("RowContent").field("fields", &self.fields).field("value", &value).finish()
+    }
 }
 
 impl RowContent {

@@ -24,10 +24,14 @@ pub(crate) const HEAD_LENGTH: usize = 512;
 /// A payload on its way into the store: hashed, and where it is large, lying there already.
 ///
 /// Dropping it without putting it gives its space back.
-#[derive(Debug)]
 pub struct Prepared(pub(crate) PreparedBody);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Prepared({} bytes)", self.length())
+    }
+}
+
 pub(crate) enum PreparedBody {
     Inline { payload: Bytes, hash: ContentHash },
     Chunked { encoded: Encoded, head: Bytes },

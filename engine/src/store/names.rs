@@ -271,6 +271,37 @@ mod tests {
         }
     }
 
+    /// T13: wherever restoring fails, there is the whole store or nothing, and nothing else is left.
+    #[test]
+    fn t13_a_restore_that_fails_leaves_a_whole_store_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = folder.path().join("a.snapshot");
+        let larder = Options::new().inline().open_in_memory().unwrap();
+        larder.root().unwrap().put("a", "one").unwrap();
+        larder.snapshot(&snapshot, &SnapshotOptions::new()).unwrap();
+        for steps in 0.. {
+            let folder = tempfile::tempdir().unwrap();
+            let at = folder.path().join("a.larder");
+            fail_after(steps);
+            let restored = restore(&[&snapshot], &at, &RestoreOptions::new());
+            let has_failed = has_failed();
+            // That the other name of the new file stays is no reason to fail.
+            assert!(restored.is_ok() || has_failed, "{steps}: {restored:?}");
+            if at.exists() {
+                let larder = Options::new().inline().existing_only().open(&at).unwrap();
+                assert_eq!(larder.root().unwrap().get("a").unwrap().bytes().unwrap(), "one", "{steps}");
+                larder.close().unwrap();
+            } else {
+                assert!(restored.is_err(), "{steps}");
+            }
+            if !has_failed {
+                assert!(steps > 3, "{steps} steps");
+                assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+                break;
+            }
+        }
+    }
+
     /// T14: whatever fails of putting a repaired file in the place of the store's, and wherever it stops, what was there is there, and
     /// nothing that nobody knows of.
     #[test]

@@ -32,11 +32,21 @@ pub struct Asset {
     payload: Payload,
 }
 
-#[derive(Debug)]
 enum Payload {
     Read(Bytes),
     Open(Box<parking_lot::Mutex<PayloadReader>>),
     Absent,
+}
+
+/// Tells how long it is, and not what it is.
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Read(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Open(_) => f.write_str("not read yet"),
+            Self::Absent => f.write_str("none"),
+        }
+    }
 }
 
 impl Asset {

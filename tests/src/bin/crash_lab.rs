@@ -20,6 +20,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "how long it takes is told, and limited")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,7 @@ use larder_tests::{
     Call, Crash, Deliveries, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan,
     Random, Rot, Said, Soak, Soaked, Survived, Trace, Verdict, Workload, small, status_kib, still,
 };
+use parking_lot::Mutex;
 
 /// How many steps of a program are run.
 const PROGRAM_STEPS: usize = 40;
@@ -205,7 +207,27 @@ fn run(seed: u64, with_log: bool, lie: Option<Lie>) -> (Trace, Known) {
         }
     }
     drop(larder);
+    let mut drawn = DRAWN.lock();
+    for (name, done, refused) in workload.counts() {
+        let count = drawn.entry(name).or_default();
+        *count = (count.0 + done, count.1 + refused);
+    }
     (Trace { base, steps: disk.take_steps() }, known)
+}
+
+/// How often each kind of operation was done in programs, and refused.
+static DRAWN: Mutex<BTreeMap<&str, (u64, u64)>> = Mutex::new(BTreeMap::new());
+
+/// Tells what the programs were made of; what was never done was not tested.
+fn tell_drawn(failures: &AtomicU64) {
+    let drawn = DRAWN.lock();
+    let told: Vec<String> =
+        drawn.iter().map(|(name, (done, refused))| format!("{name} {done} and {refused}")).collect();
+    println!("  done and refused: {}", told.join(", "));
+    for (name, _) in drawn.iter().filter(|(_, (done, _))| *done == 0) {
+        println!("  NEVER DONE: {name}");
+        failures.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Years of a store: it must come up as it was whenever it is opened, and need no more with age. Prints what it needed, month by
@@ -310,6 +332,7 @@ fn crash_images(tier: &Tier, failures: &AtomicU64) {
     );
     println!("crashes in recovery   {:>9}", count(&score.double_crashes));
     println!("  lost, phantom, refused, unsound: {}", count(&score.bad));
+    tell_drawn(failures);
     failures.fetch_add(count(&score.bad), Ordering::Relaxed);
 }
 

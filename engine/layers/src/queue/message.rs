@@ -25,7 +25,7 @@ const HEADER_LENGTH_MIN: usize = 8;
 const TEXT_LENGTH_MAX: usize = 512;
 
 /// A message that is to be enqueued.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use]
 pub struct Message {
     pub(super) payload: Bytes,
@@ -35,6 +35,18 @@ pub struct Message {
     pub(super) headers: Vec<(String, String)>,
     pub(super) attempts_max: Option<u32>,
     pub(super) backoff: Option<Backoff>,
+}
+
+/// Tells how long the payload is, and not what it is.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
+            .field("priority", &self.priority)
+            .field("delay", &self.delay)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Message {
@@ -172,7 +184,7 @@ impl FromStr for Token {
 }
 
 /// A message, as it lies in its queue; or as it is delivered, if there is a token.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Envelope {
     /// Its number: of two, the one that was enqueued later has the greater one.
@@ -204,6 +216,23 @@ pub struct Envelope {
     pub(super) attempts_max: Option<u32>,
     pub(super) backoff: Option<Backoff>,
     pub(super) payload: Bytes,
+}
+
+/// Tells how long the payload is, and not what it is.
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .field("priority", &self.priority)
+            .field("attempts", &self.attempts)
+            .field("enqueued", &self.enqueued)
+            .field("until", &self.until)
+            .field("headers", &self.headers)
+            .field("reason", &self.reason)
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Envelope {
