@@ -61,7 +61,7 @@ struct Tier {
 const CHANGE: Tier = Tier {
     images: 100_000,
     double_crashes: 20_000,
-    deliveries: 100_000,
+    deliveries: 50_000,
     thorough_every: 20,
     is_every_bit: false,
     edits: 100_000,
@@ -583,7 +583,7 @@ fn small_assets(larder: &Larder) {
 }
 
 fn many_levels(larder: &Larder) {
-    let bulk: Vec<String> = (0..110).map(|number| format!("k/{number:04}")).collect();
+    let bulk: Vec<String> = (0..60).map(|number| format!("k/{number:04}")).collect();
     let put = |txn: &mut WriteTxn<'_>| {
         bulk.iter().try_for_each(|key| txn.put(key, Draft::from(key.repeat(40)).tag("t")).map(drop))
     };
