@@ -194,6 +194,19 @@ fn x_6_what_is_derived_is_repaired_and_what_is_not_is_named() {
     assert_eq!(repaired.root().unwrap().find_by_tag("zebra-tag").unwrap().len(), 300);
 }
 
+/// What was kept by a repair before is left alone, also where only its log is there still.
+#[test]
+fn x_6_a_repair_in_place_takes_no_name_that_something_has() {
+    let lab = Lab::new();
+    drop(lab.filled("a.larder", 1, 20));
+    std::fs::write(lab.path("a.larder.before-repair-log"), "of another").unwrap();
+    for name in ["a.larder.before-repair-2", "a.larder.before-repair-3"] {
+        let report = larder::repair_in_place(lab.path("a.larder")).unwrap();
+        assert_eq!(report.kept.unwrap(), lab.path(name));
+    }
+    assert_eq!(std::fs::read(lab.path("a.larder.before-repair-log")).unwrap(), b"of another");
+}
+
 /// What is wrong with a payload names the assets that have it: a few of them, where there are many.
 #[test]
 fn x_6_a_rotten_payload_names_the_assets_that_have_it() {

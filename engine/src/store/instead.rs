@@ -49,6 +49,10 @@ fn keep(path: &Path) -> Result<PathBuf> {
     let keeping = |error| place::io_error("keeping the former file under another name", error);
     for number in 1..=BACKUPS_MAX {
         let kept = backup_path(path, KEPT, number);
+        // That of a store that was kept before, and is elsewhere now: it is not this one's.
+        if Beside::path(&kept).exists() {
+            continue;
+        }
         match names::link(path, &kept) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             linked => linked.map_err(keeping)?,
