@@ -599,8 +599,13 @@ fn large_payloads(larder: &Larder) {
 
 /// Rows of every kind: of collections, a queue, claims, edges, history, tags, the feed.
 fn everything(larder: &Larder) {
-    let (mut workload, clock) = (Workload::new(49), ManualClock::at(1_000_000));
-    for _ in 0..40 {
+    program(larder, 49, 40);
+}
+
+/// Does so many steps of the program of a seed.
+fn program(larder: &Larder, seed: u64, steps: usize) {
+    let (mut workload, clock) = (Workload::new(seed), ManualClock::at(1_000_000));
+    for _ in 0..steps {
         workload.step(larder, &clock).expect("a disk that works");
     }
 }
@@ -657,7 +662,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// Writes a store that is closed and as short as it can be; gives its bytes.
-fn fixture(path: &Path, fill: Fill) -> Vec<u8> {
+fn fixture(path: &Path, fill: impl FnOnce(&Larder)) -> Vec<u8> {
     let larder = still().open(path).expect("a new store");
     fill(&larder);
     larder.compact(None).expect("a shorter file");
@@ -813,14 +818,7 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 fn edits(seed: u64, count: u64) {
     let folder = folder();
     let path = folder.path().join("a.larder");
-    let larder = still().open(&path).expect("a new store");
-    let (mut workload, clock) = (Workload::new(seed), ManualClock::at(1_000_000));
-    for _ in 0..12 {
-        workload.step(&larder, &clock).expect("a disk that works");
-    }
-    larder.compact(None).expect("a shorter file");
-    larder.close().expect("a store that closes");
-    let good = std::fs::read(&path).expect("a file");
+    let good = fixture(&path, |larder| program(larder, seed, 12));
     let mut random = Random::new(seed);
     for _ in 0..count {
         let mut bytes = good.clone();
