@@ -7,6 +7,7 @@
 //! cargo run --release -p larder-tests --bin crash_lab                    the tier of every change
 //! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
 //! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED [AT LOSS SEED]
+//! cargo run --release -p larder-tests --bin crash_lab -- deliveries            every crash of programs over queues and a cache
 //! cargo run --release -p larder-tests --bin crash_lab -- delivery SEED           every crash of one program over a queue and a cache
 //! cargo run --release -p larder-tests --bin crash_lab -- errors                the errors of the disk, all of them
 //! cargo run --release -p larder-tests --bin crash_lab -- error CALL AT FAILURE LASTING
@@ -119,6 +120,11 @@ fn main() {
             println!("{found} findings");
             std::process::exit(i32::from(found > 0));
         }
+        ["deliveries"] => {
+            let failures = AtomicU64::new(0);
+            deliveries(&CHANGE, &failures);
+            std::process::exit(i32::from(failures.into_inner() > 0));
+        }
         ["soak", days, seed] => {
             let (days, seed) = (days.parse().expect("a number"), seed.parse().expect("a number"));
             std::process::exit(i32::from(!soak(Soak { seed, days, steps_a_day: 1_440 })));
@@ -154,7 +160,7 @@ fn main() {
         }
         _ => {
             eprintln!(
-                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED [AT LOSS SEED] | delivery SEED | errors | error CALL AT FAILURE LASTING | bits | bit FILE BYTE BIT | edits SEED COUNT | fences SEED | history SEED TIMES | soak DAYS SEED]"
+                "crash_lab [long SECONDS | replay SEED LOG AT LOSS SEED [AT LOSS SEED] | deliveries | delivery SEED | errors | error CALL AT FAILURE LASTING | bits | bit FILE BYTE BIT | edits SEED COUNT | fences SEED | history SEED TIMES | soak DAYS SEED]"
             );
             std::process::exit(2);
         }
