@@ -34,8 +34,8 @@ use larder::{
 };
 use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
-    Call, Crash, Deliveries, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan,
-    Random, Rot, Said, Soak, Soaked, Survived, Trace, Verdict, Workload, small, status_kib, still,
+    Call, Crash, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan, Random, Rot,
+    Said, Soak, Soaked, Survived, Trace, Verdict, Workload, deliveries_of, small, status_kib, still,
 };
 use parking_lot::Mutex;
 
@@ -369,28 +369,6 @@ fn deliveries(tier: &Tier, failures: &AtomicU64) {
         began.elapsed().as_secs_f64()
     );
     failures.fetch_add(bad, Ordering::Relaxed);
-}
-
-/// Looks at every crash of one program; tells of how many something was found.
-fn deliveries_of(seed: u64, thorough_every: u64, images: &AtomicU64) -> u64 {
-    let deliveries = match Deliveries::run(seed) {
-        Ok(deliveries) => deliveries,
-        Err(what) => {
-            println!("  seed {seed} of deliveries, on a disk that works: {what}");
-            return 1;
-        }
-    };
-    let mut found = 0;
-    for at in 0..deliveries.points() {
-        for loss in Loss::ALL {
-            let is_thorough = images.fetch_add(1, Ordering::Relaxed).is_multiple_of(thorough_every);
-            if let Err(what) = deliveries.judge(&Crash { at, loss, seed }, is_thorough) {
-                found += 1;
-                println!("  {what}");
-            }
-        }
-    }
-    found
 }
 
 fn images_of(seed: u64, with_log: bool, tier: &Tier, score: &Score, is_going: &dyn Fn() -> bool) {

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder::{ManualClock, ReadTxn};
 use larder_layers::queue::{Message, MessageState, Nack, Queue, QueueError, QueueSettings, Queues, Token};
 use larder_layers::remember::{Cache, CacheLimits, Namespace, Parts, Remember};
 
-use crate::{Crash, FaultyDisk, Image, Plan, Random, Trace, small};
+use crate::{Crash, FaultyDisk, Image, Loss, Plan, Random, Trace, small};
 
 /// How many things are done in a program.
 const STEPS: usize = 60;
@@ -191,6 +192,28 @@ impl Deliveries {
         }
         Ok(())
     }
+}
+
+/// Looks at every crash of one program; tells of how many something was found.
+pub fn deliveries_of(seed: u64, thorough_every: u64, images: &AtomicU64) -> u64 {
+    let deliveries = match Deliveries::run(seed) {
+        Ok(deliveries) => deliveries,
+        Err(what) => {
+            println!("  seed {seed} of deliveries, on a disk that works: {what}");
+            return 1;
+        }
+    };
+    let mut found = 0;
+    for at in 0..deliveries.points() {
+        for loss in Loss::ALL {
+            let is_thorough = images.fetch_add(1, Ordering::Relaxed).is_multiple_of(thorough_every);
+            if let Err(what) = deliveries.judge(&Crash { at, loss, seed }, is_thorough) {
+                found += 1;
+                println!("  {what}");
+            }
+        }
+    }
+    found
 }
 
 /// Gives the numbers of all messages, which are as many as the queue says.
