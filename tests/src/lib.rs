@@ -27,7 +27,7 @@ mod workload;
 
 pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
 pub use decoders::{DECODERS, Decoder};
-pub use deliveries::{Deliveries, deliveries_of};
+pub use deliveries::{Deliveries, Drawn, deliveries_of};
 pub use disk::{Call, Failure, Fault, FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
 pub use errors::{LongRun, Survived};
 pub use lab::{Lab, dump};

@@ -8,7 +8,7 @@
 //! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
 //! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED [AT LOSS SEED]
 //! cargo run --release -p larder-tests --bin crash_lab -- deliveries            every crash of programs over queues and a cache
-//! cargo run --release -p larder-tests --bin crash_lab -- delivery SEED           every crash of one program over a queue and a cache
+//! cargo run --release -p larder-tests --bin crash_lab -- delivery SEED           every crash of one program over queues and a cache
 //! cargo run --release -p larder-tests --bin crash_lab -- errors                the errors of the disk, all of them
 //! cargo run --release -p larder-tests --bin crash_lab -- error CALL AT FAILURE LASTING
 //! cargo run --release -p larder-tests --bin crash_lab -- bits                  a bit of every byte of some files
@@ -21,7 +21,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "how long it takes is told, and limited")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,8 +33,8 @@ use larder::{
 };
 use larder_tests::history::{Checked, Program, check, record};
 use larder_tests::{
-    Call, Crash, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan, Random, Rot,
-    Said, Soak, Soaked, Survived, Trace, Verdict, Workload, deliveries_of, small, status_kib, still,
+    Call, Crash, Drawn, Failure, Fault, FaultyDisk, Image, Judge, Known, Lie, LongRun, Loss, Plan, Random,
+    Rot, Said, Soak, Soaked, Survived, Trace, Verdict, Workload, deliveries_of, small, status_kib, still,
 };
 use parking_lot::Mutex;
 
@@ -116,7 +115,12 @@ fn main() {
             std::process::exit(i32::from(not_explained > 0));
         }
         ["delivery", seed] => {
-            let found = deliveries_of(seed.parse().expect("a number"), u64::MAX, &AtomicU64::new(0));
+            let found = deliveries_of(
+                seed.parse().expect("a number"),
+                u64::MAX,
+                &AtomicU64::new(0),
+                &Mutex::default(),
+            );
             println!("{found} findings");
             std::process::exit(i32::from(found > 0));
         }
@@ -222,11 +226,10 @@ fn run(seed: u64, with_log: bool, lie: Option<Lie>) -> (Trace, Known) {
 }
 
 /// How often each kind of operation was done in programs, and refused.
-static DRAWN: Mutex<BTreeMap<&str, (u64, u64)>> = Mutex::new(BTreeMap::new());
+static DRAWN: Mutex<Drawn> = Mutex::new(Drawn::new());
 
 /// Tells what the programs were made of; what was never done was not tested.
-fn tell_drawn(failures: &AtomicU64) {
-    let drawn = DRAWN.lock();
+fn tell_drawn(drawn: &Drawn, failures: &AtomicU64) {
     let told: Vec<String> =
         drawn.iter().map(|(name, (done, refused))| format!("{name} {done} and {refused}")).collect();
     println!("  done and refused: {}", told.join(", "));
@@ -338,7 +341,7 @@ fn crash_images(tier: &Tier, failures: &AtomicU64) {
     );
     println!("crashes in recovery   {:>9}", count(&score.double_crashes));
     println!("  lost, phantom, refused, unsound: {}", count(&score.bad));
-    tell_drawn(failures);
+    tell_drawn(&DRAWN.lock(), failures);
     failures.fetch_add(count(&score.bad), Ordering::Relaxed);
 }
 
@@ -346,12 +349,13 @@ fn crash_images(tier: &Tier, failures: &AtomicU64) {
 fn deliveries(tier: &Tier, failures: &AtomicU64) {
     let (images, seeds, bad, began) =
         (AtomicU64::new(0), AtomicU64::new(1), AtomicU64::new(0), Instant::now());
+    let drawn = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while images.load(Ordering::Relaxed) < tier.deliveries && began.elapsed() < tier.limit {
                     let seed = seeds.fetch_add(1, Ordering::Relaxed);
-                    let found = deliveries_of(seed, tier.thorough_every, &images);
+                    let found = deliveries_of(seed, tier.thorough_every, &images, &drawn);
                     if found > 0 && bad.fetch_add(found, Ordering::Relaxed) < 10 {
                         println!(
                             "  again: cargo run --release -p larder-tests --bin crash_lab -- delivery {seed}"
@@ -363,11 +367,12 @@ fn deliveries(tier: &Tier, failures: &AtomicU64) {
     });
     let bad = bad.into_inner();
     println!(
-        "deliveries            {:>9}   images of {} programs over a queue and a cache, {bad} lost, back, or not adding up, {:.0} s",
+        "deliveries            {:>9}   images of {} programs over queues and a cache, {bad} lost, back, or not adding up, {:.0} s",
         images.into_inner(),
         seeds.into_inner() - 1,
         began.elapsed().as_secs_f64()
     );
+    tell_drawn(&drawn.into_inner(), failures);
     failures.fetch_add(bad, Ordering::Relaxed);
 }
 

@@ -1,5 +1,10 @@
-//! A queue and a cache under crashes: what was acknowledged is gone, and what it came to is remembered, in one commit; what was
-//! enqueued is there; no delivery counts twice.
+//! Queues and a cache under crashes: after each there is what a model says, as it was before the commit that was in doubt, or as it
+//! is after it, and nothing in between. What was acknowledged is gone, and what it came to is remembered, in one commit; what was
+//! enqueued is in one place; no delivery counts twice.
+
+mod look;
+mod model;
+mod program;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -7,58 +12,56 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder::{ManualClock, ReadTxn};
-use larder_layers::queue::{Message, MessageState, Nack, Queue, QueueError, QueueSettings, Queues, Token};
-use larder_layers::remember::{Cache, CacheLimits, Namespace, Parts, Remember};
+use larder::{Larder, ManualClock, WriteTxn};
+use larder_layers::queue::{Enqueued, Message, Queue, QueueError, Queues, Token};
+use larder_layers::remember::{Cache, CacheLimits, Namespace};
 
+use parking_lot::Mutex;
+
+use self::look::{look, remembered};
+use self::model::{KEYS, NAMES, QUEUES, World};
+use self::program::Program;
 use crate::{Crash, FaultyDisk, Image, Loss, Plan, Random, Trace, small};
 
 /// How many things are done in a program.
-const STEPS: usize = 60;
+const STEPS: usize = 100;
 /// How many results are remembered at most.
 const RESULTS_MAX: u64 = 3;
+/// When a program begins.
+const BEGINNING: i64 = 1_000_000;
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What is known of a message: by steps of the disk, when it was there for good, and when it was gone.
-#[derive(Debug, Default, Clone, Copy)]
-struct Fate {
+/// How often each kind of operation was done, and refused.
+pub type Drawn = BTreeMap<&'static str, (u64, u64)>;
+
+/// What was done, by steps of the disk.
+#[derive(Debug)]
+struct Moment {
+    /// How many steps there were before it.
     asked: usize,
-    is_in: Option<usize>,
-    leaving: Option<usize>,
-    is_out: Option<usize>,
+    /// How many there were when it was told to be done.
+    done: usize,
+    /// What there is then.
+    world: World,
+    /// All tokens that had been given to anybody by then.
+    given: [Vec<Token>; QUEUES],
 }
 
-/// What consumers of a queue did on a disk that remembers.
+/// What consumers of queues did on a disk that remembers.
 #[derive(Debug)]
 pub struct Deliveries {
     seed: u64,
     trace: Trace,
-    fates: BTreeMap<u64, Fate>,
+    /// The first is before anything was done.
+    moments: Vec<Moment>,
+    counts: Vec<(&'static str, u64, u64)>,
 }
 
-fn places() -> Fallible<(Queue, Namespace)> {
-    Ok((Queues::at("queues")?.queue("q")?, Cache::at("results")?.namespace("n")?))
-}
-
-/// Tells whether somebody still had the message; every other error is one.
-fn is_done(done: Fallible<()>) -> Fallible<bool> {
-    match done {
-        Ok(()) => Ok(true),
-        Err(error) => match error.downcast_ref::<QueueError>() {
-            Some(QueueError::LeaseLost { .. }) => Ok(false),
-            _ => Err(error),
-        },
-    }
-}
-
-/// What a message came to.
-fn bytes_of(message: u64) -> Vec<u8> {
-    vec![b'r'; message as usize % 50]
-}
-
-fn result_of(message: u64) -> Parts {
-    Parts::new().with("message", i64::try_from(message).unwrap_or(0))
+fn places() -> Fallible<([Queue; QUEUES], Namespace)> {
+    let queues = Queues::at("queues")?;
+    let [one, other] = NAMES;
+    Ok(([queues.queue(one)?, queues.queue(other)?], Cache::at("results")?.namespace("n")?))
 }
 
 impl Deliveries {
@@ -67,68 +70,39 @@ impl Deliveries {
     /// # Errors
     /// What a store does that it should not, on a disk that works.
     pub fn run(seed: u64) -> Fallible<Self> {
-        let clock = Arc::new(ManualClock::at(1_000_000));
-        let (queue, results) = places()?;
+        let clock = Arc::new(ManualClock::at(BEGINNING));
+        let (queues, results) = places()?;
+        let mut random = Random::new(seed);
+        let settings = program::settings(&mut random);
         let fresh = FaultyDisk::default();
         let larder = fresh.open(small(&clock), true)?;
-        let settings = QueueSettings::new().visibility(Duration::from_millis(2)).attempts_max(3);
         let ana = larder.session("ana")?;
-        let _ = ana.try_write(|txn| queue.create(txn, &settings))?;
+        for (queue, settings) in queues.iter().zip(&settings) {
+            let _ = ana.try_write(|txn| queue.create(txn, settings))?;
+        }
         let limits = CacheLimits::new().entries_max(RESULTS_MAX);
         ana.try_write(|txn| results.set_limits(txn, &limits))?;
         larder.close()?;
         let base: Image = [fresh.store(), Vec::new()];
         let disk = FaultyDisk::holding(base.clone(), Plan { is_recorded: true, ..Plan::default() });
         let larder = disk.open(small(&clock), true)?;
-        let ana = larder.session("ana")?;
-        let (mut random, mut fates) = (Random::new(seed), BTreeMap::<u64, Fate>::new());
-        let mut held: Vec<Token> = Vec::new();
-        for _ in 0..STEPS {
-            let before = disk.step_count();
-            match random.below(6) {
-                0..=2 => {
-                    let length = if random.percent(20) { 4_000 } else { random.below(60) };
-                    let put = ana.try_write(|txn| queue.enqueue(txn, Message::new(vec![b'm'; length])))?;
-                    let fate = Fate { asked: before, is_in: Some(disk.step_count()), ..Fate::default() };
-                    fates.insert(put.value.id(), fate);
-                }
-                3 => {
-                    let taken = ana.try_write(|txn| queue.dequeue_up_to(txn, 2, None))?.value;
-                    held.extend(taken.iter().map(|message| message.token()));
-                }
-                4 if !held.is_empty() => {
-                    let token = held.swap_remove(random.below(held.len()));
-                    let done = ana.try_write(|txn| -> Fallible<()> {
-                        queue.ack(txn, token)?;
-                        let result = bytes_of(token.message);
-                        results.store_in(txn, &result_of(token.message), result, &Remember::new())?;
-                        Ok(())
-                    });
-                    if is_done(done.map(drop))? {
-                        let fate = fates.get_mut(&token.message).ok_or("a message that nobody enqueued")?;
-                        if fate.is_out.is_some() {
-                            return Err(format!("message {} was acknowledged twice", token.message).into());
-                        }
-                        (fate.leaving, fate.is_out) = (Some(before), Some(disk.step_count()));
-                    }
-                }
-                5 if !held.is_empty() => {
-                    let token = held.swap_remove(random.below(held.len()));
-                    // One whose time is over is nobody's to give back.
-                    is_done(
-                        ana.try_write(|txn| Ok(queue.nack(txn, token, &Nack::new()).map(drop)?)).map(drop),
-                    )?;
-                }
-                _ => clock.advance(random.below(1_500) as i64),
-            }
+        let world = World::new(&settings, BEGINNING);
+        let mut moments = vec![Moment { asked: 0, done: 0, world: world.clone(), given: Default::default() }];
+        let mut program = Program::new(&larder, &clock, world, random)?;
+        for step in 0..STEPS {
+            let asked = disk.step_count();
+            program.step().map_err(|what| format!("step {step}: {what}"))?;
+            let (world, given) = (program.world.clone(), program.given.clone());
+            moments.push(Moment { asked, done: disk.step_count(), world, given });
         }
-        drop((ana, larder));
-        Ok(Self { seed, trace: Trace { base, steps: disk.take_steps() }, fates })
+        let counts = program.counts();
+        drop((program, ana, larder));
+        Ok(Self { seed, trace: Trace { base, steps: disk.take_steps() }, moments, counts })
     }
 
     /// Tells how many messages were acknowledged.
     pub fn acknowledged(&self) -> usize {
-        self.fates.values().filter(|fate| fate.is_out.is_some()).count()
+        self.moments.last().map_or(0, |moment| moment.world.acknowledged.len())
     }
 
     /// Tells before how many steps of the disk there can be a crash.
@@ -147,44 +121,27 @@ impl Deliveries {
 
     fn hold(&self, crash: &Crash, is_thorough: bool) -> Fallible<()> {
         let disk = FaultyDisk::holding(self.trace.image(crash), Plan::default());
-        let larder = disk.open(small(&Arc::new(ManualClock::at(1_000_000))), true)?;
-        let (queue, results) = places()?;
+        // What was told to be done is there; what was asked for after it may be there, as a whole.
+        let told = self.moments.partition_point(|moment| moment.done <= crash.at).saturating_sub(1);
+        let in_doubt = self.moments.get(told + 1).filter(|moment| moment.asked < crash.at);
+        let moments: Vec<&Moment> = self.moments.get(told).into_iter().chain(in_doubt).collect();
+        let time = moments.last().map_or(BEGINNING, |moment| moment.world.time);
+        let larder = disk.open(small(&Arc::new(ManualClock::at(time))), true)?;
+        let (queues, results) = places()?;
         let view = larder.session("ana")?.snapshot()?;
-        let there = messages(&queue, &view)?;
+        let found = look(&queues, &view)?;
         let remembered = remembered(&results, &view)?;
-        let stats = queue.stats(&view)?;
-        if stats.enqueued != stats.acked + there.len() as u64 {
-            return Err(format!("{} messages are there, of {stats:?}", there.len()).into());
+        let mut wrong = Vec::new();
+        let mut there = None;
+        for moment in moments {
+            match moment.world.compare(&found).and_then(|()| moment.recall(&remembered)) {
+                Ok(()) => there = Some(moment),
+                Err(what) => wrong.push(what),
+            }
         }
-        // Older results make room for newer ones.
-        if (remembered.len() as u64) != stats.acked.min(RESULTS_MAX) {
-            return Err(
-                format!("{} results are remembered, of {} done", remembered.len(), stats.acked).into()
-            );
-        }
-        let is_known = |id: &&u64| self.fates.contains_key(id);
-        if let Some(id) = there.iter().chain(&remembered).find(|id| !is_known(id)) {
-            return Err(format!("nobody ever enqueued message {id}").into());
-        }
-        for (id, fate) in &self.fates {
-            let (is_there, at) = (there.contains(id), crash.at);
-            let is_leaving = fate.leaving.is_some_and(|asked| asked < at);
-            let wrong = if !is_there && fate.is_in.is_some_and(|done| done <= at) && !is_leaving {
-                "is lost"
-            } else if is_there && fate.is_out.is_some_and(|done| done <= at) {
-                "came back"
-            } else if is_there && fate.asked >= at {
-                "came out of nowhere"
-            } else if is_there && remembered.contains(id) {
-                "is there, and so is what it came to"
-            } else if remembered.contains(id) && !is_leaving {
-                "was not acknowledged, and what it came to is there"
-            } else {
-                continue;
-            };
-            return Err(format!("message {id} {wrong}: {fate:?}").into());
-        }
+        let Some(moment) = there else { return Err(wrong.join("; or, with what was in doubt: ").into()) };
         if is_thorough {
+            moment.go_on(&larder, &queues)?;
             let report = larder.verify(&mut |_| {})?;
             if !report.is_clean() {
                 return Err(format!("{:?}", report.findings).into());
@@ -194,8 +151,65 @@ impl Deliveries {
     }
 }
 
-/// Looks at every crash of one program; tells of how many something was found.
-pub fn deliveries_of(seed: u64, thorough_every: u64, images: &AtomicU64) -> u64 {
+impl Moment {
+    /// Demands that the results are remembered of what was acknowledged, the newest of them, and of nothing else.
+    fn recall(&self, remembered: &[u64]) -> Result<(), String> {
+        let acknowledged = &self.world.acknowledged;
+        if let Some(id) = remembered.iter().find(|id| !acknowledged.contains(id)) {
+            return Err(format!("message {id} was not acknowledged, and what it came to is there"));
+        }
+        // Older results make room for newer ones.
+        let done = acknowledged.len() as u64;
+        if (remembered.len() as u64) != done.min(RESULTS_MAX) {
+            return Err(format!("{} results are remembered, of {done} done", remembered.len()));
+        }
+        Ok(())
+    }
+
+    /// Goes on after the crash, and takes all of it back.
+    fn go_on(&self, larder: &Larder, queues: &[Queue; QUEUES]) -> Fallible<()> {
+        let mut outcome = Err("nothing was tried".into());
+        let taken_back = larder.session("ana")?.write(|txn| -> larder::Result<()> {
+            outcome =
+                queues.iter().enumerate().try_for_each(|(number, queue)| self.try_all(txn, number, queue));
+            Err(larder::Error::abort("all of it is taken back"))
+        });
+        outcome.and(if taken_back.is_err() { Ok(()) } else { Err("it was not taken back".into()) })
+    }
+
+    /// Demands that whoever has a message still has it, that whoever has none any more is told so, that a duplicate is still one,
+    /// and that numbers are new.
+    fn try_all(&self, txn: &mut WriteTxn<'_>, number: usize, queue: &Queue) -> Fallible<()> {
+        let held = self.world.tokens(number);
+        let is_spent = |token: &&Token| !self.world.is_held(number, **token);
+        let spent: Vec<Token> = self.given[number].iter().filter(is_spent).copied().collect();
+        match queue.ack_all(txn, &spent) {
+            Ok(()) if spent.is_empty() => {}
+            Err(QueueError::LeaseLost { tokens }) if tokens == spent => {}
+            other => return Err(format!("{spent:?} were spent, and are answered with {other:?}").into()),
+        }
+        queue.ack_all(txn, &held)?;
+        let (purged, left) = (queue.purge(txn)?, self.world.count(number) - held.len() as u64);
+        if purged != left {
+            return Err(format!("{purged} messages were purged, of {left}").into());
+        }
+        let now = txn.info().time;
+        for key in KEYS {
+            let again = queue.enqueue(txn, Message::new("again").dedupe(key, Duration::from_secs(1)))?;
+            match (again, self.world.known(number, key, now)) {
+                (Enqueued::Duplicate(id), Some(known)) if id == known => {}
+                (Enqueued::New(id), None) if id > self.world.greatest => {}
+                (again, known) => {
+                    return Err(format!("{key} stands for {known:?}, and is answered with {again:?}").into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at every crash of one program; tells of how many something was found, and counts what was done in it.
+pub fn deliveries_of(seed: u64, thorough_every: u64, images: &AtomicU64, drawn: &Mutex<Drawn>) -> u64 {
     let deliveries = match Deliveries::run(seed) {
         Ok(deliveries) => deliveries,
         Err(what) => {
@@ -213,51 +227,10 @@ pub fn deliveries_of(seed: u64, thorough_every: u64, images: &AtomicU64) -> u64 
             }
         }
     }
+    let mut drawn = drawn.lock();
+    for (name, done, refused) in &deliveries.counts {
+        let count = drawn.entry(name).or_default();
+        *count = (count.0 + done, count.1 + refused);
+    }
     found
-}
-
-/// Gives the numbers of all messages, which are as many as the queue says.
-fn messages(queue: &Queue, view: &ReadTxn) -> Fallible<Vec<u64>> {
-    let mut ids = Vec::new();
-    for state in [MessageState::Ready, MessageState::Delayed, MessageState::InFlight, MessageState::Dead] {
-        for message in queue.peek(view, state, 10_000)? {
-            if message.payload().iter().any(|byte| *byte != b'm') {
-                return Err(format!("message {} is not what was enqueued", message.id).into());
-            }
-            ids.push(message.id);
-        }
-    }
-    Ok(ids)
-}
-
-/// Gives the numbers of the messages whose results are there: as many entries as values, of the same bytes.
-fn remembered(results: &Namespace, view: &ReadTxn) -> Fallible<Vec<u64>> {
-    let total = results.total(view)?;
-    let entries = results.explain(view, CacheLimits::new().eviction, 10_000)?;
-    let (mut messages, mut bytes) = (Vec::new(), 0);
-    for entry in entries {
-        let record = view.record(&entry.key).map_err(|error| format!("an entry without a value: {error}"))?;
-        bytes += i128::from(record.payload().length());
-        let encoded = entry.parts.encoded_bytes();
-        let parts = larder::format::Labelled::decode(&encoded).map_err(|error| error.to_string())?;
-        match parts.get("message") {
-            Some(larder::Part::Integer(message)) => {
-                let message = u64::try_from(message).unwrap_or(0);
-                if view.get(&entry.key)?.bytes()? != bytes_of(message) {
-                    return Err(format!("what message {message} came to is not what was stored").into());
-                }
-                messages.push(message);
-            }
-            other => return Err(format!("a result of {other:?}").into()),
-        }
-    }
-    let values = match view.list("results/n/values") {
-        Ok(values) => values.len(),
-        Err(_) => 0,
-    };
-    if (total.count, total.sum, values) != (messages.len() as u64, bytes, messages.len()) {
-        let told = format!("{} entries of {bytes} bytes and {values} values", messages.len());
-        return Err(format!("{told}, where the cache says {total:?}").into());
-    }
-    Ok(messages)
 }
