@@ -1,10 +1,10 @@
-//! A queue and a cache under crashes: what was acknowledged is gone, what was enqueued is there, and no delivery counts twice.
+//! Queues and a cache under crashes: what was acknowledged is gone, what was enqueued is in one place, and no delivery counts twice.
 
 use larder_tests::{Crash, Deliveries, Loss};
 
 #[test]
 fn t45_x_2_no_message_is_lost_and_none_comes_back() {
-    let (mut images, mut acknowledged, seeds) = (0, 0, if cfg!(debug_assertions) { 2 } else { 40 });
+    let (mut images, mut acknowledged, seeds) = (0, 0, if cfg!(debug_assertions) { 4 } else { 40 });
     for seed in 1..=seeds {
         let deliveries = Deliveries::run(seed).unwrap();
         acknowledged += deliveries.acknowledged();

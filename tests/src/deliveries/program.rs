@@ -169,14 +169,13 @@ impl Program {
     fn queue(&mut self, kind: Kind) -> usize {
         let queue = usize::from(self.random.percent(35));
         let has_work = |queue: usize| match kind {
-            Kind::Ack | Kind::AckSeveral | Kind::Nack | Kind::NackSeveral => {
-                self.world.has(queue, MessageState::InFlight)
-            }
-            Kind::Extend | Kind::Heartbeat | Kind::TakeBack => self.world.has(queue, MessageState::InFlight),
             Kind::Dequeue => self.world.has(queue, MessageState::Ready),
             Kind::Redrive | Kind::PurgeDead => self.world.has(queue, MessageState::Dead),
             Kind::Resume => self.world.is_paused(queue),
-            _ => true,
+            Kind::Enqueue | Kind::EnqueueSeveral | Kind::EnqueueDelayed | Kind::EnqueueOnce => true,
+            Kind::Sweep | Kind::Move | Kind::Purge | Kind::Pause | Kind::Wait => true,
+            // All others are for those who have messages.
+            _ => self.world.has(queue, MessageState::InFlight),
         };
         if has_work(queue) || !has_work(1 - queue) { queue } else { 1 - queue }
     }
@@ -375,6 +374,9 @@ impl Program {
 
     /// Finds what is past its time, for whoever takes it back.
     fn find_expired(&mut self, queue: usize) -> Fallible<Option<Did>> {
+        if self.random.percent(60) {
+            self.clock.advance(self.random.below(4_000) as i64);
+        }
         let (limit, view) = (1 + self.random.below(4), self.session.snapshot()?);
         self.world.time = view.now();
         let found = self.queues[queue].expired(&view, view.now(), limit)?;
