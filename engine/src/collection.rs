@@ -280,6 +280,26 @@ pub struct RowPage {
     pub next: Option<RowCursor>,
 }
 
+/// What an index says of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Indexed {
+    /// The values of the fields that the index goes by, in their order; of a field that it goes by each part of, the part.
+    pub values: Tuple,
+    /// The key of the row.
+    pub row: Tuple,
+}
+
+/// Entries of an index, in its order.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct IndexPage {
+    /// The entries.
+    pub entries: Vec<Indexed>,
+    /// Where the next page begins; `None` if this was the last.
+    pub next: Option<RowCursor>,
+}
+
 /// What became of a collection that was defined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -360,6 +380,24 @@ impl<'t> Collection<'t> {
             .map(|found| found.0)
     }
 
+    /// Gives a page of what an index itself says: no row is read. The least value of a field and the greatest are the first
+    /// entries of an index by it, ascending and descending.
+    ///
+    /// # Errors
+    /// As [`Collection::find`].
+    pub fn entries(&self, index: &str, range: &RowRange) -> Result<IndexPage> {
+        self.txn.with(|reading| reading.entries_by(&self.key, &self.collection, index, range))
+    }
+
+    /// Counts the entries of an index in a range, whatever its limit says, in time that grows with how many they are; no row is
+    /// read. An [`aggregate`](Collection::aggregate) needs no counting.
+    ///
+    /// # Errors
+    /// As [`Collection::find`].
+    pub fn count(&self, index: &str, range: &RowRange) -> Result<u64> {
+        self.txn.with(|reading| reading.count_by(&self.key, &self.collection, index, range))
+    }
+
     /// Tells how many rows there are, and how many bytes their keys and values have: without counting. Whoever may do
     /// anything with the rows may know it.
     ///
@@ -415,6 +453,18 @@ pub trait Rows {
     /// As [`Collection::find`].
     fn find(&mut self, index: &str, range: &RowRange) -> Result<RowPage>;
 
+    /// Gives a page of what an index itself says.
+    ///
+    /// # Errors
+    /// As [`Collection::entries`].
+    fn entries(&mut self, index: &str, range: &RowRange) -> Result<IndexPage>;
+
+    /// Counts the entries of an index in a range.
+    ///
+    /// # Errors
+    /// As [`Collection::count`].
+    fn count(&mut self, index: &str, range: &RowRange) -> Result<u64>;
+
     /// Gives what an aggregate says of a group.
     ///
     /// # Errors
@@ -452,6 +502,14 @@ macro_rules! rows_of {
 
             fn find(&mut self, index: &str, range: &RowRange) -> Result<RowPage> {
                 <$type>::find(self, index, range)
+            }
+
+            fn entries(&mut self, index: &str, range: &RowRange) -> Result<IndexPage> {
+                <$type>::entries(self, index, range)
+            }
+
+            fn count(&mut self, index: &str, range: &RowRange) -> Result<u64> {
+                <$type>::count(self, index, range)
             }
 
             fn aggregate(&mut self, name: &str, group: &[Part]) -> Result<Aggregate> {

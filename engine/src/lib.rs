@@ -97,7 +97,8 @@ pub use cache::CacheStatistics;
 pub use claim::{CancelOutcome, Claim, ClaimInfo, ClaimRequest, Fenceable};
 pub use clock::{Clock, CountingIds, IdSource, ManualClock, RandomIds, SystemClock};
 pub use collection::{
-    Collection, Defined, Inserted, IntoRowKey, Row, RowCursor, RowDraft, RowPage, RowRange, Rows,
+    Collection, Defined, IndexPage, Indexed, Inserted, IntoRowKey, Row, RowCursor, RowDraft, RowPage,
+    RowRange, Rows,
 };
 pub use columns::Summary;
 pub use combiner::Combiner;

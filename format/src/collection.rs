@@ -213,15 +213,35 @@ impl IndexDefinition {
     /// Gives the key of the row that an entry is of; the entry begins with the number of the index.
     #[must_use]
     pub fn row_of<'e>(&self, entry: &'e [u8]) -> Option<&'e [u8]> {
+        self.split(entry, |_| ())
+    }
+
+    /// Gives the values that an entry is under, one for each field, and the key of the row that it is of. Of a field that is
+    /// gone by each of its parts it is the part.
+    #[must_use]
+    pub fn values_of<'e>(&self, entry: &'e [u8]) -> Option<(Tuple, &'e [u8])> {
+        let mut values = Vec::new();
+        let row = self.split(entry, |value| values.extend_from_slice(value))?;
+        Some((Tuple::decode(&values).ok()?, row))
+    }
+
+    /// Gives the key of the row that an entry is of, and each value as it is encoded in a tuple.
+    fn split<'e>(&self, entry: &'e [u8], mut see: impl FnMut(&[u8])) -> Option<&'e [u8]> {
         let mut rest = entry.strip_prefix(&self.number.to_be_bytes()[..])?;
         for (_, order) in &self.fields {
             let length = match order {
                 IndexOrder::Descending => {
                     let inverted: Vec<u8> =
                         rest.iter().take(Tuple::ENCODED_LEN_MAX).map(|byte| !byte).collect();
-                    Tuple::first_length(&inverted)?
+                    let length = Tuple::first_length(&inverted)?;
+                    see(inverted.get(..length)?);
+                    length
                 }
-                _ => Tuple::first_length(rest)?,
+                _ => {
+                    let length = Tuple::first_length(rest)?;
+                    see(rest.get(..length)?);
+                    length
+                }
             };
             rest = rest.get(length..)?;
         }

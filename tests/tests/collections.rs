@@ -119,6 +119,58 @@ fn p5_indexes_are_unique_null_safe_multi_partial_composite_and_descending() {
     verified(&larder);
 }
 
+/// The least and the greatest of a field, and how many begin with something, are what an index says: nobody reads a row.
+#[test]
+fn p5_p9_an_index_tells_its_values_and_counts_them() {
+    let (larder, ana) = with_jobs();
+    let put = |key: i64, draft: RowDraft| ana.write(|txn| txn.collection("jobs")?.put(key, draft)).unwrap();
+    let labels = |labels: &[&str]| labels.iter().map(|label| Part::from(*label)).collect::<Vec<_>>();
+    put(1, job("ready", 3, 10).field("owner", "ana"));
+    put(2, job("ready", 8, 20).field("owner", "an\0a").field("labels", labels(&["b", "a"])));
+    put(3, job("done", 9, 30).field("owner", Part::Nil).field("labels", labels(&["b"])));
+    put(4, job("ready", -7, 5));
+    let view = ana.snapshot().unwrap();
+    let rows = view.collection("jobs").unwrap();
+    let said = |index: &str, range: RowRange| {
+        let entries = rows.entries(index, &range).unwrap().entries;
+        entries.into_iter().map(|entry| (entry.values.into_parts(), entry.row.into_parts())).collect::<Vec<_>>()
+    };
+    let greatest = said("ready", RowRange::all().limit(1));
+    assert_eq!(greatest, [(numbers([8, 20]), numbers([2]))], "of those that are ready");
+    assert_eq!(
+        said("owner", RowRange::all()),
+        [
+            (vec![Part::Nil], numbers([3])),
+            (vec!["an\0a".into()], numbers([2])),
+            (vec!["ana".into()], numbers([1]))
+        ]
+    );
+    assert_eq!(
+        said("label", RowRange::all().at_least("b")),
+        [(vec!["b".into()], numbers([2])), (vec!["b".into()], numbers([3]))],
+        "an entry for each part of a list"
+    );
+    let count = |index: &str, range: RowRange| rows.count(index, &range).unwrap();
+    assert_eq!(count("state", RowRange::all().with("ready").limit(1)), 3, "whatever the limit");
+    assert_eq!((count("label", RowRange::all()), count("state", RowRange::all().with("lost"))), (3, 0));
+    // By pages, and from a write transaction with what it has not committed.
+    let first = rows.entries("state", &RowRange::all().limit(3)).unwrap();
+    let rest = rows.entries("state", &RowRange::all().after(first.next.unwrap())).unwrap();
+    assert_eq!((first.entries.len(), rest.entries.len(), rest.next), (3, 1, None));
+    ana.write(|txn| {
+        let mut rows = txn.collection("jobs")?;
+        rows.put(5, job("ready", 12, 1))?;
+        let greatest = rows.entries("ready", &RowRange::all().limit(1))?.entries;
+        assert_eq!(greatest[0].values.parts(), numbers([12, 1]));
+        rows.count("ready", &RowRange::all())
+    })
+    .map(|receipt| assert_eq!(receipt.value, 4))
+    .unwrap();
+    assert_eq!(kind_of(rows.entries("colour", &RowRange::all())), "InvalidArgument");
+    assert_eq!(kind_of(rows.count("owner", &RowRange::all().with(1).with(2))), "InvalidArgument");
+    verified(&larder);
+}
+
 #[test]
 fn s2_10_pages_by_keyset_stay_good_while_rows_come_and_go() {
     let (_larder, ana) = with_jobs();
@@ -619,6 +671,12 @@ proptest! {
             expected.sort_unstable();
             let found = rows.find("a", &RowRange::all()).unwrap().rows;
             prop_assert_eq!(keys(&found), numbers(expected.iter().map(|(_, _, key)| *key)));
+            let entries = rows.entries("a", &RowRange::all()).unwrap().entries;
+            let said = entries.iter().map(|entry| (entry.values.parts().to_vec(), entry.row.parts().to_vec()));
+            let right = expected.iter().map(|(a, b, key)| (numbers([*a, -*b]), numbers([*key])));
+            prop_assert_eq!(said.collect::<Vec<_>>(), right.collect::<Vec<_>>());
+            let of_two = expected.iter().filter(|(a, ..)| *a == 2).count();
+            prop_assert_eq!(rows.count("a", &RowRange::all().with(2)).unwrap(), of_two as u64);
             prop_assert_eq!(rows.total().unwrap().count, model.len() as u64);
             for group in 0..4 {
                 let of_group = model.values().filter(|(a, b)| *a == group && *b > 0);

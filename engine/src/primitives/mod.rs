@@ -33,7 +33,7 @@ pub use once::CommitOutcome;
 pub(crate) use once::OnceRow;
 pub(crate) use rows::{
     DefinedCollection, Groups, OpenedCollection, RowChange, derived_of_row, entry_of, row_key, row_key_of,
-    row_name,
+    row_name, values_of,
 };
 pub(crate) use statistics::StatisticsMap;
 pub use statistics::{Count, Statistics};

@@ -95,6 +95,13 @@ pub(crate) fn entry_of<'e>(index: &IndexDefinition, entry: &'e [u8]) -> Result<&
     row.ok_or_else(|| corrupt(format!("an entry of the index {} is malformed", index.name)))
 }
 
+/// Gives the values that an entry of an index is under, and the key of the row that it is of.
+pub(crate) fn values_of(index: &IndexDefinition, entry: &[u8]) -> Result<(Tuple, Tuple)> {
+    let split = row_key_of(entry).and_then(|(_, entry)| index.values_of(entry));
+    let decoded = split.and_then(|(values, row)| Some((values, Tuple::decode(row).ok()?)));
+    decoded.ok_or_else(|| corrupt(format!("an entry of the index {} is malformed", index.name)))
+}
+
 /// The entries of a row in the indexes of its collection.
 pub(crate) fn derived_of_row(
     collection: &DefinedCollection,

@@ -8,10 +8,26 @@ use larder_format::{
 };
 
 use super::reading::Reading;
-use crate::collection::{Row, RowCursor, RowPage, RowRange};
+use crate::collection::{IndexPage, Indexed, Row, RowCursor, RowPage, RowRange};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primitives::{DefinedCollection, OpenedCollection, entry_of, row_key, row_key_of};
+use crate::primitives::{DefinedCollection, OpenedCollection, entry_of, row_key, row_key_of, values_of};
 use crate::store::{Table, corrupt};
+
+/// Which entries of which index are asked for.
+struct Asked<'a> {
+    key: &'a Key,
+    collection: &'a DefinedCollection,
+    index: &'a IndexDefinition,
+    range: &'a RowRange,
+}
+
+/// Where a way through an index ended, and where it began.
+struct Walked {
+    /// Behind what was taken, if there is more.
+    next: Option<RowCursor>,
+    /// The first entry: nothing lies before it.
+    first: Option<Bytes>,
+}
 
 impl Reading<'_, '_> {
     /// Finds the collection under a key. Who may do nothing with it is told what one is told who may not read here.
@@ -106,8 +122,74 @@ impl Reading<'_, '_> {
         range: &RowRange,
         front: Option<Bytes>,
     ) -> Result<(RowPage, Option<Bytes>)> {
+        let asked = self.asked(key, collection, index, range)?;
+        let mut rows = Vec::new();
+        let walked = self.walk_index(&asked, range.effective_limit(), front, |entry| {
+            let row = entry_of(asked.index, entry)?;
+            let (Some(content), Ok(row)) = (self.row_content(collection, row)?, Tuple::decode(row)) else {
+                return Err(corrupt(format!("an entry of the index {} is of no row", asked.index.name)));
+            };
+            rows.push(Row::new(row, content));
+            Ok(())
+        })?;
+        Ok((RowPage { rows, next: walked.next }, walked.first))
+    }
+
+    /// Gives what an index itself says, in its order.
+    pub(crate) fn entries_by(
+        &self,
+        key: &Key,
+        collection: &DefinedCollection,
+        index: &str,
+        range: &RowRange,
+    ) -> Result<IndexPage> {
+        let asked = self.asked(key, collection, index, range)?;
+        let mut entries = Vec::new();
+        let walked = self.walk_index(&asked, range.effective_limit(), None, |entry| {
+            let (values, row) = values_of(asked.index, entry)?;
+            entries.push(Indexed { values, row });
+            Ok(())
+        })?;
+        Ok(IndexPage { entries, next: walked.next })
+    }
+
+    /// Counts the entries of an index.
+    pub(crate) fn count_by(
+        &self,
+        key: &Key,
+        collection: &DefinedCollection,
+        index: &str,
+        range: &RowRange,
+    ) -> Result<u64> {
+        let asked = self.asked(key, collection, index, range)?;
+        let mut count = 0;
+        self.walk_index(&asked, usize::MAX, None, |_| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    fn asked<'a>(
+        &self,
+        key: &'a Key,
+        collection: &'a DefinedCollection,
+        index: &str,
+        range: &'a RowRange,
+    ) -> Result<Asked<'a>> {
         self.may_read(key, collection)?;
         let index = index_named(&collection.definition, index)?;
+        Ok(Asked { key, collection, index, range })
+    }
+
+    /// Goes through entries of an index, up to `limit` of them; nothing lies before `front`.
+    fn walk_index(
+        &self,
+        &Asked { key, collection, index, range }: &Asked<'_>,
+        limit: usize,
+        front: Option<Bytes>,
+        mut take: impl FnMut(&Bytes) -> Result<()>,
+    ) -> Result<Walked> {
         let order = index.fields.get(range.equal.len()).map(|(_, order)| *order);
         let is_descending = order == Some(IndexOrder::Descending);
         let values = range.equal.len() + usize::from(range.at_least.is_some() || range.at_most.is_some());
@@ -129,30 +211,25 @@ impl Reading<'_, '_> {
         if let (Bound::Included(start), Bound::Excluded(end)) = (&start, &end)
             && start >= end
         {
-            return Ok((RowPage::default(), Some(start.clone())));
-        }
-        let end_of = end.clone();
-        let (mut page, mut first, mut last) = (RowPage::default(), None, None);
-        for entry in self.view.range(self.own, Table::Entries, start, end)? {
-            let (entry, _) = entry?;
-            first.get_or_insert_with(|| entry.clone());
-            if page.rows.len() == range.effective_limit() {
-                page.next = last.map(RowCursor);
-                break;
-            }
-            let row = entry_of(index, &entry).map_err(|error| error.at(key))?;
-            let (Some(content), Ok(row)) = (self.row_content(collection, row)?, Tuple::decode(row)) else {
-                return Err(corrupt(format!("an entry of the index {} is of no row", index.name)).at(key));
-            };
-            page.rows.push(Row::new(row, content));
-            last = Some(entry);
+            return Ok(Walked { next: None, first: Some(start.clone()) });
         }
         // Where there is none, there is none up to the end.
-        let first = first.or(match end_of {
-            Bound::Excluded(end) => Some(end),
-            _ => None,
-        });
-        Ok((page, first))
+        let mut first = if let Bound::Excluded(end) = &end { Some(end.clone()) } else { None };
+        let (mut taken, mut last, mut next) = (0, None, None);
+        for entry in self.view.range(self.own, Table::Entries, start, end)? {
+            let (entry, _) = entry?;
+            if taken == 0 {
+                first = Some(entry.clone());
+            }
+            if taken == limit {
+                next = last.map(RowCursor);
+                break;
+            }
+            take(&entry).map_err(|error| error.at(key))?;
+            taken += 1;
+            last = Some(entry);
+        }
+        Ok(Walked { next, first })
     }
 
     /// Gives what a group of an aggregate lies under, for those who may know what it says.

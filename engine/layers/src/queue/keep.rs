@@ -1,6 +1,6 @@
 //! Looking at a queue, and keeping it in order.
 
-use larder::{Aggregate, CollectionMut, ReadTxn, RowRange, WriteTxn};
+use larder::{Aggregate, CollectionMut, Micros, Part, ReadTxn, RowRange, WriteTxn};
 
 use super::books::{TOTALS, Totals};
 use super::error::invalid;
@@ -168,14 +168,17 @@ impl Queue {
         let (in_flight, dead) = (of(MessageState::InFlight), of(MessageState::Dead));
         let totals = view.collection(&self.books)?.get(TOTALS)?;
         let totals = totals.map_or_else(Totals::default, |row| Totals::decode(row.value()));
-        let oldest = rows.find("age", &RowRange::all().limit(1))?.rows;
+        let oldest = rows.entries("age", &RowRange::all().limit(1))?.entries;
         Ok(QueueStats {
             ready: ready.count,
             delayed: delayed.count,
             in_flight: in_flight.count,
             dead: dead.count,
             bytes: u64::try_from(ready.sum + delayed.sum + in_flight.sum).unwrap_or(0),
-            oldest: oldest.first().and_then(|row| row.integer("e")),
+            oldest: oldest.first().and_then(|entry| match entry.values.parts() {
+                [Part::Integer(at)] => Micros::try_from(*at).ok(),
+                _ => None,
+            }),
             enqueued: totals.enqueued,
             dequeued: totals.dequeued,
             acked: totals.acked,

@@ -11,7 +11,7 @@ use larder_format::{
 };
 
 use super::WriteTxn;
-use crate::collection::{Defined, Inserted, IntoRowKey, Row, RowDraft, RowPage, RowRange};
+use crate::collection::{Defined, IndexPage, Inserted, IntoRowKey, Row, RowDraft, RowPage, RowRange};
 use crate::edit::IntoKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{New, Proposal, Verdict};
@@ -382,6 +382,22 @@ impl<'s> CollectionMut<'_, 's> {
             self.txn.rows.fronts.insert(at, first);
         }
         Ok(page)
+    }
+
+    /// Gives a page of what an index itself says: no row is read.
+    ///
+    /// # Errors
+    /// As [`CollectionMut::find`].
+    pub fn entries(&self, index: &str, range: &RowRange) -> Result<IndexPage> {
+        self.txn.audited(self.txn.reading().entries_by(&self.key, &self.collection, index, range))
+    }
+
+    /// Counts the entries of an index in a range, whatever its limit says; no row is read.
+    ///
+    /// # Errors
+    /// As [`CollectionMut::find`].
+    pub fn count(&self, index: &str, range: &RowRange) -> Result<u64> {
+        self.txn.audited(self.txn.reading().count_by(&self.key, &self.collection, index, range))
     }
 
     /// Tells how many rows there are, and how many bytes their keys and values have: without counting.
