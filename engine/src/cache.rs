@@ -141,15 +141,25 @@ impl RecordCache {
 
     /// Hands what the key has at a commit to `take`, if it is here.
     pub(crate) fn get<R>(&self, key: &[u8], at: u64, take: impl FnOnce(&Row) -> R) -> Option<R> {
-        self.get_with_payload(key, at, |row, _| take(row))
+        self.look(key, at, |row, _| take(row), 1)
     }
 
-    /// The same, with the payload, which is empty if it is not here.
+    /// The same, with the payload, which is empty if it is not here. Nothing here is no miss yet: a view asks again.
     pub(crate) fn get_with_payload<R>(
         &self,
         key: &[u8],
         at: u64,
         take: impl FnOnce(&Row, &Bytes) -> R,
+    ) -> Option<R> {
+        self.look(key, at, take, 0)
+    }
+
+    fn look<R>(
+        &self,
+        key: &[u8],
+        at: u64,
+        take: impl FnOnce(&Row, &Bytes) -> R,
+        misses_if_not: u64,
     ) -> Option<R> {
         let mut shard = self.shard(key)?.lock();
         // While there is room the order is of no matter, and to bring an entry to the front touches both of its neighbours, which
@@ -157,7 +167,10 @@ impl RecordCache {
         let is_ordered = shard.bytes > self.shard_bytes_max / 4 * 3;
         let entry = if is_ordered { shard.entries.get(key) } else { shard.entries.peek(key) };
         let taken = entry.filter(|entry| entry.since <= at).map(|entry| take(&entry.row, &entry.payload));
-        *(if taken.is_some() { &mut shard.hits } else { &mut shard.misses }) += 1;
+        match taken {
+            Some(_) => shard.hits += 1,
+            None => shard.misses += misses_if_not,
+        }
         taken
     }
 

@@ -133,7 +133,10 @@ fn p5_p9_an_index_tells_its_values_and_counts_them() {
     let rows = view.collection("jobs").unwrap();
     let said = |index: &str, range: RowRange| {
         let entries = rows.entries(index, &range).unwrap().entries;
-        entries.into_iter().map(|entry| (entry.values.into_parts(), entry.row.into_parts())).collect::<Vec<_>>()
+        entries
+            .into_iter()
+            .map(|entry| (entry.values.into_parts(), entry.row.into_parts()))
+            .collect::<Vec<_>>()
     };
     let greatest = said("ready", RowRange::all().limit(1));
     assert_eq!(greatest, [(numbers([8, 20]), numbers([2]))], "of those that are ready");

@@ -8,7 +8,7 @@ use larder::{
 };
 use larder_layers::queue::{QueueSettings, Queues};
 use larder_layers::tasks::{TaskDraft, Tasks};
-use larder_tests::{Call, Fault, FaultyDisk, Plan, Random, still};
+use larder_tests::{Call, Fault, FaultyDisk, Plan, Random, in_memory, still};
 
 #[test]
 fn s1_11_health_says_what_is_and_what_is_due() {
@@ -173,4 +173,25 @@ fn x_4_who_holds_a_piece_of_a_payload_is_a_reader() {
     assert!(pieces.concat() == payload[10..150_000]);
     drop(pieces);
     assert_eq!(larder.health().readers.open, 0);
+}
+
+/// Statistics of the cache count a read once, whichever way it goes.
+#[test]
+fn a_read_is_one_hit_or_one_miss() {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    for number in 0..10 {
+        ana.put(format!("a/{number}"), "soup").unwrap();
+    }
+    let counted = |read: &dyn Fn(usize)| {
+        let before = larder.info().unwrap().cache;
+        (0..10).for_each(read);
+        let after = larder.info().unwrap().cache;
+        (after.hits - before.hits, after.misses - before.misses)
+    };
+    let record = |number: usize| drop(ana.record(format!("a/{number}")).unwrap());
+    assert_eq!(counted(&record), (0, 10));
+    assert_eq!(counted(&record), (10, 0));
+    assert_eq!(counted(&|number| drop(ana.get(format!("a/{number}")).unwrap())), (10, 0));
+    assert_eq!(counted(&|number| drop(ana.record(format!("b/{number}")).unwrap_err())), (0, 10));
 }
