@@ -389,7 +389,7 @@ fn records(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
         for round in 0..=scale.rounds {
             for ((_, peer), samples) in peers.iter().zip(&mut samples) {
                 // The first round makes it warm, and does not count.
-                let reads = if round == 0 { (2 * hot).min(scale.reads) } else { scale.reads };
+                let reads = if round == 0 { 2 * hot.min(count) } else { scale.reads };
                 let sample = gets(peer.as_ref(), hot, reads, (7 + at * 100 + round) as u64)?;
                 samples.extend((round > 0).then_some(sample));
             }
