@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::documents::Documents;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::larder::Larder;
 use crate::options::Options;
 use crate::primitives::{is_all_derived, is_derived};
@@ -78,6 +78,9 @@ pub struct RepairReport {
     pub verified: VerifyReport,
     /// Where the file as it was is kept, if the new one has its place.
     pub kept: Option<PathBuf>,
+    /// What failed when the new one had its place already: that a loss of power leaves it there, or that the log of the former one
+    /// is gone.
+    pub unsettled: Option<Error>,
 }
 
 /// Makes a new file of one that opens, without what is damaged, and with everything derived again that follows from
@@ -95,17 +98,17 @@ pub fn repair(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<RepairRepo
 
 /// The same, with the new file in the place of the one that there is. This is kept beside it, with its log if it has one: as
 /// `FILE.before-repair`, or, if there is one from before, with a number behind that. Nobody may have it open to write. A crash leaves
-/// the one or the other, whole.
+/// the one or the other, whole; one between the last two steps leaves the file under both names, until it is repaired in place again.
 ///
 /// # Errors
-/// As [`repair`]; [`Io`](crate::ErrorKind::Io) where a file can have one name only, or 16 were kept before. All leave what there
-/// was.
+/// As [`repair`]; [`Io`](crate::ErrorKind::Io) where a file can have one name only, 16 were kept before, or another file has the
+/// path meanwhile. All leave what there was.
 pub fn repair_in_place(path: impl AsRef<Path>) -> Result<RepairReport> {
-    let larder = Options::new().open_read_only(&path)?;
-    let (mut report, identity) = (RepairReport::default(), *larder.shared().commit.store().identity());
+    let larder = Options::new().open_read_only(path)?;
+    let mut report = RepairReport::default();
     let fill = |store: &Store| report.fill(&larder, store);
-    let kept = Store::build_instead(path.as_ref(), identity, CACHE_BYTES, fill)?;
-    Ok(RepairReport { kept: Some(kept), ..report })
+    let (kept, settled) = larder.shared().commit.store().build_instead(CACHE_BYTES, fill)?;
+    Ok(RepairReport { kept, unsettled: settled.err(), ..report })
 }
 
 impl RepairReport {

@@ -54,7 +54,12 @@ impl Repair {
         tell(context.output, &report.left_out, "left_out")?;
         tell(context.output, &report.verified.findings, "finding")?;
         let kept = report.kept.as_ref().map(|kept| kept.display().to_string());
-        let is_whole = report.left_out.is_empty() && report.verified.is_clean();
+        let unsettled = report.unsettled.as_ref().map(ToString::to_string);
+        if let Some(unsettled) = &unsettled {
+            let says = || format!("the new file has its place, and then this failed: {}", shown(unsettled));
+            context.output.line(says, || json!({"unsettled": unsettled}))?;
+        }
+        let is_whole = report.left_out.is_empty() && report.verified.is_clean() && unsettled.is_none();
         context.output.line(
             || {
                 format!(

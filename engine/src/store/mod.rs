@@ -241,21 +241,15 @@ impl Store {
         fill: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
         place::create_new(&place::resolve(path)?, None, |medium| {
-            Self::make(Backend::new(medium, Arc::default()), identity, cache_bytes, fill)
+            Self::start(Backend::new(medium, Arc::default()), cache_bytes, Some(identity), None)?.make(fill)
         })
     }
 
-    /// Makes a store on what is empty, and lets go of it.
-    fn make(
-        backend: Backend,
-        identity: Identity,
-        cache_bytes: usize,
-        fill: impl FnOnce(&Self) -> Result<()>,
-    ) -> Result<()> {
-        let store = Self::start(backend, cache_bytes, Some(identity), None)?;
-        fill(&store)?;
-        store.flush()?;
-        store.trim()
+    /// Fills what is empty, as short as it can be and on disk.
+    fn make(&self, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        fill(self)?;
+        self.flush()?;
+        self.trim()
     }
 
     fn start(
@@ -490,6 +484,15 @@ impl Store {
         self.current().file_identity().is_none_or(place::FileIdentity::still_there)
     }
 
+    /// Checks that what is put in the place of the file takes that of no other.
+    fn check_still_there(&self) -> Result<()> {
+        if self.is_still_there() {
+            return Ok(());
+        }
+        let doing = "replacing the file, which is not there any more".to_owned();
+        Err(ErrorKind::Io { doing }.into())
+    }
+
     fn begin_write(&self) -> Result<WriteTransaction> {
         self.current().with_database(|database| database.begin_write().map_err(transaction_error))
     }
@@ -522,7 +525,7 @@ impl Store {
         };
         let (before, extent) = (self.state.length(), self.state.extent());
         let source = self.view()?;
-        let copied = place::replace(&path, |file, identity| {
+        let make = |file: std::fs::File, identity| {
             let beginning = |error| place::io_error("beginning the new file", error);
             let medium = file.try_clone().and_then(Medium::file).map_err(beginning)?;
             // The state is that of the old one: a sync that failed stays final.
@@ -532,12 +535,9 @@ impl Store {
             copy.copy_all(&source, each)?;
             copy.flush()?;
             copy.trim()?;
-            if !self.is_still_there() {
-                let doing = "replacing the file, which is not there any more".to_owned();
-                return Err(ErrorKind::Io { doing }.into());
-            }
             Ok(copy)
-        });
+        };
+        let copied = place::replace(&path, make, || self.check_still_there());
         // What it says of the file was said of the copy meanwhile.
         let (copy, synced) = copied.inspect_err(|_| self.state.set_extent(extent))?;
         *self.current.write() = copy.into_generation();

@@ -110,12 +110,17 @@ mod record {
     thread_local! {
         static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
         static FAILS_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
+        static HAS_FAILED: Cell<bool> = const { Cell::new(false) };
+        static STOPS: Cell<bool> = const { Cell::new(false) };
     }
 
     pub(super) fn note(step: Step) -> io::Result<()> {
         match FAILS_AFTER.get() {
             Some(0) => {
-                FAILS_AFTER.set(None);
+                if !STOPS.get() {
+                    FAILS_AFTER.set(None);
+                }
+                HAS_FAILED.set(true);
                 Err(io::Error::other("on purpose"))
             }
             left => {
@@ -131,9 +136,17 @@ mod record {
         FAILS_AFTER.set(Some(steps));
     }
 
+    /// Lets all steps on this thread fail, after so many: nothing that was to be put right behind a failure is.
+    pub(super) fn stop_after(steps: usize) {
+        STOPS.set(true);
+        fail_after(steps);
+    }
+
     /// Lets no step fail any more; tells whether one did.
     pub(super) fn has_failed() -> bool {
-        FAILS_AFTER.take().is_none()
+        FAILS_AFTER.set(None);
+        STOPS.set(false);
+        HAS_FAILED.take()
     }
 
     /// Gives what was done on this thread since the last time.
@@ -145,9 +158,10 @@ mod record {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
-    use super::record::{Step, fail_after, has_failed, take};
+    use super::record::{Step, fail_after, has_failed, stop_after, take};
+    use crate::store::place::file_identity;
     use crate::{Options, RestoreOptions, SnapshotOptions, restore};
 
     /// The names that there are, and those that a loss of power would leave if it kept nothing that it need not.
@@ -302,41 +316,81 @@ mod tests {
         }
     }
 
-    /// T14: whatever fails of putting a repaired file in the place of the store's, and wherever it stops, what was there is there, and
-    /// nothing that nobody knows of.
+    /// A store to be repaired in place: one that was closed, or one with a log, as a crash leaves it.
+    fn to_repair(folder: &Path, has_log: bool) -> PathBuf {
+        let (from, at) = (folder.join("from.larder"), folder.join("a.larder"));
+        let larder = Options::new().inline().open(&from).unwrap();
+        larder.root().unwrap().put("a", "one").unwrap();
+        if has_log {
+            std::fs::copy(&from, &at).unwrap();
+            std::fs::copy(folder.join("from.larder-log"), folder.join("a.larder-log")).unwrap();
+        }
+        larder.close().unwrap();
+        if !has_log {
+            std::fs::copy(&from, &at).unwrap();
+        }
+        at
+    }
+
+    fn names_in(folder: &Path) -> BTreeSet<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    fn of(path: &Path) -> bytes::Bytes {
+        let larder = Options::new().inline().existing_only().open(path).unwrap();
+        larder.root().unwrap().get("a").unwrap().bytes().unwrap()
+    }
+
+    /// T14: whatever fails of putting a repaired file in the place of the store's, what was there is there, under the names that it had.
     #[test]
     fn t14_a_repair_in_place_that_fails_loses_nothing() {
         for has_log in [false, true] {
             for steps in 0.. {
                 let folder = tempfile::tempdir().unwrap();
-                let (from, at) = (folder.path().join("from.larder"), folder.path().join("a.larder"));
-                let larder = Options::new().inline().open(&from).unwrap();
-                larder.root().unwrap().put("a", "one").unwrap();
-                if has_log {
-                    // As a crash leaves it.
-                    std::fs::copy(&from, &at).unwrap();
-                    std::fs::copy(folder.path().join("from.larder-log"), folder.path().join("a.larder-log"))
-                        .unwrap();
-                } else {
-                    larder.close().unwrap();
-                    std::fs::copy(&from, &at).unwrap();
-                }
+                let at = to_repair(folder.path(), has_log);
+                let before = names_in(folder.path());
                 fail_after(steps);
                 let repaired = crate::repair_in_place(&at);
                 let has_failed = has_failed();
-                assert_eq!(repaired.is_err(), has_failed, "{steps}: {repaired:?}");
-                let of = |path: &std::path::Path| {
-                    let larder = Options::new().inline().existing_only().open(path).unwrap();
-                    larder.root().unwrap().get("a").unwrap().bytes().unwrap()
-                };
-                assert_eq!(of(&at), "one", "{steps}");
-                if let Ok(report) = repaired {
-                    assert_eq!(of(&report.kept.unwrap()), "one", "{steps}");
+                match repaired {
+                    Err(_) => assert_eq!(names_in(folder.path()), before, "{steps}"),
+                    Ok(report) => {
+                        assert_eq!(report.unsettled.is_some(), has_failed, "{steps}: {report:?}");
+                        assert_eq!(of(&report.kept.unwrap()), "one", "{steps}");
+                    }
                 }
+                assert_eq!(of(&at), "one", "{steps}");
                 if !has_failed {
-                    assert!(steps > 4, "{steps} steps");
+                    assert!(steps > 5, "{steps} steps");
                     break;
                 }
+            }
+        }
+    }
+
+    /// T14: wherever it is stopped, the store opens, and a second try leaves no file that has two names.
+    #[test]
+    fn t14_a_repair_in_place_that_is_stopped_can_be_done_again() {
+        for has_log in [false, true] {
+            for steps in 0.. {
+                let folder = tempfile::tempdir().unwrap();
+                let at = to_repair(folder.path(), has_log);
+                stop_after(steps);
+                let stopped = crate::repair_in_place(&at);
+                if !has_failed() {
+                    stopped.unwrap();
+                    assert!(steps > 5, "{steps} steps");
+                    break;
+                }
+                let again = crate::repair_in_place(&at).unwrap();
+                let larder = Options::new().inline().existing_only().open(&at).unwrap();
+                let root = larder.root().unwrap();
+                assert_eq!(root.get("a").unwrap().bytes().unwrap(), "one", "{steps}: {stopped:?}");
+                root.put("a", "two").unwrap();
+                let files: BTreeSet<_> =
+                    names_in(folder.path()).iter().map(|name| file_identity(name)).collect();
+                assert_eq!(files.len(), names_in(folder.path()).len(), "{steps}: {stopped:?}");
+                assert_eq!(of(&again.kept.unwrap()), "one", "{steps}: {stopped:?}");
             }
         }
     }

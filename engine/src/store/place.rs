@@ -89,7 +89,8 @@ pub(crate) fn create_new(
 }
 
 /// Puts another file in the place of the one at a resolved path: built under another name, synced, renamed, the directory
-/// synced. `fill` gets the empty file, and which one it will be; what it gives may hold the file open.
+/// synced. `fill` gets the empty file, and which one it will be; what it gives may hold the file open. `last` comes right before the
+/// new file has the name.
 ///
 /// Gives what `fill` gave as soon as the new file has its place, beside what became of the sync of the directory.
 ///
@@ -98,6 +99,7 @@ pub(crate) fn create_new(
 pub(crate) fn replace<R>(
     path: &Path,
     fill: impl FnOnce(File, FileIdentity) -> Result<R>,
+    last: impl FnOnce() -> Result<()>,
 ) -> Result<(R, Result<()>)> {
     let doing = |doing: &'static str| move |error| io_error(doing, error);
     let (mut temporary, file) = make_temporary(path, Some(path), &mut |_| Ok(()))?;
@@ -106,6 +108,7 @@ pub(crate) fn replace<R>(
     let filled = fill(same, FileIdentity::of(path, &metadata))?;
     if let Some(from) = &temporary.path {
         names::sync_file(&file, from).map_err(doing("syncing the new file"))?;
+        last()?;
         names::rename(from, path).map_err(doing("putting the new file in the place of the old"))?;
     }
     temporary.path = None;
@@ -433,13 +436,13 @@ pub(crate) fn file_identity(path: &Path) -> Option<(u64, u64)> {
 
 #[cfg(unix)]
 #[expect(clippy::unnecessary_wraps, reason = "there is none elsewhere")]
-fn number_of(metadata: &Metadata) -> Option<(u64, u64)> {
+pub(super) fn number_of(metadata: &Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     Some((metadata.dev(), metadata.ino()))
 }
 
 #[cfg(not(unix))]
-fn number_of(_: &Metadata) -> Option<(u64, u64)> {
+pub(super) fn number_of(_: &Metadata) -> Option<(u64, u64)> {
     None
 }
 
