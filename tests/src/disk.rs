@@ -53,14 +53,21 @@ pub enum Failure {
     FullHalfWay,
     /// For want of room, when only the last byte was still to be written: no file system does it, but a storage may.
     FullAtTheEnd,
+    /// With a panic: it is the application's code.
+    Panic,
 }
 
 impl Failure {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Device, Self::Full, Self::FullHalfWay, Self::FullAtTheEnd];
+    pub const ALL: [Self; 5] = [Self::Device, Self::Full, Self::FullHalfWay, Self::FullAtTheEnd, Self::Panic];
 
     fn error(self) -> io::Error {
-        let kind = if self == Self::Device { io::ErrorKind::Other } else { io::ErrorKind::StorageFull };
+        let kind = match self {
+            // As a panic does, and without a word on the standard error output.
+            Self::Panic => std::panic::resume_unwind(Box::new("the disk panics")),
+            Self::Device => io::ErrorKind::Other,
+            Self::Full | Self::FullHalfWay | Self::FullAtTheEnd => io::ErrorKind::StorageFull,
+        };
         io::Error::new(kind, "the disk says no")
     }
 }
@@ -386,7 +393,7 @@ impl Storage for FaultyStorage {
         let at = state.calls[Call::Write as usize];
         let failure = state.fault(Call::Write);
         let bytes = match failure {
-            Some(failure @ (Failure::Device | Failure::Full)) => return Err(failure.error()),
+            Some(failure @ (Failure::Device | Failure::Full | Failure::Panic)) => return Err(failure.error()),
             Some(Failure::FullHalfWay) => &bytes[..(bytes.len() as u64 / 2 / BLOCK * BLOCK) as usize],
             Some(Failure::FullAtTheEnd) => &bytes[..bytes.len().saturating_sub(1)],
             None => bytes,

@@ -212,6 +212,9 @@ impl LongRun {
             for at in 0..count {
                 let fault = Fault::once(call, at);
                 faults.push(fault);
+                if at.is_multiple_of(7) {
+                    faults.push(fault.with(Failure::Panic));
+                }
                 if call != Call::Read {
                     faults.push(fault.with(Failure::Full));
                 }

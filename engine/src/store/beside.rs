@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use larder_format::LOG_BLOCK;
 
-use super::backend::{BackendState, Medium, Storage};
+use super::backend::{BackendState, Medium};
 use super::direct::Direct;
+use super::storage::Storage;
 use super::{names, place};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -19,6 +19,7 @@ mod place;
 mod raw;
 mod room;
 mod snapshot;
+mod storage;
 mod tables;
 mod turn;
 mod upgrade;
@@ -36,7 +37,6 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, Durability, WriteTransaction};
 
 pub(crate) use apply::{ApplyError, StagedRow};
-pub use backend::Storage;
 use backend::{Backend, BackendState, Medium};
 pub(crate) use beside::{Beside, LogFile};
 use generation::{Closing, Generation, Open};
@@ -44,6 +44,8 @@ pub(crate) use loader::Loader;
 pub(crate) use place::io_error;
 pub(crate) use raw::scan_pages;
 pub(crate) use snapshot::{ChunkPage, Snapshot, SnapshotRange, StoredRow, chunk_key};
+use storage::Shielded;
+pub use storage::Storage;
 use tables::Tree;
 pub(crate) use tables::{Table, meta_key, state_key};
 use turn::Turn;
@@ -121,13 +123,13 @@ impl Store {
                 Ok(store)
             }
             Place::Custom(storage, log) => {
+                let storage: Arc<dyn Storage> = Arc::new(Shielded(Arc::from(storage)));
                 let length =
                     storage.len().map_err(|error| place::io_error("asking for the length", error))?;
-                let storage: Arc<dyn Storage> = Arc::from(storage);
                 let medium = Medium::Custom(Box::new(Arc::clone(&storage)));
                 let mut store = start(medium, (length == 0).then_some(fresh))?;
                 store.custom = Some(storage);
-                store.beside = log.map_or(Beside::Nothing, Beside::Custom);
+                store.beside = log.map_or(Beside::Nothing, |log| Beside::Custom(Arc::new(Shielded(log))));
                 Ok(store)
             }
             Place::ReadOnly { path } => {
@@ -668,15 +670,14 @@ impl std::io::Write for Writer {
 pub(crate) fn shield<R>(doing: &'static str, act: impl FnOnce() -> Result<R>) -> Result<R> {
     match catch_unwind(AssertUnwindSafe(act)) {
         Ok(result) => result,
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
-            Err(corrupt(format!("a panic, trying to {doing}: {text}")))
-        }
+        Err(panic) => Err(corrupt(format!("a panic, trying to {doing}: {}", reason_of(&*panic)))),
     }
+}
+
+/// Gives what a panic says of itself.
+fn reason_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given")
 }
 
 pub(crate) fn corrupt(what: impl Into<String>) -> Error {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{Storage, shield};
+use super::Storage;
 use crate::error::Result;
 
 /// What is kept free for deleting, and for bringing to rest what was acknowledged.
@@ -79,17 +79,11 @@ fn disk_room(_: &Path) -> Option<u64> {
     None
 }
 
-/// Asks the application's storage to keep so many bytes free.
-fn set_reserve(storage: &dyn Storage, bytes: u64) -> io::Result<()> {
-    shield("keep room free", || Ok(storage.set_reserve(bytes)))
-        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-}
-
 impl super::Store {
     /// Tells how many bytes can still be written, where that can be told: what the disk has left, and the limit.
     pub(crate) fn room(&self) -> Option<u64> {
         let disk = match &self.custom {
-            Some(storage) => shield("tell the room", || Ok(storage.room())).ok().flatten(),
+            Some(storage) => storage.room(),
             None => self.path().and_then(|path| disk_room(&path)),
         };
         let below_limit = match self.state.limit() {
@@ -108,7 +102,7 @@ impl super::Store {
     pub(crate) fn hold_reserve(&self, bytes: u64) -> bool {
         match (&self.custom, self.path()) {
             (Some(_), _) if bytes == 0 || self.reserve.held() > 0 => true,
-            (Some(storage), _) => self.reserve.note_tried(bytes, set_reserve(storage.as_ref(), bytes)),
+            (Some(storage), _) => self.reserve.note_tried(bytes, storage.set_reserve(bytes)),
             (None, Some(path)) => self.reserve.hold(&path, bytes),
             (None, None) => true,
         }
@@ -118,7 +112,7 @@ impl super::Store {
     pub(crate) fn release_reserve(&self) {
         if let Some(storage) = &self.custom {
             // It held one, so it can let go of it.
-            let _ = set_reserve(storage.as_ref(), 0);
+            let _ = storage.set_reserve(0);
         }
         self.reserve.release();
     }
