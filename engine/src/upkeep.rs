@@ -115,10 +115,14 @@ fn keep_up(shared: &Weak<Shared>, wakes: &Receiver<()>, stopped: &Receiver<()>) 
             .heal_now()
             .and_then(|()| flush_if_due(&shared, now))
             .and_then(|_| shared.write_audit())
-            .and_then(|()| shared.commit.drain_if_due(haste));
-        if now.saturating_sub(trimmed_at) >= TRIM_EVERY && !shared.commit.is_draining() {
-            trimmed_at = now;
-            step = step.and_then(|is_more| trim(&shared, now).map(|_| is_more));
+            .map(|()| false);
+        // While the store is copied there are windows to see to.
+        if let Some(_not_copied) = shared.commit.hold_off_copying() {
+            step = step.and_then(|_| shared.commit.drain_if_due(haste));
+            if now.saturating_sub(trimmed_at) >= TRIM_EVERY {
+                trimmed_at = now;
+                step = step.and_then(|is_more| trim(&shared, now).map(|_| is_more));
+            }
         }
         match step {
             Err(_) if shared.commit.check_open().is_err() => return,

@@ -19,8 +19,9 @@ impl Commit {
     /// lost. Gives the lengths before and after.
     pub(crate) fn compact(&self, each: &mut dyn FnMut(u64) -> Result<()>) -> Result<(u64, u64)> {
         self.check_writable()?;
-        self.bring_in()?;
         self.sequencer.check_not_nested()?;
+        let _copying = self.begin_copying();
+        self.bring_in()?;
         let held = self.sequencer.hold();
         // Who closes does so in a turn: either that has been, or it waits for the copy.
         self.check_open()?;

@@ -40,6 +40,8 @@ pub(super) struct Drain {
     pub(super) drained: Mutex<Position>,
     /// Whether the store was opened again and lacks some of that, which the log has. Changed by who holds `drained`.
     pub(super) is_behind: AtomicBool,
+    /// Held while the store is copied, which takes long, and by the store's thread for a step.
+    copying: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -52,7 +54,8 @@ struct Waiting {
 
 impl Drain {
     pub(super) fn new(head: Position) -> Self {
-        Self { waiting: Mutex::default(), drained: Mutex::new(head), is_behind: AtomicBool::new(false) }
+        let (waiting, drained) = (Mutex::default(), Mutex::new(head));
+        Self { waiting, drained, is_behind: AtomicBool::new(false), copying: Mutex::default() }
     }
 
     pub(super) fn push(&self, batch: &[Accepted]) {
@@ -271,18 +274,21 @@ impl Commit {
         Ok(())
     }
 
-    /// Tells whether somebody drains, or has the store copied, which takes long: there are windows to see to meanwhile.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.drain.drained.is_locked()
+    /// Waits until nobody else copies the store and its thread is between two steps, and keeps it so. Who holds a turn must not
+    /// wait here.
+    pub(super) fn begin_copying(&self) -> MutexGuard<'_, ()> {
+        self.drain.copying.lock()
+    }
+
+    /// Keeps the store from being copied for a step of its thread; nothing if it is: then the thread sees to other things.
+    pub(crate) fn hold_off_copying(&self) -> Option<MutexGuard<'_, ()>> {
+        self.drain.copying.try_lock()
     }
 
     /// Does a step of draining or a checkpoint if it is time to, taking its time while there is no haste since; tells whether
     /// there may be more to do.
     pub(crate) fn drain_if_due(&self, since: u64) -> Result<bool> {
         if self.store.is_read_only() || self.queue.lock().failed.is_some() {
-            return Ok(false);
-        }
-        if self.is_draining() {
             return Ok(false);
         }
         if self.store.beside().has_log() {

@@ -209,7 +209,13 @@ fn upkeep() {
     let session = || larder.session("ana").expect("a session");
     let (writes, removes, reads) = (session(), session(), session());
     let here = || Arc::clone(&larder);
-    let (looks_after, makes_smaller, takes_snapshot) = (here(), here(), here());
+    let (looks_after, takes_snapshot) = (here(), here());
+    let makes_smaller = |larder: Arc<Larder>| {
+        spawn(move || match larder.compact(None) {
+            Err(error) if !matches!(error.kind(), ErrorKind::Busy { .. }) => panic!("{error}"),
+            _ => {}
+        })
+    };
     join(vec![
         spawn(move || {
             for number in 0..3 {
@@ -226,10 +232,8 @@ fn upkeep() {
             looks_after.upkeep(2_000_000).expect("a disk");
             looks_after.flush().expect("a disk");
         }),
-        spawn(move || match makes_smaller.compact(None) {
-            Err(error) if !matches!(error.kind(), ErrorKind::Busy { .. }) => panic!("{error}"),
-            _ => {}
-        }),
+        makes_smaller(here()),
+        makes_smaller(here()),
         spawn(move || {
             takes_snapshot.snapshot_into(&mut Vec::new(), &SnapshotOptions::new()).expect("a snapshot");
         }),
