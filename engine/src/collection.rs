@@ -285,7 +285,7 @@ pub struct RowPage {
 #[non_exhaustive]
 pub struct Indexed {
     /// The values of the fields that the index goes by, in their order; of a field that it goes by each part of, the part.
-    pub values: Tuple,
+    pub values: Vec<Part>,
     /// The key of the row.
     pub row: Tuple,
 }

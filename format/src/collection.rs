@@ -219,10 +219,12 @@ impl IndexDefinition {
     /// Gives the values that an entry is under, one for each field, and the key of the row that it is of. Of a field that is
     /// gone by each of its parts it is the part.
     #[must_use]
-    pub fn values_of<'e>(&self, entry: &'e [u8]) -> Option<(Tuple, &'e [u8])> {
-        let mut values = Vec::new();
-        let row = self.split(entry, |value| values.extend_from_slice(value))?;
-        Some((Tuple::decode(&values).ok()?, row))
+    pub fn values_of<'e>(&self, entry: &'e [u8]) -> Option<(Vec<Part>, &'e [u8])> {
+        let mut values = Vec::with_capacity(self.fields.len());
+        // One by one: all of them may be longer than a tuple.
+        let row = self.split(entry, |value| values.push(Tuple::decode(value).ok().map(Tuple::into_parts)))?;
+        let values = values.into_iter().collect::<Option<Vec<_>>>()?;
+        Some((values.concat(), row))
     }
 
     /// Gives the key of the row that an entry is of, and each value as it is encoded in a tuple.

@@ -96,7 +96,7 @@ pub(crate) fn entry_of<'e>(index: &IndexDefinition, entry: &'e [u8]) -> Result<&
 }
 
 /// Gives the values that an entry of an index is under, and the key of the row that it is of.
-pub(crate) fn values_of(index: &IndexDefinition, entry: &[u8]) -> Result<(Tuple, Tuple)> {
+pub(crate) fn values_of(index: &IndexDefinition, entry: &[u8]) -> Result<(Vec<Part>, Tuple)> {
     let split = row_key_of(entry).and_then(|(_, entry)| index.values_of(entry));
     let decoded = split.and_then(|(values, row)| Some((values, Tuple::decode(row).ok()?)));
     decoded.ok_or_else(|| corrupt(format!("an entry of the index {} is malformed", index.name)))

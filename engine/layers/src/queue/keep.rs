@@ -175,8 +175,8 @@ impl Queue {
             in_flight: in_flight.count,
             dead: dead.count,
             bytes: u64::try_from(ready.sum + delayed.sum + in_flight.sum).unwrap_or(0),
-            oldest: oldest.first().and_then(|entry| match entry.values.parts() {
-                [Part::Integer(at)] => Micros::try_from(*at).ok(),
+            oldest: oldest.first().and_then(|entry| match entry.values[..] {
+                [Part::Integer(at)] => Micros::try_from(at).ok(),
                 _ => None,
             }),
             enqueued: totals.enqueued,
