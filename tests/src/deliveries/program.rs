@@ -67,6 +67,9 @@ const KINDS: [(Kind, &str, usize); 22] = [
     (Kind::Wait, "wait", 12),
 ];
 
+/// The longest time that a message waits before it can be taken.
+const DELAY_US_MAX: usize = 2_000;
+
 /// What a queue says, or why it does not.
 type Answer<T> = Result<T, Refusal>;
 
@@ -150,11 +153,11 @@ impl Program {
             at = at.saturating_sub(*weight);
             is_this
         });
-        let kind = kind.unwrap_or(0);
-        let (kind, name, _) = KINDS[kind];
+        let number = kind.unwrap_or(0);
+        let (kind, name, _) = KINDS[number];
         let queue = self.queue(kind);
         let did = self.act(kind, queue).map_err(|what| format!("{name}: {what}"))?;
-        let count = &mut self.counts[kind as usize];
+        let count = &mut self.counts[number];
         match did {
             Some(Did::Done) => count.0 += 1,
             Some(Did::Refused) => count.1 += 1,
@@ -195,22 +198,29 @@ impl Program {
 
     fn act(&mut self, kind: Kind, queue: usize) -> Fallible<Option<Did>> {
         match kind {
-            Kind::Enqueue => self.enqueue(queue, 1, false, false).map(|(did, _)| did),
+            Kind::Enqueue => self.enqueue(queue, 1, 0, &[]).map(|(did, _)| did),
             Kind::EnqueueSeveral => {
                 let count = 2 + self.random.below(3);
-                let (is_delayed, is_once) = (self.random.percent(30), self.random.percent(30));
-                self.enqueue(queue, count, is_delayed, is_once).map(|(did, _)| did)
+                let delay_max = if self.random.percent(30) { DELAY_US_MAX } else { 0 };
+                let keys: &[&str] = if self.random.percent(30) { &KEYS } else { &[] };
+                self.enqueue(queue, count, delay_max, keys).map(|(did, _)| did)
             }
-            Kind::EnqueueDelayed => self.enqueue(queue, 1, true, false).map(|(did, _)| did),
+            Kind::EnqueueDelayed => self.enqueue(queue, 1, DELAY_US_MAX, &[]).map(|(did, _)| did),
             Kind::EnqueueOnce => {
-                let (count, is_delayed) = (1 + self.random.below(3), self.random.percent(20));
-                let (did, is_duplicate) = self.enqueue(queue, count, is_delayed, true)?;
+                let count = 1 + self.random.below(3);
+                let delay_max = if self.random.percent(20) { DELAY_US_MAX } else { 0 };
+                let (did, is_duplicate) = self.enqueue(queue, count, delay_max, &KEYS)?;
                 Ok(did.filter(|did| is_duplicate || *did == Did::Refused))
             }
             Kind::Dequeue => self.dequeue(queue),
-            Kind::Ack | Kind::AckSeveral => self.ack(queue, kind == Kind::AckSeveral),
-            Kind::Nack | Kind::NackSeveral => self.nack(queue, kind == Kind::NackSeveral),
-            Kind::Extend | Kind::Heartbeat => self.extend(queue, kind == Kind::Extend),
+            Kind::Ack | Kind::AckSeveral => self.ack(queue, most_of(kind)),
+            Kind::Nack | Kind::NackSeveral => self.nack(queue, most_of(kind)),
+            Kind::Extend => self.extend(queue),
+            Kind::Heartbeat => {
+                let Some(token) = self.tokens(queue, 1).pop() else { return Ok(None) };
+                let told = self.work(queue, |txn, queue| queue.heartbeat(txn, token))?;
+                agree(&told, &self.world.extend(queue, token, None))
+            }
             Kind::FindExpired => self.find_expired(queue),
             Kind::TakeBackExpired => {
                 // What was found a while ago may have been seen to since, or have been given more time.
@@ -277,8 +287,8 @@ impl Program {
         &mut self,
         queue: usize,
         count: usize,
-        is_delayed: bool,
-        is_once: bool,
+        delay_max: usize,
+        keys: &[&'static str],
     ) -> Fallible<(Option<Did>, bool)> {
         let news: Vec<New> = (0..count)
             .map(|_| {
@@ -288,9 +298,10 @@ impl Program {
                 New {
                     payload: Payload { byte: self.enqueued, length },
                     priority: if random.percent(30) { random.below(5) as i64 - 2 } else { 0 },
-                    delay: if is_delayed { 1 + random.below(2_000) as i64 } else { 0 },
+                    delay: if delay_max > 0 { 1 + random.below(delay_max) as i64 } else { 0 },
                     attempts_max: random.percent(15).then(|| random.below(3) as u32),
-                    dedupe: is_once.then(|| (*random.pick(&KEYS), 500 + random.below(4_000) as i64)),
+                    dedupe: (!keys.is_empty())
+                        .then(|| (*random.pick(keys), 500 + random.below(4_000) as i64)),
                 }
             })
             .collect();
@@ -319,17 +330,13 @@ impl Program {
     }
 
     /// Acknowledges messages, and remembers what they came to.
-    fn ack(&mut self, queue: usize, is_several: bool) -> Fallible<Option<Did>> {
-        let tokens = self.tokens(queue, if is_several { 4 } else { 1 });
+    fn ack(&mut self, queue: usize, most: usize) -> Fallible<Option<Did>> {
+        let (tokens, is_several) = (self.tokens(queue, most), most > 1);
         let Some(first) = tokens.first() else { return Ok(None) };
         let done = self.session.try_write(|txn| -> Fallible<()> {
             self.world.time = txn.info().time;
             let queue = &self.queues[queue];
-            if is_several {
-                queue.ack_all(txn, &tokens)?
-            } else {
-                queue.ack(txn, *first)?
-            }
+            if is_several { queue.ack_all(txn, &tokens) } else { queue.ack(txn, *first) }?;
             for token in &tokens {
                 let result = bytes_of(token.message);
                 self.results.store_in(txn, &result_of(token.message), result, &Remember::new())?;
@@ -343,8 +350,8 @@ impl Program {
         Ok(agree(&told, &self.world.ack(queue, &tokens))?.filter(|_| !is_several || tokens.len() > 1))
     }
 
-    fn nack(&mut self, queue: usize, is_several: bool) -> Fallible<Option<Did>> {
-        let tokens = self.tokens(queue, if is_several { 4 } else { 1 });
+    fn nack(&mut self, queue: usize, most: usize) -> Fallible<Option<Did>> {
+        let (tokens, is_several) = (self.tokens(queue, most), most > 1);
         let Some(first) = tokens.first() else { return Ok(None) };
         let delay = self.random.percent(30).then(|| self.random.below(1_500) as i64);
         let reason = self.random.percent(50).then_some("it burnt");
@@ -361,15 +368,11 @@ impl Program {
         Ok(agree(&told, &expected)?.filter(|_| !is_several || tokens.len() > 1))
     }
 
-    fn extend(&mut self, queue: usize, is_told: bool) -> Fallible<Option<Did>> {
-        let tokens = self.tokens(queue, 1);
-        let Some(token) = tokens.first() else { return Ok(None) };
-        let time = is_told.then(|| 1 + self.random.below(4_000) as i64);
-        let told = self.work(queue, |txn, queue| match time {
-            Some(time) => queue.extend(txn, *token, duration(time)),
-            None => queue.heartbeat(txn, *token),
-        })?;
-        agree(&told, &self.world.extend(queue, *token, time))
+    fn extend(&mut self, queue: usize) -> Fallible<Option<Did>> {
+        let Some(token) = self.tokens(queue, 1).pop() else { return Ok(None) };
+        let time = 1 + self.random.below(4_000) as i64;
+        let told = self.work(queue, |txn, queue| queue.extend(txn, token, duration(time)))?;
+        agree(&told, &self.world.extend(queue, token, Some(time)))
     }
 
     /// Finds what is past its time, for whoever takes it back.
@@ -425,6 +428,11 @@ impl Program {
     fn spent(&self, queue: usize) -> Vec<Token> {
         self.given[queue].iter().filter(|token| !self.world.is_held(queue, **token)).copied().collect()
     }
+}
+
+/// How many messages are acknowledged, or given back, together.
+fn most_of(kind: Kind) -> usize {
+    if matches!(kind, Kind::AckSeveral | Kind::NackSeveral) { 4 } else { 1 }
 }
 
 fn duration(micros: Micros) -> Duration {
