@@ -558,6 +558,10 @@ impl Namespace {
                 is_kept || uses.read().0 > 0
             });
         }
+        self.write_taken(txn, taken)
+    }
+
+    fn write_taken(&self, txn: &mut WriteTxn<'_>, taken: &[(Bytes, (i64, Micros))]) -> Result<()> {
         if taken.is_empty() {
             return Ok(());
         }
@@ -813,8 +817,8 @@ impl Namespace {
     }
 
     /// Stores a value that was computed elsewhere in a transaction of the caller's, unless one is there: what it is the outcome of is
-    /// done in the same commit, or neither is. Room is made by the uses that were [written](Self::write_uses): those that are
-    /// only counted yet belong to no transaction.
+    /// done in the same commit, or neither is; what is there is used in that commit, too. Room is made by the uses that were
+    /// [written](Self::write_uses): those that are only counted yet belong to no transaction.
     ///
     /// # Errors
     /// [`Parts`](RememberError::Parts), [`TooLarge`](RememberError::TooLarge), [`Store`](RememberError::Store). After an error the
@@ -829,6 +833,8 @@ impl Namespace {
         let (there, at) = self.there(txn, &self.fingerprint(parts)?)?;
         if let Some(asset) = there {
             let asset = asset?;
+            let used = (at.parts.clone(), (1, txn.info().time));
+            self.write_taken(txn, &[used])?;
             let said = if how.is_said_of(asset.record()) { None } else { self.say(txn, &at, how)? };
             let (asset, tags_ignored) = said.unwrap_or((asset, Vec::new()));
             return Ok(Remembered { asset, outcome: Outcome::AlreadyThere, tags_ignored });
