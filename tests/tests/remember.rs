@@ -1,12 +1,13 @@
 //! The cache of computations: what SimuleOs asks for, each with a full recount.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use larder::{
-    AggregateDefinition, Annotation, Clock, CollectionDefinition, DocumentKind, Draft, ErrorKind,
-    IndexDefinition, Larder, ManualClock, Part, PayloadState, Session, TagPolicy, WriteTxn,
+    AbsentReason, AccessDecision, AccessRequest, AggregateDefinition, Annotation, Authorizer, Clock,
+    CollectionDefinition, DocumentKind, Draft, ErrorKind, IndexDefinition, Larder, ManualClock, Part,
+    PayloadState, Right, Session, TagPolicy, WriteTxn,
 };
 use larder_layers::queue::{QueueSettings, Queues};
 use larder_layers::remember::{
@@ -125,73 +126,149 @@ fn s3_1_remember_reuses_values_by_named_parts_and_survives_reopening() {
     assert_eq!(calls.into_inner(), 1);
 }
 
+/// Allows everything, and tells when somebody called ben looks for a value.
+struct Watched(Mutex<mpsc::Sender<()>>);
+
+impl Authorizer for Watched {
+    fn decide(&self, request: &AccessRequest<'_>) -> AccessDecision {
+        if request.principal.name() == "ben"
+            && request.right == Right::READ
+            && request.place.contains("/values/")
+        {
+            let _ = self.0.lock().unwrap().send(());
+        }
+        AccessDecision { allowed: true, by: "everybody".to_owned() }
+    }
+}
+
+/// What was found before, and what becomes of it until the value is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Hit,
+    Miss,
+    Race,
+    AlreadyExists,
+    Stale,
+    Partial,
+}
+
+/// S3-4. The parity matrix: whatever is found, who asks in one go and who asks in two steps are given the same, and leave the same
+/// behind. Stale is what is past its time; partial, what has lost its payload.
 #[test]
 fn s3_4_one_shot_and_two_steps_do_the_same() {
-    type Ask = fn(&World, &Parts, &'static str, bool) -> (Outcome, String);
-    // Whoever is asked may find that another stores something first.
-    let one_shot: Ask = |world, parts, text, is_raced| {
-        let found = world
-            .cache
-            .get_or_compute(&world.ana, parts, &how().tag("t").lease(Duration::from_secs(1)), || {
-                if is_raced {
-                    let _ = world.store(parts, "111", &how());
-                }
-                value(text)
-            })
-            .unwrap();
-        (found.outcome(), self::text(&found))
+    type Ask = fn(&World, &Session, &dyn Fn()) -> Remembered;
+    fn own() -> Remember {
+        how().tag("own").lease(Duration::from_secs(1))
+    }
+    let one_shot: Ask = |world, session, meanwhile| {
+        let asked = world.cache.get_or_compute(session, &of(1), &own(), || {
+            meanwhile();
+            value("own")
+        });
+        asked.unwrap()
     };
-    let two_steps: Ask = |world, parts, text, is_raced| {
-        let how = how().tag("t").lease(Duration::from_secs(1));
-        let found = match world.cache.try_load(&world.ana, parts, &how).unwrap() {
+    let two_steps: Ask =
+        |world, session, meanwhile| match world.cache.try_load(session, &of(1), &own()).unwrap() {
             Load::Hit(found) => found,
             Load::Busy { by, .. } => panic!("{by} computes it"),
             Load::Compute(computation) => {
-                if is_raced {
-                    let _ = world.store(parts, "111", &self::how());
-                }
-                computation.store(&world.ana, text, &how).unwrap()
+                meanwhile();
+                computation.store(session, "own", &own()).unwrap()
             }
         };
-        (found.outcome(), self::text(&found))
+    let cell = |found: Found, ask: Ask| {
+        let clock = Arc::new(ManualClock::at(SECOND));
+        let (tell, told) = mpsc::channel();
+        let options = still().clock(clock.clone()).authorizer(Arc::new(Watched(Mutex::new(tell))));
+        let world = World::new(&options.open_in_memory().unwrap(), &clock);
+        let key = world.cache.fingerprint(&of(1)).unwrap().key().clone();
+        let other = || drop(world.store(&of(1), "other", &how().tag("first")));
+        match found {
+            Found::Hit | Found::Partial => other(),
+            Found::Stale => {
+                world.store(&of(1), "other", &how().tag("first").expires_after(Duration::from_secs(5)));
+                clock.advance(5 * SECOND);
+            }
+            _ => {}
+        }
+        if found == Found::Partial {
+            let parts = world.cache.fingerprint(&of(1)).unwrap().parts().to_vec();
+            let lost = Draft::absent(AbsentReason::Evicted).with(|about| about.extra(parts));
+            world.ana.put(&key, lost).unwrap();
+        }
+        let ben = world.larder.session("ben").unwrap();
+        let given = if found == Found::AlreadyExists {
+            // He has looked, and found nothing, when somebody stores it before he can claim it.
+            std::thread::scope(|scope| {
+                let asking = world.ana.try_write(|txn| {
+                    let asking = scope.spawn(|| ask(&world, &ben, &|| panic!("he computes it")));
+                    // He is asked for his rights before what is in memory, and before what is in the store.
+                    for _ in 0..2 {
+                        told.recv_timeout(Duration::from_secs(60)).expect("that he looks");
+                    }
+                    world.cache.store_in(txn, &of(1), "other", &how().tag("first")).map(|_| asking)
+                });
+                asking.unwrap().value.join().unwrap()
+            })
+        } else {
+            ask(&world, &ben, &|| {
+                if found == Found::Race {
+                    other()
+                }
+            })
+        };
+        let record = world.ana.record(&key).unwrap();
+        let tags: Vec<String> = record.tags().map(str::to_owned).collect();
+        let claims = world.larder.root().unwrap().read(|view| view.claims("")).unwrap().len();
+        assert_eq!((world.total().0, claims), (1, 0), "{found:?}");
+        assert_eq!(text(&given), text(&world.cache.get(&world.ana, &of(1)).unwrap().unwrap()), "{found:?}");
+        // One of the hits is the one just above.
+        (given.outcome(), text(&given), world.hits(&of(1)) - 1, tags, record.generation())
     };
-    let mut cells = Vec::new();
-    for ask in [one_shot, two_steps] {
-        let world = world();
-        let mut outcomes = vec![ask(&world, &of(1), "own", false), ask(&world, &of(1), "other", false)];
-        outcomes.push(ask(&world, &of(2), "222", true));
-        let again = world.store(&of(2), "333", &how());
-        outcomes.push((again.outcome(), text(&again)));
-        // What is past its time is computed again.
-        let _ = world.store(&of(3), "old", &how().expires_after(Duration::from_secs(5)));
-        world.clock.advance(5 * SECOND);
-        outcomes.push(ask(&world, &of(3), "new", false));
-        let hits = [1, 2, 3].map(|number| world.hits(&of(number)));
-        let view = world.ana.snapshot().unwrap();
-        let facts = [1, 2, 3].map(|number| {
-            let record = view.record(world.cache.fingerprint(&of(number)).unwrap().key()).unwrap();
-            (record.tags().map(str::to_owned).collect::<Vec<_>>(), record.generation())
-        });
-        assert_eq!(world.total().0, 3);
-        cells.push((outcomes, hits, facts));
+    for (found, outcome, given, hits, tags, generation) in [
+        (Found::Hit, Outcome::Hit, "other", 1, &["first", "own"][..], 2),
+        (Found::Miss, Outcome::Miss, "own", 0, &["own"], 1),
+        (Found::Race, Outcome::RaceLost, "other", 1, &["first", "own"], 2),
+        (Found::AlreadyExists, Outcome::AlreadyThere, "other", 1, &["first", "own"], 2),
+        (Found::Stale, Outcome::Miss, "own", 0, &["first", "own"], 2),
+        (Found::Partial, Outcome::Miss, "own", 0, &["first", "own"], 3),
+    ] {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let expected = (outcome, given.to_owned(), hits, tags, generation);
+        assert_eq!(cell(found, one_shot), expected, "{found:?}, in one go");
+        assert_eq!(cell(found, two_steps), expected, "{found:?}, in two steps");
     }
-    assert_eq!(cells[0], cells[1]);
-    let outcomes: Vec<_> = cells[0].0.iter().map(|(outcome, text)| (*outcome, text.as_str())).collect();
-    assert_eq!(
-        outcomes,
-        [
-            (Outcome::Miss, "own"),
-            (Outcome::Hit, "own"),
-            (Outcome::RaceLost, "111"),
-            (Outcome::AlreadyThere, "111"),
-            (Outcome::Miss, "new")
-        ]
-    );
-    assert_eq!(
-        cells[0].2.clone().map(|(tags, _)| tags),
-        [vec!["t"], vec!["t"], vec!["t"]],
-        "losers merge their tags too"
-    );
+}
+
+/// S3-4. A value that is stored where one is there already is the same use of that one, whoever makes the transaction.
+#[test]
+fn s3_4_what_is_there_already_is_used_whoever_makes_the_transaction() {
+    on_all(|world| {
+        let first = world.store(&of(1), "first", &how());
+        assert_eq!((first.outcome(), world.hits(&of(1))), (Outcome::Stored, 0));
+        let seen = |given: Remembered| (given.outcome(), text(&given));
+        let there = (Outcome::AlreadyThere, "first".to_owned());
+        world.clock.advance(5);
+        assert_eq!(seen(world.store(&of(1), "second", &how())), there);
+        let last_used = || {
+            let entry = world.cache.entry(&world.ana, &of(1)).unwrap().unwrap();
+            (entry.hits, entry.last_used)
+        };
+        assert_eq!(last_used(), (1, SECOND + 5));
+        world.clock.advance(5);
+        let stored = world.ana.try_write(|txn| world.cache.store_in(txn, &of(1), "third", &how()));
+        assert_eq!(seen(stored.unwrap().value), there);
+        assert_eq!(last_used(), (2, SECOND + 10));
+        let tagged = how().tag("kept");
+        let stored = world.ana.try_write(|txn| world.cache.store_in(txn, &of(1), "fourth", &tagged));
+        assert_eq!((seen(stored.unwrap().value), world.hits(&of(1))), (there, 3));
+        // What comes to nothing is no use.
+        let failed: Result<_, RememberError> = world.ana.try_write(|txn| {
+            world.cache.store_in(txn, &of(1), "fifth", &how())?;
+            Err::<(), _>(RememberError::Store(larder::Error::abort("on second thoughts")))
+        });
+        assert!(failed.is_err() && world.hits(&of(1)) == 3);
+    });
 }
 
 #[test]
@@ -1012,5 +1089,93 @@ fn s3_5_health_tells_how_much_is_in_a_cache() {
         let health = world.larder.health();
         let figures = &health.layers["cache"].figures;
         assert_eq!((figures["square/entries"], figures["square/bytes"]), (2, 7));
+    });
+}
+
+/// Bad input: leases of no time and of centuries are refused; a value for no time is past its time at once, and one for
+/// centuries is not; names and parts that are too long, or not one each, are refused with a reason. Nothing panics, and nothing is stored
+/// that is not given back.
+#[test]
+fn s3_2_times_names_and_parts_that_make_no_sense_are_refused_or_last() {
+    const CENTURIES: Duration = Duration::from_secs(1_000 * 365 * 86_400);
+    on_all(|world| {
+        let ask = |number: i64, how: &Remember| {
+            let made = world.cache.get_or_compute(&world.ana, &of(number), how, || value("v"));
+            made.map(|found| found.outcome())
+        };
+        // For how long.
+        assert!(ask(1, &how().lease(Duration::ZERO)).is_err(), "a lease of no time");
+        for time in [CENTURIES, Duration::MAX] {
+            assert!(ask(1, &how().lease(time)).is_err(), "a lease of {time:?}");
+        }
+        let century = Duration::from_secs(99 * 365 * 86_400);
+        assert_eq!(ask(1, &how().lease(century).wait_max(Duration::MAX)).unwrap(), Outcome::Miss);
+        for _ in 0..2 {
+            assert_eq!(ask(2, &how().expires_after(Duration::ZERO)).unwrap(), Outcome::Miss, "past its time");
+        }
+        for (number, time) in [(3, CENTURIES), (4, Duration::MAX)] {
+            assert_eq!(ask(number, &how().expires_after(time)).unwrap(), Outcome::Miss);
+            world.clock.advance(100 * 365 * 86_400 * SECOND);
+            assert_eq!(ask(number, &how()).unwrap(), Outcome::Hit, "{time:?}");
+        }
+        assert_eq!(world.total().0, 4);
+        // By what name.
+        let cache = Cache::at("cache").unwrap();
+        let longest = cache.namespace(&"n".repeat(255)).unwrap();
+        assert_eq!(longest.store(&world.ana, &of(1), "v", &how()).unwrap().outcome(), Outcome::Stored);
+        let refused = cache.namespace(&"n".repeat(256));
+        assert!(matches!(refused, Err(RememberError::InvalidName { .. })), "{refused:?}");
+        // Of what parts: how many does not matter, but how long all of them are.
+        let bytes = |parts: &Parts| world.cache.fingerprint(parts).map(|found| found.parts().len());
+        let of_length = |length: usize| Parts::new().with("p", "x".repeat(length));
+        let room = 4_096 - bytes(&of_length(0)).unwrap();
+        assert_eq!(bytes(&of_length(room)).unwrap(), 4_096);
+        assert_eq!(world.store(&of_length(room), "long", &how()).outcome(), Outcome::Stored);
+        assert_eq!(text(&world.remember(&of_length(room), "x")), "long");
+        let many = (0..10_000).fold(Parts::new(), |parts, n| parts.with(format!("part {n}"), n));
+        let twice = of(1).with("of", 1);
+        for bad in [of_length(room + 1), many, twice, of(1).with("x".repeat(5_000), 1)] {
+            let refused = world.cache.store(&world.ana, &bad, "v", &how());
+            assert!(matches!(refused, Err(RememberError::Parts(_))), "{refused:?}");
+        }
+        assert_eq!(world.total().0, 5);
+    });
+}
+
+/// S3-3d. A tag of 128 bytes, and 64 of them, are taken; one of 129 bytes, or a 65th, is refused, and nothing is stored; what is there
+/// already stays as it was.
+#[test]
+fn s3_3_d_tags_that_are_too_long_or_too_many_are_refused_and_nothing_is_stored() {
+    on_all(|world| {
+        let tagged =
+            |count: usize, length: usize| (0..count).fold(how(), |how, n| how.tag(format!("{n:0>length$}")));
+        let ask = |number: i64, how: &Remember| {
+            let made = world.cache.get_or_compute(&world.ana, &of(number), how, || value("v"));
+            made.map(|found| (found.outcome(), found.asset().record().tags().count()))
+        };
+        assert_eq!(ask(1, &tagged(64, 128)).unwrap(), (Outcome::Miss, 64));
+        assert_eq!(ask(2, &how()).unwrap(), (Outcome::Miss, 0));
+        for number in [2, 3] {
+            for bad in [tagged(1, 129), tagged(65, 2), how().tag("")] {
+                let refused = ask(number, &bad);
+                assert!(matches!(refused, Err(RememberError::Store(_))), "{refused:?}");
+                let refused = world.ana.try_write(|txn| world.cache.store_in(txn, &of(number), "v", &bad));
+                assert!(refused.is_err(), "{bad:?}");
+            }
+        }
+        assert_eq!((world.total().0, verified(&world.larder).tags), (2, 64));
+        assert_eq!(ask(2, &how()).unwrap(), (Outcome::Hit, 0));
+        // Whoever failed is in nobody's way.
+        assert_eq!(ask(3, &tagged(64, 2)).unwrap(), (Outcome::Miss, 64));
+        // All of them together are one too many for what is there.
+        let more = ask(1, &how().tag("one more"));
+        assert!(matches!(&more, Err(RememberError::Store(error)) if error.code() == 403), "{more:?}");
+        assert_eq!(ask(1, &how()).unwrap(), (Outcome::Hit, 64));
+        for (tag, forgotten) in [(format!("{:0>128}", 7), 1), (format!("{:0>2}", 7), 1), ("x".repeat(129), 0)]
+        {
+            let done = world.ana.try_write(|txn| world.cache.invalidate_tag(txn, &tag)).unwrap();
+            assert_eq!(done.value, forgotten, "{tag}");
+        }
+        assert_eq!((world.total().0, verified(&world.larder).tags), (1, 0));
     });
 }
