@@ -7,7 +7,7 @@ use larder::{
     ErrorKind, EventKind, IndexDefinition, Inserted, Larder, Part, Right, Row, RowDraft, RowRange, Session,
     SnapshotOptions, Tuple,
 };
-use larder_tests::{dump, in_memory, kind_of, still, verified};
+use larder_tests::{FaultyDisk, Plan, dump, everywhere, in_memory, kind_of, still, verified};
 use proptest::prelude::*;
 
 fn jobs() -> CollectionDefinition {
@@ -734,4 +734,224 @@ fn a_collection_is_opened_as_it_is_in_the_transaction() {
     root.set_document(DocumentKind::Rules, "default = \"deny\"\n").unwrap();
     assert_eq!(kind_of(ana.write(|txn| rows(txn, "work"))), "NotFound");
     verified(&larder);
+}
+
+#[derive(Debug, Clone, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(derive(Debug))]
+struct Menu {
+    name: String,
+    dishes: Vec<(u16, Option<i64>)>,
+    price: f64,
+}
+
+/// The same bytes, under another name.
+#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(derive(Debug))]
+struct Card {
+    name: String,
+    dishes: Vec<(u16, Option<i64>)>,
+    price: f64,
+}
+
+fn menu(dishes: u16) -> Menu {
+    let dishes = (0..dishes).map(|n| (n, n.is_multiple_of(3).then_some(-i64::from(n)))).collect();
+    Menu { name: "lunch, the long one of a Sunday".to_owned(), dishes, price: 12.5 }
+}
+
+/// A typed value of a row comes back as it was put, however long it is, and is found by its fields as any other: in the transaction
+/// that puts it, after it, in memory, on a file, and after a crash.
+#[test]
+fn a_typed_value_of_a_row_comes_back_as_it_was() {
+    const LENGTHS: [u16; 4] = [0, 1, 200, 40_000];
+    let check = |row: &Row| {
+        let length = row.integer("length").unwrap() as u16;
+        let typed = row.typed::<Menu>().unwrap();
+        assert_eq!((typed.name.as_str(), typed.dishes.len()), (menu(0).name.as_str(), length.into()));
+        assert_eq!(typed.deserialize().unwrap(), menu(length));
+        assert!(row.value().len() >= usize::from(length) * 4, "it lies in the value");
+    };
+    everywhere(
+        |larder, _| {
+            let ana = larder.session("ana").unwrap();
+            let definition = CollectionDefinition::new().index(IndexDefinition::new("length").by("length"));
+            ana.write(|txn| txn.define_collection("menus", &definition)).unwrap();
+            for (length, key) in LENGTHS.into_iter().zip(0_i64..) {
+                ana.write(|txn| {
+                    let mut menus = txn.collection("menus")?;
+                    menus.put(key, RowDraft::typed(&menu(length))?.field("length", i64::from(length)))?;
+                    check(&menus.get(key)?.unwrap());
+                    Ok(())
+                })
+                .unwrap();
+            }
+            // Put again with another field, it is the same value.
+            ana.write(|txn| {
+                let mut menus = txn.collection("menus")?;
+                let row = menus.get(2)?.unwrap();
+                menus.put(2, row.to_draft().field("seen", true))
+            })
+            .unwrap();
+            let view = ana.snapshot().unwrap();
+            let found =
+                view.collection("menus").unwrap().find("length", &RowRange::all().at_least(200)).unwrap();
+            assert_eq!(keys(&found.rows), numbers([2, 3]));
+            // What was read stays good when the row has gone.
+            let kept = found.rows[0].typed::<Menu>().unwrap();
+            ana.write(|txn| txn.collection("menus")?.clear()).unwrap();
+            drop((view, found));
+            assert_eq!(kept.deserialize().unwrap(), menu(200));
+            ana.write(|txn| {
+                txn.collection("menus")?.put(9, RowDraft::typed(&menu(7))?.field("length", 7)).map(drop)
+            })
+            .unwrap();
+        },
+        |larder| {
+            let view = larder.root().unwrap().snapshot().unwrap();
+            let Ok(menus) = view.collection("menus") else { return };
+            menus.page(&RowRange::all()).unwrap().rows.iter().for_each(check);
+        },
+    );
+}
+
+/// What is no typed value, one of another type, or not whole, is refused with what is wrong, and never read as something that it is
+/// not; nor does any damage end in a panic.
+#[test]
+fn a_value_of_a_row_of_another_type_or_with_damage_is_refused() {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    ana.write(|txn| txn.define_collection("menus", &CollectionDefinition::new())).unwrap();
+    let row_of = |draft: RowDraft| {
+        ana.write(|txn| txn.collection("menus")?.put(1, draft)).unwrap();
+        ana.read(|view| view.collection("menus")?.get(1)).unwrap().unwrap()
+    };
+    let row = row_of(RowDraft::typed(&menu(3)).unwrap());
+    let good = row.value().to_vec();
+    row.typed::<Menu>().unwrap();
+    let other = row.typed::<Card>().unwrap_err();
+    assert!(matches!(other.kind(), ErrorKind::TypeMismatch { what } if what.contains("Card")), "{other}");
+    assert_eq!(kind_of(row.typed::<u64>()), "TypeMismatch");
+    // Bytes that nobody has archived.
+    for bytes in [vec![], b"soup".to_vec(), vec![0; 48], vec![255; 200]] {
+        let kind = kind_of(row_of(RowDraft::new(bytes)).typed::<Menu>());
+        assert!(matches!(kind, "TypeMismatch" | "Corrupt"), "{kind}");
+    }
+    // Too short, by any number of bytes.
+    for length in 0..good.len() {
+        let kind = kind_of(row_of(RowDraft::new(good[..length].to_vec())).typed::<Menu>());
+        assert!(matches!(kind, "TypeMismatch" | "Corrupt"), "{length} of {} bytes: {kind}", good.len());
+    }
+    // One bit that is not what it was: refused, or another value of the same type.
+    let mut refused = 0;
+    for bit in 0..good.len() * 8 {
+        let mut bytes = good.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        match row_of(RowDraft::new(bytes)).typed::<Menu>() {
+            Ok(value) => drop(value.deserialize()),
+            Err(error) => {
+                let kind = error.kind().name();
+                assert!(matches!(kind, "TypeMismatch" | "Corrupt"), "bit {bit}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 48 * 8 / 2, "{refused} of {} bits are noticed", good.len() * 8);
+    verified(&larder);
+}
+
+/// A typed value may be as long as any value of a row: 16 MiB with its envelope, and not a byte more.
+#[test]
+fn a_typed_value_of_a_row_has_the_limit_of_any() {
+    let larder = in_memory();
+    let ana = larder.session("ana").unwrap();
+    ana.write(|txn| txn.define_collection("c", &CollectionDefinition::new())).unwrap();
+    let put = |draft: RowDraft| ana.write(|txn| txn.collection("c")?.put(1, draft));
+    let of = |length: usize| RowDraft::typed(&vec![7_u8; length]).unwrap();
+    put(of(4)).unwrap();
+    let envelope = ana.read(|view| view.collection("c")?.get(1)).unwrap().unwrap().value().len() - 4;
+    // What is archived is filled up to a multiple of four.
+    let longest = (16 << 20) - envelope;
+    put(of(longest)).unwrap();
+    let row = ana.read(|view| view.collection("c")?.get(1)).unwrap().unwrap();
+    assert_eq!((row.value().len(), row.typed::<Vec<u8>>().unwrap().len()), (16 << 20, longest));
+    let error = put(of(longest + 1)).unwrap_err();
+    assert!(error.to_string().contains("more than the limit of 16 MiB"), "{error}");
+    let row = ana.read(|view| view.collection("c")?.get(1)).unwrap().unwrap();
+    assert_eq!(row.value().len(), 16 << 20, "what was there is there");
+    verified(&larder);
+}
+
+/// S2-10. Children whose keys begin with that of their parent lie together: 100 parents with 5 children each are joined with one scan, or
+/// with one seek for each parent, of one view; and how many others there are makes no difference.
+#[test]
+fn s2_10_children_are_joined_by_the_beginning_of_their_keys() {
+    const PARENTS: i64 = 100;
+    const CHILDREN: i64 = 5;
+    let read = |others: i64| {
+        let disk = FaultyDisk::default();
+        let larder = disk.open(still(), true).unwrap();
+        let ana = larder.session("ana").unwrap();
+        let join = |txn: &mut larder::WriteTxn<'_>, parent: i64| {
+            txn.collection("tasks")?.put(parent, RowDraft::new(vec![b't'; 100]))?;
+            (0..CHILDREN).try_for_each(|child| {
+                let row = RowDraft::new(vec![b'a'; 100]).field("child", child);
+                txn.collection("actions")?.put((parent, child), row).map(drop)
+            })
+        };
+        ana.write(|txn| {
+            for name in ["tasks", "actions"] {
+                let _ = txn.define_collection(name, &CollectionDefinition::new())?;
+            }
+            (0..PARENTS + others).try_for_each(|parent| join(txn, parent))
+        })
+        .unwrap();
+        verified(&larder);
+        larder.close().unwrap();
+        let disk = FaultyDisk::holding(disk.current(), Plan::default());
+        let larder = disk.open(still().cache_bytes(0), true).unwrap();
+        let ana = larder.session("ana").unwrap();
+        let view = ana.snapshot().unwrap();
+        ana.write(|txn| {
+            txn.collection("tasks")?.remove(7)?;
+            join(txn, -1)
+        })
+        .unwrap();
+        let counting = |act: &dyn Fn()| {
+            let before = disk.reads();
+            act();
+            disk.reads() - before
+        };
+        let (tasks, actions) = (view.collection("tasks").unwrap(), view.collection("actions").unwrap());
+        let parents = |parent: &Row| parent.key().parts()[0].clone();
+        let all = RowRange::all().limit(PARENTS as usize);
+        let by_seek = counting(&|| {
+            let page = tasks.page(&all).unwrap();
+            assert_eq!(keys(&page.rows), numbers(0..PARENTS), "as it was when the view was made");
+            for parent in &page.rows {
+                let children = actions.page(&RowRange::all().with(parents(parent))).unwrap().rows;
+                let found: Vec<i64> = children.iter().map(|child| child.integer("child").unwrap()).collect();
+                assert_eq!(found, [0, 1, 2, 3, 4]);
+            }
+        });
+        let by_scan = counting(&|| {
+            let page = tasks.page(&all).unwrap();
+            let children = actions.page(&RowRange::all().limit((PARENTS * CHILDREN) as usize)).unwrap().rows;
+            let joined = children.chunks(CHILDREN as usize).zip(&page.rows);
+            assert!(
+                joined.clone().all(|(of, parent)| of.iter().all(|child| parents(child) == parents(parent)))
+            );
+            assert_eq!(joined.len(), PARENTS as usize);
+        });
+        let one_by_one = counting(&|| {
+            for parent in 0..PARENTS {
+                assert!(tasks.get(parent).unwrap().is_some());
+                (0..CHILDREN).for_each(|child| assert!(actions.get((parent, child)).unwrap().is_some()));
+            }
+        });
+        (by_scan, by_seek, one_by_one)
+    };
+    let (scan, seek, one_by_one) = read(0);
+    assert!(scan * 5 < seek && seek * 2 < one_by_one, "{scan}, {seek}, {one_by_one}");
+    let (scan_of_many, seek_of_many, _) = read(20 * PARENTS);
+    assert!(scan_of_many <= scan + 8, "{scan} reads of 100 in 100, {scan_of_many} in 2 100");
+    assert!(seek_of_many <= seek + 2 * PARENTS as u64, "{seek} reads of 100 in 100, {seek_of_many} in 2 100");
 }

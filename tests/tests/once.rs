@@ -8,7 +8,7 @@ use larder_layers::once::{Decision, Decisions};
 use larder_layers::outbox::{Begun, Effect, EffectState, Failed, Outbox, Retry};
 use larder_layers::queue::Backoff;
 use larder_layers::rate::{Rate, RateLimit};
-use larder_tests::{everywhere, kind_of, verified};
+use larder_tests::{everywhere, kind_of, still, verified};
 
 const SECOND: i64 = 1_000_000;
 
@@ -292,8 +292,65 @@ fn s1_10_decisions_are_made_once_and_removed_by_age_by_run_and_in_batches() {
     });
 }
 
+/// S1-10a, b and d. Of 10 000 decisions of the last ten days those go that are older than seven, and none that is exactly as old: 1 000 in
+/// each commit, so that who reads meanwhile sees all that a commit removes, or nothing.
 #[test]
-fn s2_17_s4_3_so_many_may_be_done_in_a_window_each_name_by_itself() {
+fn s1_10_a_b_d_of_ten_thousand_decisions_the_old_ones_go_in_batches() {
+    const EACH: i64 = 1_000;
+    let clock = Arc::new(ManualClock::at(SECOND));
+    let larder = still().clock(clock.clone()).open_in_memory().unwrap();
+    let (ana, decisions) = (larder.session("ana").unwrap(), Decisions::at("routes").unwrap());
+    let day = 86_400 * SECOND;
+    for age in (0..10).rev() {
+        clock.set(SECOND + (9 - age) * day);
+        ana.write(|txn| {
+            (0..EACH).try_for_each(|n| {
+                let made = decisions.decide(txn, (n % 50, n, age), format!("{age}"), None)?;
+                assert_eq!(made, Decision::First);
+                Ok(())
+            })
+        })
+        .unwrap();
+    }
+    let now = ana.now();
+    let count = || -> i64 {
+        let view = ana.snapshot().unwrap();
+        let is_there = |n: i64, age: i64| decisions.get(&view, (n % 50, n, age), now).unwrap().is_some();
+        let each: Vec<i64> =
+            (0..10).map(|age| (0..EACH).map(|n| i64::from(is_there(n, age))).sum()).collect();
+        assert!(each.iter().all(|count| *count == 0 || *count == EACH), "{each:?}");
+        each.iter().sum()
+    };
+    assert_eq!(count(), 10 * EACH);
+    let before =
+        |time: i64| ana.write(|txn| decisions.remove_before(txn, time, EACH as usize)).unwrap().value;
+    // Of 9 and of 8 days; what is exactly 7 days old is kept.
+    let commit = || larder.info().unwrap().last_commit.sequence;
+    let first = commit();
+    assert_eq!([before(now - 7 * day), before(now - 7 * day), before(now - 7 * day)], [1_000, 1_000, 0]);
+    assert_eq!((count(), commit() - first), (8 * EACH, 2));
+    let seven = ana.read(|view| decisions.get(view, (7, 7, 7), now)).unwrap();
+    assert_eq!(seven.unwrap(), "7");
+    // The rest of them, beside somebody who reads.
+    std::thread::scope(|scope| {
+        let removing = scope.spawn(|| {
+            (0..8).for_each(|_| assert_eq!(before(now + 1), 1_000));
+            before(now + 1)
+        });
+        let mut last = 8 * EACH;
+        while last > 0 {
+            let seen = count();
+            assert!(seen <= last && seen % EACH == 0, "{seen} after {last}");
+            last = seen;
+        }
+        assert_eq!(removing.join().unwrap(), 0);
+    });
+    assert_eq!((commit() - first, verified(&larder).rows), (10, 0));
+}
+
+/// S2-17, S4-§3. 100 in a window of a minute, and the 101st is told until when; each name by itself.
+#[test]
+fn s2_17_s4_par_3_so_many_may_be_done_in_a_window_each_name_by_itself() {
     on_all(|larder, ana, clock| {
         let limit = RateLimit::new("limits", 100, seconds(60)).unwrap();
         let take = |name: &str| ana.write(|txn| limit.take(txn, name)).unwrap().value;

@@ -20,8 +20,8 @@ use larder_layers::outbox::Outbox;
 use larder_layers::queue::{
     Message, MessageState, Nack, Queue, QueueError, QueueSettings, QueueStats, Queues, Requeued, Token,
 };
-use larder_layers::rate::RateLimit;
-use larder_tests::{FaultyDisk, Plan, Workload, still, verified};
+use larder_layers::rate::{Rate, RateLimit};
+use larder_tests::{FaultyDisk, Plan, Workload, everywhere, still, verified};
 
 const SECOND: i64 = 1_000_000;
 
@@ -131,6 +131,74 @@ fn s4_par_2_totals_only_grow_and_go_on_after_closing_and_after_a_crash() {
         }
     }
     assert!(last[6] > 0 && last[7..].iter().sum::<u64>() > 0, "some came at once, and some after 30 s");
+}
+
+/// S4-§3. Two queues that take so many in a window each are limited independently, in the commit that enqueues: what is over the limit
+/// is not enqueued, what was not enqueued is not counted, and whoever is refused is told until when. So it is in memory, on a file, and
+/// after a crash.
+#[test]
+fn s4_par_3_two_queues_are_limited_independently() {
+    let queues = ["fast", "slow"].map(|name| Queues::at("queues").unwrap().queue(name).unwrap());
+    let limits = [100, 10].map(|limit| RateLimit::new("limits", limit, seconds(60)).unwrap());
+    let depths = |larder: &Larder| {
+        let view = larder.root().unwrap().snapshot().unwrap();
+        queues.each_ref().map(|queue| queue.stats(&view).map_or(0, |stats| stats.ready))
+    };
+    everywhere(
+        |larder, clock| {
+            let ana = larder.session("ana").unwrap();
+            for queue in &queues {
+                ana.try_write(|txn| queue.create(txn, &QueueSettings::new())).unwrap();
+            }
+            // Gives the time of the next window, if this one is over.
+            let put = |which: usize, count: usize| -> Result<Option<i64>, QueueError> {
+                let (queue, mut until) = (&queues[which], None);
+                let put = ana.try_write(|txn| {
+                    for _ in 0..count {
+                        if let Rate::Limited { until: next } = limits[which].take(txn, queue.name())? {
+                            until = Some(next);
+                            return Err(QueueError::Paused { name: queue.name().to_owned() });
+                        }
+                        let _ = queue.enqueue(txn, "x")?;
+                    }
+                    Ok(())
+                });
+                match put {
+                    Err(error) if until.is_none() => Err(error),
+                    _ => Ok(until),
+                }
+            };
+            for _ in 0..10 {
+                assert_eq!((put(0, 1).unwrap(), put(1, 1).unwrap()), (None, None));
+            }
+            assert_eq!((put(1, 1).unwrap(), depths(larder)), (Some(61 * SECOND), [10, 10]));
+            // A batch that does not fit is neither enqueued nor counted.
+            assert_eq!((put(0, 91).unwrap(), depths(larder)), (Some(61 * SECOND), [10, 10]));
+            clock.advance(30 * SECOND);
+            for _ in 0..90 {
+                assert_eq!(put(0, 1).unwrap(), None);
+            }
+            assert_eq!((put(0, 1).unwrap(), depths(larder)), (Some(61 * SECOND), [100, 10]));
+            clock.advance(30 * SECOND - 1);
+            assert_eq!((put(0, 1).unwrap(), put(1, 1).unwrap()), (Some(61 * SECOND), Some(61 * SECOND)));
+            clock.advance(1);
+            assert_eq!((put(1, 10).unwrap(), put(1, 1).unwrap()), (None, Some(121 * SECOND)));
+            assert_eq!((put(0, 1).unwrap(), depths(larder)), (None, [101, 20]));
+        },
+        |larder| {
+            // What is counted in the window that goes on is what was enqueued in it, also where a crash has ended it.
+            let view = larder.root().unwrap().snapshot().unwrap();
+            let counted = |name: &str| {
+                let row = view.collection("limits").ok()?.get(name).unwrap()?;
+                row.integer("n")
+            };
+            for (depth, name) in depths(larder).into_iter().zip(["fast", "slow"]) {
+                let counted = counted(name).unwrap_or(0).unsigned_abs();
+                let before = if name == "fast" { 100 } else { 10 };
+                assert!(depth == counted || depth == before + counted, "{name}: {depth}, {counted}");
+            }
+        },
+    );
 }
 
 /// S4-§5. Closing puts on disk what was only in memory: 1 000 messages that were enqueued lazily and what was

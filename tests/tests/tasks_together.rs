@@ -140,7 +140,7 @@ fn s2_24_many_threads_never_claim_more_than_a_rule_lets_them() {
 /// S2-5a: increments of many threads, flushed together, with flushes that come to nothing and are made again.
 #[test]
 fn s2_5_no_increment_is_lost_or_counted_twice() {
-    let each = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+    let each = 10_000;
     let (larder, ana, tasks) = store();
     let batch: Vec<_> = (0..100).map(|n| work(format!("t{n}"))).collect();
     let ids = create(&ana, &tasks, &batch);
