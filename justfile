@@ -33,10 +33,10 @@ bench *filter:
 doc:
     cargo doc --workspace --no-deps --open
 
-# The tests that take longer: two hundred kills in each durability, three hundred processes without memory, a thousand files that
-# no store wrote.
+# The tests that take longer: two hundred kills in each durability, three hundred processes without memory, a million messages, a
+# hundred thousand commands of two replicas, a thousand files that no store wrote.
 test-long:
-    LARDER_LONG=1 cargo test -p larder-tests --test killed --test memory
+    LARDER_LONG=1 cargo test -p larder-tests --test killed --test memory --test queue --test replicas
     LARDER_LONG=1 cargo test -p larder-tools --test hostile
 
 # Crash images, rotten bits, fences, histories: what every change has to pass, in about five minutes.
