@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder::{
-    BatchMode, CommitOutcome, ContentHash, Edit, ErrorKind, Event, EventKind, Key, Larder, Objection,
-    Outcome, ReadTxn, Record, RestoreOptions, Retention, Session, SnapshotOptions, Status, restore,
+    BatchMode, CommitOutcome, ContentHash, Edit, ErrorKind, Event, EventKind, Key, Larder, ManualClock,
+    Objection, Outcome, ReadTxn, Record, RestoreOptions, Retention, Session, SnapshotOptions, Status,
+    restore,
 };
-use larder_tests::{Call, Fault, FaultyDisk, Lab, Plan, Random, Workload, kind_of, still, verified};
+use larder_tests::{
+    Call, Crash, Fault, FaultyDisk, Lab, Loss, Plan, Random, Trace, Workload, kind_of, small, still, verified,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -71,6 +74,60 @@ fn s3_5_a_streamed_payload_has_the_hash_of_the_same_bytes_at_once() {
     let different = ContentHash::of(&Noise::whole(4_063));
     assert!(stored(&ana, "streamed").1 != Some(different));
     verified(&larder);
+}
+
+/// S3-1b. Blobs of 1 MiB, each put under a key where there must be none, and one of them written over: at 200 moments the machine goes, with
+/// what was not synced, without, or with a part of it. Each blob is there whole, or not at all; those that were acknowledged are there; and
+/// what is written over is one of both. How processes are killed: `killed.rs`.
+#[test]
+fn s3_1_b_a_crash_leaves_a_blob_of_a_mebibyte_whole_or_not_at_all() {
+    const BLOBS: usize = 6;
+    const POINTS: usize = 200;
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let fresh = FaultyDisk::default();
+    fresh.open(small(&clock), true).unwrap().close().unwrap();
+    let base = [fresh.store(), Vec::new()];
+    let disk = FaultyDisk::holding(base.clone(), Plan { is_recorded: true, ..Plan::default() });
+    let larder = disk.open(small(&clock), true).unwrap();
+    let ana = larder.session("ana").unwrap();
+    let blobs: Vec<Vec<u8>> =
+        (0..=BLOBS).map(|number| Random::new(number as u64 + 1).bytes(MIB as usize)).collect();
+    let mut acknowledged = Vec::new();
+    for (number, blob) in blobs[..BLOBS].iter().enumerate() {
+        let done = ana.apply(Edit::put(format!("blobs/{number}"), blob.clone()).if_absent()).unwrap().value;
+        assert!(matches!(done, Outcome::Created(_)));
+        acknowledged.push(disk.step_count());
+    }
+    let replaced = ana.put("blobs/0", blobs[BLOBS].clone()).unwrap().value;
+    assert_eq!((replaced.previous, replaced.generation), (Some(1), 2));
+    acknowledged.push(disk.step_count());
+    drop((larder, ana));
+    let trace = Trace { base, steps: disk.take_steps() };
+    let (mut whole, mut absent) = (0, 0);
+    for point in 1..=POINTS {
+        let (at, loss) = (trace.steps.len() * point / POINTS, Loss::ALL[point % Loss::ALL.len()]);
+        let image = trace.image(&Crash { at, loss, seed: point as u64 });
+        let larder = FaultyDisk::holding(image, Plan::default()).open(small(&clock), true).unwrap();
+        let ana = larder.session("ana").unwrap();
+        for number in 0..BLOBS {
+            let key = format!("blobs/{number}");
+            if !ana.exists(&key[..]).unwrap() {
+                assert!(at < acknowledged[number], "{key} is lost at {at}, {loss:?}");
+                absent += 1;
+                continue;
+            }
+            let found = ana.get(&key[..]).unwrap();
+            let expected = if found.record().generation() == 1 { &blobs[number] } else { &blobs[BLOBS] };
+            assert!(found.bytes().unwrap() == expected[..], "{key} at {at}, {loss:?}");
+            assert_eq!(found.record().payload().hash(), Some(ContentHash::of(expected)));
+            let is_replaced = found.record().generation() == 2;
+            assert!(is_replaced || number > 0 || at < acknowledged[BLOBS], "{key} at {at}, {loss:?}");
+            assert!(!is_replaced || number == 0);
+            whole += 1;
+        }
+        verified(&larder);
+    }
+    assert!(whole > POINTS && absent > POINTS, "{whole} are whole, {absent} are not there");
 }
 
 /// What a process of this test's own is to do.
