@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use larder::format::{Date, Labelled, Time};
-use larder::{Part, Row, RowRange, Tuple};
+use larder::{ErrorKind, Key, Part, Row, RowRange, Tuple};
 use larder_layers::queue::{self, MessageState, QueueError, Queues};
 use larder_layers::remember::{self, Eviction, Namespace, RememberError};
 use larder_layers::runs::RunsError;
@@ -565,6 +565,15 @@ fn namespace_at(key: &str) -> Result<Namespace, Failure> {
     Ok(remember::Cache::at(root)?.namespace(name)?)
 }
 
+/// Refuses a namespace that is not there: whoever mistypes its name is told, and makes none.
+fn must_be_there(key: &str, exists: impl FnOnce(&str) -> larder::Result<bool>) -> Result<(), RememberError> {
+    if exists(&format!("{key}/entries"))? {
+        return Ok(());
+    }
+    let key = Key::parse(key).map_err(larder::Error::from)?;
+    Err(larder::Error::from(ErrorKind::NotFound).at(&key).into())
+}
+
 impl Cache {
     pub(crate) fn run(self, context: &Context) -> Done {
         match self {
@@ -578,13 +587,17 @@ impl Cache {
             }
             Self::Stat { file, namespace } => {
                 let (_larder, session) = context.look(&file)?;
-                total(context, &namespace_at(&namespace)?, &session.snapshot()?)
+                let view = session.snapshot()?;
+                let found = namespace_at(&namespace)?;
+                must_be_there(&namespace, |entries| view.exists(entries))?;
+                total(context, &found, &view)
             }
             Self::Explain { file, namespace, by, incoming, limit } => {
                 let (_larder, session) = context.look(&file)?;
                 let view = session.snapshot()?;
-                let namespace = namespace_at(&namespace)?;
-                let limits = namespace.limits(&view)?;
+                let found = namespace_at(&namespace)?;
+                must_be_there(&namespace, |entries| view.exists(entries))?;
+                let limits = found.limits(&view)?;
                 let eviction = match by.as_deref() {
                     Some("frequent") => Eviction::LeastFrequent,
                     Some("cost") => Eviction::LeastCost,
@@ -592,8 +605,8 @@ impl Cache {
                     None => limits.eviction,
                 };
                 let mut entries = match incoming {
-                    Some(bytes) => namespace.would_evict(&view, &limits, bytes)?,
-                    None => namespace.explain(&view, eviction, limit)?,
+                    Some(bytes) => found.would_evict(&view, &limits, bytes)?,
+                    None => found.explain(&view, eviction, limit)?,
                 };
                 entries.truncate(limit);
                 for entry in entries {
@@ -620,18 +633,22 @@ impl Cache {
                 Ok(0)
             }
             Self::Invalidate { file, namespace, tag, part, prefix } => {
-                let namespace = namespace_at(&namespace)?;
-                change(context, &file, "forgotten", |txn| match (tag, part, prefix) {
-                    (Some(tag), _, _) => namespace.invalidate_tag(txn, &tag),
-                    (_, Some((name, text)), _) => namespace.invalidate_part(txn, &name, text.as_str()),
-                    (_, _, Some((name, prefix))) => namespace.invalidate_prefix(txn, &name, &prefix),
-                    _ => namespace.clear(txn),
+                let found = namespace_at(&namespace)?;
+                change(context, &file, "forgotten", |txn| {
+                    must_be_there(&namespace, |entries| txn.exists(entries))?;
+                    match (tag, part, prefix) {
+                        (Some(tag), _, _) => found.invalidate_tag(txn, &tag),
+                        (_, Some((name, text)), _) => found.invalidate_part(txn, &name, text.as_str()),
+                        (_, _, Some((name, prefix))) => found.invalidate_prefix(txn, &name, &prefix),
+                        _ => found.clear(txn),
+                    }
                 })
             }
             Self::Sweep { file, namespace } => {
-                let namespace = namespace_at(&namespace)?;
+                let found = namespace_at(&namespace)?;
                 change_in_parts(context, &file, "forgotten", usize::MAX, |txn, limit| {
-                    namespace.sweep(txn, limit)
+                    must_be_there(&namespace, |entries| txn.exists(entries))?;
+                    found.sweep(txn, limit)
                 })
             }
         }
