@@ -107,7 +107,7 @@ fn numbers_there(kitchen: &Kitchen) -> Vec<i64> {
         let is_there = |number: &i64| ana.exists(squares().fingerprint(&of(*number)).unwrap().key()).unwrap();
         there = (0..10).filter(is_there).collect();
         let total = squares().total(&ana.snapshot().unwrap()).unwrap();
-        assert_eq!(total.count as usize, there.len());
+        assert_eq!(total.count, there.len() as u64);
     });
     there
 }
