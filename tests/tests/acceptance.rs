@@ -683,7 +683,7 @@ fn s3_1_a_of_many_who_put_if_absent_one_wins() {
 
 #[test]
 fn s3_1_d_an_overwrite_is_whole_and_old_views_keep_the_old_bytes() {
-    let (_larder, ana) = store();
+    let (larder, ana) = store();
     for size in [10, 3_000, 2_000_000] {
         let key = format!("k{size}");
         ana.put(key.as_str(), vec![1; size]).unwrap();
@@ -693,11 +693,13 @@ fn s3_1_d_an_overwrite_is_whole_and_old_views_keep_the_old_bytes() {
         assert_eq!(ana.get(key.as_str()).unwrap().bytes().unwrap(), vec![2; size]);
         assert_eq!(old.get(key.as_str()).unwrap().bytes().unwrap(), vec![1; size]);
     }
+    let report = larder.verify(&mut |_| {}).unwrap();
+    assert!(report.is_clean() && report.records == 3, "{report:?}");
 }
 
 #[test]
 fn s3_3_a_tag_policies() {
-    let (_larder, ana) = store();
+    let (larder, ana) = store();
     let tags = |ana: &Session| ana.record("k").unwrap().tags().map(str::to_owned).collect::<Vec<_>>();
     ana.put("k", Draft::from("x").tag("a").tag("b")).unwrap();
     ana.tag("k", ["b", "c"], TagPolicy::Union).unwrap();
@@ -709,6 +711,8 @@ fn s3_3_a_tag_policies() {
         (tags(&ana), stored.tags_ignored),
         (vec!["b".to_owned(), "d".to_owned()], vec!["e".to_owned()])
     );
+    let report = larder.verify(&mut |_| {}).unwrap();
+    assert!(report.is_clean() && report.tags == 2, "{report:?}");
 }
 
 /// S3-3b, d and e. Of 100 threads that each add a tag to the same asset every one has added it, and the asset is found by each.

@@ -870,6 +870,7 @@ fn s4_2_1_stats_are_read_and_not_counted() {
         (400, 100, 500, Some(taken[0].enqueued))
     );
     assert_eq!(stats.waits.iter().sum::<u64>(), 100);
+    assert_eq!(world.counts(), [400, 0, 100, 0]);
 }
 
 /// S4-2.4. However many messages went through, the file is as large as what is live, and opens at once. 20 000 of them; a million, with

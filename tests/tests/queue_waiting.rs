@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use larder::{DocumentKind, Larder, ManualClock, Session};
 use larder_layers::queue::{Envelope, Message, Nack, Queue, QueueError, QueueSettings, Queues};
-use larder_tests::still;
+use larder_tests::{still, verified};
 
 const SECOND: i64 = 1_000_000;
 
@@ -90,6 +90,7 @@ fn s4_1_1_a_consumer_is_woken_with_no_other_right_than_to_consume() {
     let taken = message(bell.ask(next.as_mut())).expect("woken by a message that he is not given");
     assert_eq!(taken.payload(), "soup");
     assert!(strangers.next_within(Duration::ZERO).is_none(), "he may not know of it");
+    verified(&world.larder);
 }
 
 /// S4-1.1. Who waits with a timer is woken when a delay is over, and when somebody's time with a message is; asked for the time that
@@ -124,6 +125,7 @@ fn s4_1_1_with_a_timer_what_is_due_by_time_alone_wakes_too() {
     let mut next = Box::pin(world.queue.next_with(&world.root, sleep));
     assert!(bell.ask(next.as_mut()).is_pending());
     assert_eq!(asked.borrow().last(), Some(&Duration::from_secs(7)));
+    verified(&world.larder);
 }
 
 /// P8. While a queue is paused there is nothing to take, and who waits goes on waiting; resumed, it wakes him.

@@ -99,6 +99,7 @@ impl World {
     }
 }
 
+/// `worksession_tests`: "remember! reuses blob-backed values by named ctx hash".
 #[test]
 fn s3_1_remember_reuses_values_by_named_parts_and_survives_reopening() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,6 +118,8 @@ fn s3_1_remember_reuses_values_by_named_parts_and_survives_reopening() {
         let outcome = (found.outcome(), text(&found));
         cache.write_uses(&ana).unwrap();
         let hits = cache.entry(&ana, &of(12)).unwrap().unwrap().hits;
+        assert_eq!(cache.total(&ana.snapshot().unwrap()).unwrap().count, 1);
+        verified(&larder);
         larder.close().unwrap();
         (outcome, hits)
     };
