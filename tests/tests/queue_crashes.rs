@@ -116,23 +116,29 @@ fn s4_1_2_after_a_crash_deadlines_are_what_they_were() {
     }
 }
 
-/// S4-1.2. Who was at work when the machine went, and comes back in time, goes on with his token.
+/// S4-1.2; `persistence_test`: "test_persistence_workflow", behind a crash. What was not acknowledged is there, and nothing else; who was
+/// at work when the machine went, and comes back in time, goes on with his token.
 #[test]
 fn s4_1_2_after_a_crash_a_token_is_as_good_as_it_was() {
     let disk = FaultyDisk::default();
     let world = World::of(&disk, SECOND);
     world.create(&QueueSettings::new());
-    world.put(Message::new("x"));
-    world.put(Message::new("y"));
+    for text in ["done", "x", "y", "waiting"] {
+        world.put(Message::new(text));
+    }
+    let done = world.take().token();
+    world.ana.try_write(|txn| q().ack(txn, done)).unwrap();
     let tokens = [(); 2].map(|()| world.take().token());
     for image in [disk.durable(), disk.current()] {
         let world = World::after(image, 21 * SECOND);
+        assert_eq!(world.counts(&q()), [1, 0, 2, 0]);
+        assert_eq!(world.peek(MessageState::Ready)[0].payload(), "waiting");
         let until = world.ana.try_write(|txn| q().heartbeat(txn, tokens[0])).unwrap().value;
         assert_eq!(until, 51 * SECOND);
         world.ana.try_write(|txn| q().ack(txn, tokens[1])).unwrap();
-        assert_eq!((world.sweep_at(50 * SECOND), world.counts(&q())), (0, [0, 0, 1, 0]));
+        assert_eq!((world.sweep_at(50 * SECOND), world.counts(&q())), (0, [1, 0, 1, 0]));
         world.ana.try_write(|txn| q().ack(txn, tokens[0])).unwrap();
-        assert_eq!(world.counts(&q()), [0, 0, 0, 0]);
+        assert_eq!(world.counts(&q()), [1, 0, 0, 0]);
     }
 }
 

@@ -1111,6 +1111,16 @@ fn s3_2_times_names_and_parts_that_make_no_sense_are_refused_or_last() {
         for time in [CENTURIES, Duration::MAX] {
             assert!(ask(1, &how().lease(time)).is_err(), "a lease of {time:?}");
         }
+        // Nor is a sign of life for no time one; the right to compute is what it was.
+        let Load::Compute(computing) = world.cache.try_load(&world.ana, &of(1), &how()).unwrap() else {
+            panic!("nobody else computes it")
+        };
+        for time in [Duration::ZERO, CENTURIES, Duration::MAX] {
+            assert!(computing.heartbeat(time).is_err(), "{time:?} more");
+        }
+        let busy = world.cache.try_load(&world.ana, &of(1), &how()).unwrap();
+        assert!(matches!(busy, Load::Busy { for_ms: 60_000, .. }), "{busy:?}");
+        drop(computing);
         let century = Duration::from_secs(99 * 365 * 86_400);
         assert_eq!(ask(1, &how().lease(century).wait_max(Duration::MAX)).unwrap(), Outcome::Miss);
         for _ in 0..2 {
