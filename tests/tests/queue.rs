@@ -1096,12 +1096,17 @@ fn s4_par_2_health_tells_totals() {
         Queues::at("queues").unwrap().add_health(&world.larder);
         let _ = world.put("soup");
         let _ = world.put("leeks");
+        world.clock.advance(3_000);
         let token = world.taken();
         world.act(|queue, txn| queue.ack(txn, token)).unwrap();
         let health = world.larder.health();
         let figures = &health.layers["queues"].figures;
         let told = ["enqueued", "dequeued", "acked", "nacked", "ready", "in_flight"];
         assert_eq!(told.map(|name| figures[&format!("q/{name}")]), [2, 1, 1, 0, 1, 0]);
+        let waited = figures.iter().filter(|(name, _)| name.starts_with("q/waited"));
+        let after = waited.clone().filter(|(_, deliveries)| **deliveries > 0);
+        assert_eq!(after.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["q/waited_below_4_ms"]);
+        assert!(waited.count() == 12 && figures.contains_key("q/waited_longer"), "{figures:?}");
     });
 }
 

@@ -23,6 +23,9 @@
 //! How long enqueuing, taking and acknowledging take, [`Larder::health`] tells of sessions that are [named](larder::Session::named)
 //! after what they do.
 //!
+//! What was ever done with a queue is counted in a row beside it, in the transaction that does it: whoever may enqueue or consume is
+//! trusted with these totals, as with the messages. How many there are now, and their bytes, nobody can say otherwise than it is.
+//!
 //! Times are those of the transaction. Producers need the right to enqueue at the key of the queue and below it, consumers the
 //! right to consume; who creates one, the right to manage, and to write its settings, the right to write.
 
@@ -58,6 +61,9 @@ type Result<T> = std::result::Result<T, QueueError>;
 const NAME_LENGTH_MAX: usize = 128;
 /// The most messages that are taken, enqueued or looked at in one go.
 const AT_ONCE_MAX: usize = 10_000;
+
+/// The class of those that waited longer than any other.
+const LONGEST: usize = WAIT_CLASSES - 1;
 
 /// Where queues lie.
 #[derive(Debug, Clone)]
@@ -105,8 +111,8 @@ impl Queues {
     }
 
     /// Has the health of a store tell of the queues that there are, under the name of their place: of each how many messages
-    /// it has in which state, their bytes, how old the oldest is, in microseconds, and what was ever done (`NAME/ready`, `NAME/age_us`,
-    /// `NAME/acked`).
+    /// it has in which state, their bytes, how old the oldest is, in microseconds, what was ever done, and after what time messages
+    /// were taken (`NAME/ready`, `NAME/age_us`, `NAME/acked`, `NAME/waited_below_4_ms` for 1 ms up to 4, `NAME/waited_longer`).
     pub fn add_health(&self, larder: &Larder) {
         let queues = self.clone();
         larder.add_health(self.root.as_str(), move |view| -> Result<Figures> {
@@ -132,6 +138,13 @@ impl Queues {
                     ("purged", count(stats.purged)),
                 ];
                 figures.extend(told.map(|(name, figure)| (format!("{}/{name}", queue.name()), figure)));
+                figures.extend(stats.waits.iter().enumerate().map(|(class, deliveries)| {
+                    let name = match class {
+                        LONGEST.. => "waited_longer".to_owned(),
+                        _ => format!("waited_below_{}_ms", 1_u64 << (2 * class)),
+                    };
+                    (format!("{}/{name}", queue.name()), count(*deliveries))
+                }));
             }
             Ok(figures)
         });
