@@ -857,6 +857,21 @@ fn remember(folder: &Path) {
         hit / get,
         with_parts / each
     );
+    let (threads, hits_each) = (16, 200_000);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (session, cache, known) = (session.clone(), &cache, &known);
+            scope.spawn(move || {
+                for at in 0..hits_each {
+                    let known = &known[(thread * 61 + at) % known.len()];
+                    drop(cache.get_at(&session, known).expect("a value").expect("a hit").bytes());
+                }
+            });
+        }
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    println!("  {threads} threads that hit: {:.1} million/s", (threads * hits_each) as f64 / 1e6 / seconds);
     let mut number = 1_000_000;
     let mut miss = |session: &Session| {
         let mut times: Vec<f64> = (0..500)

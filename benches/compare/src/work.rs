@@ -347,7 +347,7 @@ fn records(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
     let (mut imported, mut opened) = (line("imported", "1/s", true), line("opened again", "ms", false));
     let mut peers = Vec::new();
     for kind in all_peers() {
-        let Some(peer) = open_one(folder, &kind, Mode::Unsynced)? else { continue };
+        let Some(peer) = open_one(folder, &kind, Mode::ToRead)? else { continue };
         let began = Instant::now();
         if peer.bulk(&rows)?.is_none() {
             continue;
@@ -355,7 +355,7 @@ fn records(folder: &Path, scale: &Scale) -> Fallible<Vec<Line>> {
         imported.figures.push((kind.name, count as f64 / began.elapsed().as_secs_f64()));
         drop(peer);
         let began = Instant::now();
-        let Some(peer) = open_one(folder, &kind, Mode::Unsynced)? else { continue };
+        let Some(peer) = open_one(folder, &kind, Mode::ToRead)? else { continue };
         expect(peer.number(&rows[0].key)? == Some(0), kind.name, "other metadata")?;
         opened.figures.push((kind.name, began.elapsed().as_secs_f64() * 1e3));
         for row in rows.iter().step_by(100) {

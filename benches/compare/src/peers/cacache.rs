@@ -15,7 +15,7 @@ struct Cacache(PathBuf);
 fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
     Ok(match mode {
         Mode::Durable => None,
-        Mode::Unsynced => Some(Box::new(Cacache(folder.to_owned()))),
+        Mode::Unsynced | Mode::ToRead => Some(Box::new(Cacache(folder.to_owned()))),
     })
 }
 

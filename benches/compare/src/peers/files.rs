@@ -23,7 +23,7 @@ fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
 
 impl Files {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        if self.mode == Mode::Unsynced {
+        if self.mode != Mode::Durable {
             return fs::write(path, bytes);
         }
         let new = path.with_extension("new");

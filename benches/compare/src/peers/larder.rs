@@ -7,7 +7,7 @@ use super::{Filter, Kind, Mode, Offered, Peer, Row};
 pub(super) const KIND: Kind = Kind {
     name: "larder",
     version: env!("CARGO_PKG_VERSION"),
-    configuration: "defaults, 512 MiB of cache, 448 of them for records, columns of records in 128 MiB more, bulk loads sorted in 1 GiB; every put is checked, hashed, audited, in the feed and the statistics",
+    configuration: "defaults, 512 MiB of cache (where records are read, 448 of them for these), columns of records in 128 MiB more, bulk loads sorted in 1 GiB; every put is checked, hashed, audited, in the feed and the statistics",
     open,
 };
 
@@ -19,8 +19,9 @@ struct Ours {
 
 fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
     let durability = if mode == Mode::Durable { Durability::Synced } else { Durability::Lazy };
+    let records = if mode == Mode::ToRead { 448 } else { 128 };
     let options = Options::new().durability(durability);
-    let options = options.cache_bytes(512 << 20).record_cache_bytes(448 << 20).column_bytes(128 << 20);
+    let options = options.cache_bytes(512 << 20).record_cache_bytes(records << 20).column_bytes(128 << 20);
     let larder = options.open(folder.join("a.larder"))?;
     let session = larder.session("bench")?;
     Ok(Some(Box::new(Ours { _larder: larder, session })))

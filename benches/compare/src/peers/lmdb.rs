@@ -24,7 +24,7 @@ fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
     options.map_size(64 << 30).max_dbs(2).max_readers(256);
     // SAFETY: the folder was made for this process, which opens it once at a time.
     let env = unsafe {
-        if mode == Mode::Unsynced {
+        if mode != Mode::Durable {
             options.flags(EnvFlags::NO_SYNC);
         }
         options.open(folder)?

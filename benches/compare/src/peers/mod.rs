@@ -14,13 +14,15 @@ use std::path::Path;
 /// An answer, or nothing where a peer does not offer what was asked for.
 pub type Offered<T> = Result<Option<T>, Box<dyn Error + Send + Sync>>;
 
-/// How safe a put is when it returns.
+/// How safe a put is when it returns, and what a peer is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// On disk.
     Durable,
     /// Handed to the peer; on disk sometime.
     Unsynced,
+    /// The same, of a store that is loaded at once and then read.
+    ToRead,
 }
 
 /// A row: a key, 256 bytes of metadata with the number `n` in it, and a payload.

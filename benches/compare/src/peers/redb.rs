@@ -29,7 +29,7 @@ fn open(folder: &Path, mode: Mode) -> Offered<Box<dyn Peer>> {
 impl Redb {
     fn write(&self, rows: &[Row], mode: Mode) -> Offered<()> {
         let mut transaction = self.database.begin_write()?;
-        if mode == Mode::Unsynced {
+        if mode != Mode::Durable {
             transaction.set_durability(Durability::None)?;
         }
         {
