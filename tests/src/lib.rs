@@ -15,6 +15,7 @@ mod crash;
 mod decoders;
 mod deliveries;
 mod disk;
+mod drawn;
 mod errors;
 pub mod history;
 mod lab;
@@ -27,8 +28,9 @@ mod workload;
 
 pub use crash::{Crash, Judge, Known, Loss, Trace, Verdict};
 pub use decoders::{DECODERS, Decoder};
-pub use deliveries::{Deliveries, Drawn, deliveries_of};
+pub use deliveries::{Deliveries, deliveries_of};
 pub use disk::{Call, Failure, Fault, FaultyDisk, FaultyStorage, Image, LOG, Lie, Plan, STORE, Step};
+pub use drawn::Drawn;
 pub use errors::{LongRun, Survived};
 pub use lab::{Lab, dump};
 pub use process::child;

@@ -7,7 +7,7 @@
 //! cargo run --release -p larder-tests --bin crash_lab                    the tier of every change
 //! cargo run --release -p larder-tests --bin crash_lab -- long 3600       for so many seconds each
 //! cargo run --release -p larder-tests --bin crash_lab -- replay SEED LOG AT LOSS SEED [AT LOSS SEED]
-//! cargo run --release -p larder-tests --bin crash_lab -- deliveries            every crash of programs over queues and a cache
+//! cargo run --release -p larder-tests --bin crash_lab -- deliveries              every crash of programs over queues and a cache
 //! cargo run --release -p larder-tests --bin crash_lab -- delivery SEED           every crash of one program over queues and a cache
 //! cargo run --release -p larder-tests --bin crash_lab -- errors                the errors of the disk, all of them
 //! cargo run --release -p larder-tests --bin crash_lab -- error CALL AT FAILURE LASTING
@@ -214,27 +214,12 @@ fn run(seed: u64, with_log: bool, lie: Option<Lie>) -> (Trace, Known) {
         }
     }
     drop(larder);
-    let mut drawn = DRAWN.lock();
-    for (name, done, refused) in workload.counts() {
-        let count = drawn.entry(name).or_default();
-        *count = (count.0 + done, count.1 + refused);
-    }
+    DRAWN.lock().add(workload.counts());
     (Trace { base, steps: disk.take_steps() }, known)
 }
 
 /// How often each kind of operation was done in programs, and refused.
 static DRAWN: Mutex<Drawn> = Mutex::new(Drawn::new());
-
-/// Tells what the programs were made of; what was never done was not tested.
-fn tell_drawn(drawn: &Drawn, failures: &AtomicU64) {
-    let told: Vec<String> =
-        drawn.iter().map(|(name, (done, refused))| format!("{name} {done} and {refused}")).collect();
-    println!("  done and refused: {}", told.join(", "));
-    for (name, _) in drawn.iter().filter(|(_, (done, _))| *done == 0) {
-        println!("  NEVER DONE: {name}");
-        failures.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// Years of a store: it must come up as it was whenever it is opened, and need no more with age. Prints what it needed, month by
 /// month.
@@ -338,7 +323,7 @@ fn crash_images(tier: &Tier, failures: &AtomicU64) {
     );
     println!("crashes in recovery   {:>9}", count(&score.double_crashes));
     println!("  lost, phantom, refused, unsound: {}", count(&score.bad));
-    tell_drawn(&DRAWN.lock(), failures);
+    failures.fetch_add(DRAWN.lock().tell(), Ordering::Relaxed);
     failures.fetch_add(count(&score.bad), Ordering::Relaxed);
 }
 
@@ -369,7 +354,7 @@ fn deliveries(tier: &Tier, failures: &AtomicU64) {
         seeds.into_inner() - 1,
         began.elapsed().as_secs_f64()
     );
-    tell_drawn(&drawn.into_inner(), failures);
+    failures.fetch_add(drawn.into_inner().tell(), Ordering::Relaxed);
     failures.fetch_add(bad, Ordering::Relaxed);
 }
 

@@ -6,7 +6,6 @@ mod look;
 mod model;
 mod program;
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +20,7 @@ use parking_lot::Mutex;
 use self::look::{look, remembered};
 use self::model::{KEYS, NAMES, QUEUES, World};
 use self::program::Program;
-use crate::{Crash, FaultyDisk, Image, Loss, Plan, Random, Trace, small};
+use crate::{Crash, Drawn, FaultyDisk, Image, Loss, Plan, Random, Trace, small};
 
 /// How many things are done in a program.
 const STEPS: usize = 100;
@@ -31,9 +30,6 @@ const RESULTS_MAX: u64 = 3;
 const BEGINNING: i64 = 1_000_000;
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// How often each kind of operation was done, and refused.
-pub type Drawn = BTreeMap<&'static str, (u64, u64)>;
 
 /// What was done, by steps of the disk.
 #[derive(Debug)]
@@ -227,10 +223,6 @@ pub fn deliveries_of(seed: u64, thorough_every: u64, images: &AtomicU64, drawn: 
             }
         }
     }
-    let mut drawn = drawn.lock();
-    for (name, done, refused) in &deliveries.counts {
-        let count = drawn.entry(name).or_default();
-        *count = (count.0 + done, count.1 + refused);
-    }
+    drawn.lock().add(deliveries.counts);
     found
 }
