@@ -109,44 +109,47 @@ mod record {
 
     thread_local! {
         static STEPS: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
-        static FAILS_AFTER: Cell<Option<usize>> = const { Cell::new(None) };
-        static HAS_FAILED: Cell<bool> = const { Cell::new(false) };
-        static STOPS: Cell<bool> = const { Cell::new(false) };
+        static FAULT: Cell<Fault> = const { Cell::new(Fault::NONE) };
+    }
+
+    /// Which steps fail.
+    #[derive(Clone, Copy)]
+    struct Fault {
+        /// After how many.
+        after: usize,
+        /// Whether all that come then fail, or one.
+        is_lasting: bool,
+        has_failed: bool,
+    }
+
+    impl Fault {
+        const NONE: Self = Self { after: usize::MAX, is_lasting: false, has_failed: false };
     }
 
     pub(super) fn note(step: Step) -> io::Result<()> {
-        match FAILS_AFTER.get() {
-            Some(0) => {
-                if !STOPS.get() {
-                    FAILS_AFTER.set(None);
-                }
-                HAS_FAILED.set(true);
-                Err(io::Error::other("on purpose"))
-            }
-            left => {
-                FAILS_AFTER.set(left.map(|left| left - 1));
-                STEPS.with_borrow_mut(|steps| steps.push(step));
-                Ok(())
-            }
+        let fault = FAULT.get();
+        if fault.after == 0 && (fault.is_lasting || !fault.has_failed) {
+            FAULT.set(Fault { has_failed: true, ..fault });
+            return Err(io::Error::other("on purpose"));
         }
+        FAULT.set(Fault { after: fault.after.saturating_sub(1), ..fault });
+        STEPS.with_borrow_mut(|steps| steps.push(step));
+        Ok(())
     }
 
     /// Lets a step on this thread fail, after so many.
     pub(super) fn fail_after(steps: usize) {
-        FAILS_AFTER.set(Some(steps));
+        FAULT.set(Fault { after: steps, ..Fault::NONE });
     }
 
     /// Lets all steps on this thread fail, after so many: nothing that was to be put right behind a failure is.
     pub(super) fn stop_after(steps: usize) {
-        STOPS.set(true);
-        fail_after(steps);
+        FAULT.set(Fault { after: steps, is_lasting: true, ..Fault::NONE });
     }
 
     /// Lets no step fail any more; tells whether one did.
     pub(super) fn has_failed() -> bool {
-        FAILS_AFTER.set(None);
-        STOPS.set(false);
-        HAS_FAILED.take()
+        FAULT.replace(Fault::NONE).has_failed
     }
 
     /// Gives what was done on this thread since the last time.
