@@ -213,7 +213,7 @@ impl IndexDefinition {
     /// Gives the key of the row that an entry is of; the entry begins with the number of the index.
     #[must_use]
     pub fn row_of<'e>(&self, entry: &'e [u8]) -> Option<&'e [u8]> {
-        self.split(entry, |_| ())
+        self.split(entry, |_| Some(()))
     }
 
     /// Gives the values that an entry is under, one for each field, and the key of the row that it is of. Of a field that is
@@ -222,13 +222,15 @@ impl IndexDefinition {
     pub fn values_of<'e>(&self, entry: &'e [u8]) -> Option<(Vec<Part>, &'e [u8])> {
         let mut values = Vec::with_capacity(self.fields.len());
         // One by one: all of them may be longer than a tuple.
-        let row = self.split(entry, |value| values.push(Tuple::decode(value).ok().map(Tuple::into_parts)))?;
-        let values = values.into_iter().collect::<Option<Vec<_>>>()?;
-        Some((values.concat(), row))
+        let row = self.split(entry, |value| {
+            values.extend(Tuple::decode(value).ok()?.into_parts());
+            Some(())
+        })?;
+        Some((values, row))
     }
 
-    /// Gives the key of the row that an entry is of, and each value as it is encoded in a tuple.
-    fn split<'e>(&self, entry: &'e [u8], mut see: impl FnMut(&[u8])) -> Option<&'e [u8]> {
+    /// Gives the key of the row that an entry is of, and shows each value as it is encoded in a tuple.
+    fn split<'e>(&self, entry: &'e [u8], mut see: impl FnMut(&[u8]) -> Option<()>) -> Option<&'e [u8]> {
         let mut rest = entry.strip_prefix(&self.number.to_be_bytes()[..])?;
         for (_, order) in &self.fields {
             let length = match order {
@@ -236,12 +238,12 @@ impl IndexDefinition {
                     let inverted: Vec<u8> =
                         rest.iter().take(Tuple::ENCODED_LEN_MAX).map(|byte| !byte).collect();
                     let length = Tuple::first_length(&inverted)?;
-                    see(inverted.get(..length)?);
+                    see(inverted.get(..length)?)?;
                     length
                 }
                 _ => {
                     let length = Tuple::first_length(rest)?;
-                    see(rest.get(..length)?);
+                    see(rest.get(..length)?)?;
                     length
                 }
             };

@@ -59,8 +59,8 @@ impl Kept {
         for number in 1..=BACKUPS_MAX {
             let mut kept = Self { path: backup_path(path, KEPT, number), linked: Vec::new() };
             let log_kept = Beside::path(&kept.path);
-            kept.take_back(path, &kept.path).map_err(keeping)?;
-            kept.take_back(&log, &log_kept).map_err(keeping)?;
+            take_back(path, &kept.path).map_err(keeping)?;
+            take_back(&log, &log_kept).map_err(keeping)?;
             // That of a store that was kept before, and is elsewhere now: it is not this one's.
             if log_kept.symlink_metadata().is_ok() {
                 continue;
@@ -73,14 +73,6 @@ impl Kept {
         }
         let doing = format!("looking for a name for the former file: {BACKUPS_MAX} are taken");
         Err(Error::new(ErrorKind::Io { doing }))
-    }
-
-    /// Takes a name away that one who was stopped here gave to what still has its own: it keeps nothing.
-    fn take_back(&self, own: &Path, other: &Path) -> io::Result<()> {
-        let is_another_name = place::file_identity(own).is_some_and(|file| {
-            other.symlink_metadata().is_ok_and(|metadata| place::number_of(&metadata) == Some(file))
-        });
-        if is_another_name { names::remove(other) } else { Ok(()) }
     }
 
     fn link(&mut self, store: &Path, log: &Path, log_kept: PathBuf) -> io::Result<()> {
@@ -106,6 +98,14 @@ impl Drop for Kept {
             let _ = names::remove(&name);
         }
     }
+}
+
+/// Takes a name away that one who was stopped here gave to what still has its own: it keeps nothing.
+fn take_back(own: &Path, other: &Path) -> io::Result<()> {
+    let is_another_name = place::file_identity(own).is_some_and(|file| {
+        other.symlink_metadata().is_ok_and(|metadata| place::number_of(&metadata) == Some(file))
+    });
+    if is_another_name { names::remove(other) } else { Ok(()) }
 }
 
 fn keeping(error: io::Error) -> Error {
